@@ -1,13 +1,3 @@
-//! The agent of nomail: loads the XDP guard and serves the 521 dialog.
-//!
-//! [`supervisor`] is the only module that knows all the others.
-
+//! x
 pub mod bpf;
-pub mod cli;
-pub mod config;
-pub mod control;
 pub mod iface;
-pub mod privilege;
-pub mod smtp;
-pub mod status;
-pub mod supervisor;

@@ -1,1 +1,15 @@
-//! x
+//! What the XDP program and the agent share.
+//!
+//! Everything here is pure and `no_std`: the kernel half runs it behind
+//! [`frame::Frame`] and [`sources::SourceSet`], the tests run it on the host.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod frame;
+pub mod limiter;
+pub mod packet;
+pub mod policy;
+pub mod source;
+pub mod sources;
+pub mod verdict;

@@ -1,0 +1,71 @@
+//! Attaching to an interface, natively or generically, by a link that the
+//! kernel removes when its descriptor is closed, also after SIGKILL.
+
+use std::fmt;
+
+use aya::programs::{ProgramError, Xdp, XdpMode, links::FdLink};
+use nix::errno::Errno;
+
+use super::BpfError;
+
+/// How the program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before the kernel spends memory on a packet.
+    Native,
+    /// In the stack, on every kind of Ethernet interface, at a higher cost.
+    Generic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// Tries `modes` in turn. Of an error that another mode cannot mend, or of the
+/// last mode, is reported; the error of a mode before the one that worked is
+/// returned beside it.
+pub(super) fn attach(
+    program: &mut Xdp,
+    interface: u32,
+    modes: &[Mode],
+) -> Result<(FdLink, Mode, Option<BpfError>), BpfError> {
+    let mut refused = None;
+    for &mode in modes {
+        match attach_in(program, interface, mode) {
+            Ok(link) => return Ok((link, mode, refused)),
+            Err(error @ (BpfError::Occupied | BpfError::Permission(_))) => return Err(error),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or(BpfError::Missing("a mode to attach in")))
+}
+
+fn attach_in(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, BpfError> {
+    let xdp_mode = match mode {
+        Mode::Native => XdpMode::Driver,
+        Mode::Generic => XdpMode::Skb,
+    };
+    let id = program
+        .attach_to_if_index(interface, xdp_mode)
+        .map_err(|error| match errno_of(&error) {
+            Some(Errno::EBUSY | Errno::EEXIST) => BpfError::Occupied,
+            Some(Errno::EPERM | Errno::EACCES) => BpfError::Permission(error.into()),
+            _ => BpfError::Attach(mode, error),
+        })?;
+    let link = program.take_link(id)?;
+    // On EINVAL aya falls back to an attachment by netlink, which outlives the
+    // process. Taken back here by dropping it.
+    FdLink::try_from(link).map_err(|_| BpfError::NoLink(mode))
+}
+
+fn errno_of(error: &ProgramError) -> Option<Errno> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error().map(Errno::from_raw),
+        _ => None,
+    }
+}

@@ -1,0 +1,308 @@
+//! The store of sources: lines of [`SLOTS_PER_LINE`] slots, in which any CPU
+//! charges a source and replaces one source by another without a lock.
+//!
+//! # Replacement protocol: claim, fill, publish, look again
+//!
+//! 1. *Claim* the slot of the lowest rank by swapping its key for [`CLAIMED`].
+//!    Whoever looked the old source up before that may still charge its bucket:
+//!    that SYN was judged by the bucket it belonged to, and is then forgotten
+//!    with it.
+//! 2. *Fill* the bucket with one SYN charged.
+//! 3. *Publish* the new key. From here on others find it.
+//! 4. *Look again*: two CPUs may have published the same source. Whoever sees
+//!    another copy empties the one in the higher slot, so one copy is left;
+//!    if that was its own, it charges the copy that stays.
+//!
+//! A source is therefore admitted at most one SYN per racing CPU more than its
+//! bucket allows, and only while it enters the table. All steps are sequentially
+//! consistent.
+
+use crate::{
+    abi::{LINES, SLOTS_PER_LINE},
+    limiter::{Bucket, Limit, Step, Time},
+    source::Source,
+};
+
+/// Key of a slot that holds no source.
+pub const EMPTY: u64 = 0;
+/// Key of a slot between two sources. Not a source: `ffff::/16` is multicast.
+pub const CLAIMED: u64 = u64::MAX;
+/// Times that a CPU begins anew because others changed its line under it.
+pub const ATTEMPTS: usize = 4;
+
+/// The words of one [`crate::abi::Line`], sequentially consistent.
+pub trait SourceSet {
+    /// Key of a slot.
+    fn key(&self, slot: usize) -> u64;
+    /// Swaps a key if it still is `old`; true when it was.
+    fn replace_key(&self, slot: usize, old: u64, new: u64) -> bool;
+    /// Bucket of a slot.
+    fn bucket(&self, slot: usize) -> Bucket;
+    /// Swaps a bucket if it still is `old`; true when it was.
+    fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool;
+    /// Writes a bucket, before the key that comes with it.
+    fn fill(&self, slot: usize, bucket: Bucket);
+    /// Writes a key, after the bucket that comes with it.
+    fn publish(&self, slot: usize, key: u64);
+}
+
+/// What charging a source did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// The source has slot `slot` of the line.
+    Charged {
+        /// The slot, below [`SLOTS_PER_LINE`].
+        slot: usize,
+        /// The SYN is over the limit.
+        over: bool,
+        /// See [`Step::carried`].
+        carried: bool,
+        /// Another source lost the slot.
+        evicted: bool,
+    },
+    /// [`ATTEMPTS`] were not enough: in doubt, the SYN passes.
+    Contended,
+}
+
+/// Index of the line of a source: the finalizer of MurmurHash3 over the key
+/// and a secret, so that nobody can aim at a line.
+#[inline(always)]
+pub const fn line_of(source: Source, seed: u64) -> usize {
+    let mut hash = source.0 ^ seed;
+    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (hash >> (64 - LINES.trailing_zeros())) as usize
+}
+
+/// Charges one SYN of `source` in its line.
+#[inline(always)]
+pub fn charge<S: SourceSet>(line: &S, source: Source, now: Time, limit: Limit) -> Charge {
+    for _ in 0..ATTEMPTS {
+        let charged = match find(line, source.0) {
+            Some(slot) => charge_slot(line, slot, source.0, now, limit),
+            None => enter(line, source.0, now, limit),
+        };
+        if let Some(charged) = charged {
+            return charged;
+        }
+    }
+    Charge::Contended
+}
+
+#[inline(always)]
+fn find<S: SourceSet>(line: &S, key: u64) -> Option<usize> {
+    (0..SLOTS_PER_LINE).find(|&slot| line.key(slot) == key)
+}
+
+#[inline(always)]
+fn charge_slot<S: SourceSet>(
+    line: &S,
+    slot: usize,
+    key: u64,
+    now: Time,
+    limit: Limit,
+) -> Option<Charge> {
+    let bucket = line.bucket(slot);
+    // The bucket read may already be that of the next source.
+    if line.key(slot) != key {
+        return None;
+    }
+    let Step {
+        bucket: charged,
+        over,
+        carried,
+    } = bucket.step(now, limit);
+    line.replace_bucket(slot, bucket, charged)
+        .then_some(Charge::Charged {
+            slot,
+            over,
+            carried,
+            evicted: false,
+        })
+}
+
+#[inline(always)]
+fn enter<S: SourceSet>(line: &S, key: u64, now: Time, limit: Limit) -> Option<Charge> {
+    let mut victim = 0;
+    let mut victim_key = CLAIMED;
+    let mut victim_rank = u64::MAX;
+    for slot in 0..SLOTS_PER_LINE {
+        let key = line.key(slot);
+        // Empty slots first; a real rank has TIME_BITS bits.
+        let rank = match key {
+            CLAIMED => u64::MAX,
+            EMPTY => 0,
+            _ => line.bucket(slot).rank(now, limit) + 1,
+        };
+        if rank < victim_rank {
+            (victim, victim_key, victim_rank) = (slot, key, rank);
+        }
+    }
+    if victim_key == CLAIMED || !line.replace_key(victim, victim_key, CLAIMED) {
+        return None;
+    }
+    let step = Bucket::full(now).step(now, limit);
+    line.fill(victim, step.bucket);
+    line.publish(victim, key);
+    for slot in 0..SLOTS_PER_LINE {
+        if slot != victim && line.key(slot) == key {
+            line.replace_key(slot.max(victim), key, EMPTY);
+            if slot < victim {
+                return None;
+            }
+        }
+    }
+    Some(Charge::Charged {
+        slot: victim,
+        over: step.over,
+        carried: step.carried,
+        evicted: victim_key != EMPTY,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limiter::TICK_SHIFT;
+
+    #[derive(Default)]
+    struct Shared {
+        keys: [AtomicU64; SLOTS_PER_LINE],
+        buckets: [AtomicU64; SLOTS_PER_LINE],
+    }
+
+    impl SourceSet for Shared {
+        fn key(&self, slot: usize) -> u64 {
+            self.keys[slot].load(SeqCst)
+        }
+        fn replace_key(&self, slot: usize, old: u64, new: u64) -> bool {
+            self.keys[slot]
+                .compare_exchange(old, new, SeqCst, SeqCst)
+                .is_ok()
+        }
+        fn bucket(&self, slot: usize) -> Bucket {
+            Bucket(self.buckets[slot].load(SeqCst))
+        }
+        fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool {
+            self.buckets[slot]
+                .compare_exchange(old.0, new.0, SeqCst, SeqCst)
+                .is_ok()
+        }
+        fn fill(&self, slot: usize, bucket: Bucket) {
+            self.buckets[slot].store(bucket.0, SeqCst);
+        }
+        fn publish(&self, slot: usize, key: u64) {
+            self.keys[slot].store(key, SeqCst);
+        }
+    }
+
+    fn limit() -> Limit {
+        Limit::new(10, 20, 250).unwrap()
+    }
+
+    fn over(charge: Charge) -> bool {
+        matches!(charge, Charge::Charged { over: true, .. })
+    }
+
+    #[test]
+    fn an_attacker_stays_while_strangers_replace_each_other() {
+        let line = Shared::default();
+        let now = Time::from_jiffies(1000);
+        let attacker = Source::from_ipv4(1);
+        for _ in 0..30 {
+            charge(&line, attacker, now, limit());
+        }
+        for stranger in 100..200 {
+            assert!(!over(charge(
+                &line,
+                Source::from_ipv4(stranger),
+                now,
+                limit()
+            )));
+            assert!(over(charge(&line, attacker, now, limit())));
+        }
+    }
+
+    #[test]
+    fn the_longest_quiet_source_goes_first() {
+        let line = Shared::default();
+        for n in 0..4u32 {
+            let now = Time::from_jiffies(1000 - u64::from(n));
+            charge(&line, Source::from_ipv4(n), now, limit());
+        }
+        let charged = charge(
+            &line,
+            Source::from_ipv4(9),
+            Time::from_jiffies(9000),
+            limit(),
+        );
+        assert!(matches!(
+            charged,
+            Charge::Charged {
+                slot: 3,
+                evicted: true,
+                ..
+            }
+        ));
+    }
+
+    /// Real threads on one line: each source keeps one slot, and no more is
+    /// admitted than the bucket and the races of entering allow.
+    #[test]
+    fn threads_share_a_line() {
+        const THREADS: u64 = 4;
+        for round in 0..200u64 {
+            let line = Shared::default();
+            let now = Time::from_jiffies(round << TICK_SHIFT);
+            let admitted = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        for _ in 0..200 {
+                            match charge(&line, Source::from_ipv4(7), now, limit()) {
+                                Charge::Charged { over: false, .. } => {
+                                    admitted.fetch_add(1, SeqCst);
+                                }
+                                Charge::Charged { .. } | Charge::Contended => {}
+                            }
+                        }
+                    });
+                }
+            });
+            let copies = (0..SLOTS_PER_LINE)
+                .filter(|&slot| line.key(slot) == Source::from_ipv4(7).0)
+                .count();
+            assert_eq!(copies, 1);
+            let admitted = admitted.load(SeqCst);
+            assert!(
+                (20..20 + THREADS).contains(&admitted),
+                "{admitted} admitted"
+            );
+        }
+    }
+
+    proptest! {
+        /// One CPU, any order of sources: a line never holds a source twice,
+        /// and a source that was never replaced is limited exactly.
+        #[test]
+        fn one_copy_of_a_source(order in proptest::collection::vec(0u32..8, 1..300)) {
+            let line = Shared::default();
+            let now = Time::from_jiffies(5);
+            for source in order {
+                charge(&line, Source::from_ipv4(source), now, limit());
+                let mut keys: Vec<_> = (0..SLOTS_PER_LINE)
+                    .map(|slot| line.key(slot))
+                    .filter(|&key| key != EMPTY)
+                    .collect();
+                let all = keys.len();
+                keys.sort_unstable();
+                keys.dedup();
+                prop_assert_eq!(keys.len(), all);
+            }
+        }
+    }
+}

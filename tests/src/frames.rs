@@ -1,0 +1,69 @@
+//! Frames that reach the XDP program.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::PacketBuilder;
+
+/// A TCP segment as etherparse builds it, to be changed octet by octet.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Address and port it claims to come from.
+    pub source: SocketAddr,
+    /// Where it goes.
+    pub destination: SocketAddr,
+    /// The octet of flags.
+    pub flags: u8,
+    /// VLAN tags around it, at most two.
+    pub vlan_tags: usize,
+}
+
+/// The SYN flag.
+pub const SYN: u8 = 0x02;
+/// The ACK flag.
+pub const ACK: u8 = 0x10;
+/// Length of an Ethernet header without tags.
+pub const ETHERNET_LENGTH: usize = 14;
+
+impl Segment {
+    /// A SYN without tags.
+    pub fn syn(source: &str, destination: &str) -> Self {
+        Self {
+            source: parse(source),
+            destination: parse(destination),
+            flags: SYN,
+            vlan_tags: 0,
+        }
+    }
+
+    /// The frame.
+    pub fn frame(&self) -> Vec<u8> {
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let (source, destination) = (self.source.ip(), self.destination.ip());
+        let ports = (self.source.port(), self.destination.port());
+        let mut frame = Vec::new();
+        let builder = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                ethernet.ipv4(source.octets(), destination.octets(), 64)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                ethernet.ipv6(source.octets(), destination.octets(), 64)
+            }
+            _ => panic!("{source} and {destination} are of different families"),
+        };
+        builder
+            .tcp(ports.0, ports.1, 1, 64_000)
+            .write(&mut frame, &[])
+            .expect("a Vec takes every frame");
+        let flags = ETHERNET_LENGTH + if source.is_ipv4() { 20 } else { 40 } + 13;
+        frame[flags] = self.flags;
+        for tag in 0..self.vlan_tags {
+            let tag = tag as u8;
+            frame.splice(12..12, [0x81, 0x00, 0x00, 100 + tag]);
+        }
+        frame
+    }
+}
+
+fn parse(address: &str) -> SocketAddr {
+    address.parse().expect("an address and a port")
+}

@@ -1,1 +1,70 @@
-fn main(){}
+//! `cargo xtask`: sets up the BPF toolchain, builds, runs, tests and lints nomail.
+//!
+//! The kernel crate needs a compiler with the source of `core`, and a linker that
+//! stable Rust does not bring; everything else is plain cargo. These commands hide
+//! the difference.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "a command line tool: what it does and why it failed goes to stderr"
+)]
+
+mod build;
+mod lint;
+mod run;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests nomail.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install what the kernel crate needs: a compiler with rust-src, and bpf-linker
+    ///
+    /// Takes the first of: the compiler that NOMAIL_BPF_RUSTC names, rustup's
+    /// nightly, the rustc on PATH, /usr/bin/rustc. Installs packages only as root
+    /// on Debian, and removes none; elsewhere it prints the commands.
+    Setup,
+    /// Build the BPF object and the agent that embeds it
+    ///
+    /// NOMAIL_BPF_OBJECT=FILE takes a prebuilt object instead of building one.
+    Build(build::Args),
+    /// Set up what is missing, build, and run the agent (through sudo when not root)
+    Run(run::Args),
+    /// Run the tests; the tiers bpf and netns through sudo when not root
+    Test(test::Args),
+    /// Check formatting and run clippy, with warnings as errors
+    Lint,
+}
+
+fn main() -> ExitCode {
+    match dispatch(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            shell::report(&err);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: &Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::ensure(setup::Verbosity::Verbose).map(drop),
+        Task::Build(args) => build::build(args.profile()).map(drop),
+        Task::Run(args) => run::run(args),
+        Task::Test(args) => test::test(args),
+        Task::Lint => lint::lint(),
+    }
+}

@@ -1,0 +1,262 @@
+//! Builds the BPF object, and the agent that embeds it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::setup::{self, Toolchain, Verbosity};
+use crate::shell;
+
+/// Names the BPF object: a prebuilt one for us, the one to embed for the agent's build.
+pub(crate) const OBJECT: &str = "NOMAIL_BPF_OBJECT";
+
+/// Arguments of `cargo xtask build`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Build the agent with optimisation (the BPF object always is)
+    #[arg(long)]
+    release: bool,
+}
+
+impl Args {
+    /// The profile that the user asked for.
+    pub(crate) fn profile(&self) -> Profile {
+        if self.release {
+            Profile::Release
+        } else {
+            Profile::Debug
+        }
+    }
+}
+
+/// Cargo's profile for the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// target/debug
+    Debug,
+    /// target/release
+    Release,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// The BPF object.
+    pub(crate) object: PathBuf,
+    /// The agent, with that object inside.
+    pub(crate) agent: PathBuf,
+}
+
+/// Builds the BPF object (unless the environment names one) and the agent.
+///
+/// # Errors
+/// When there is no BPF toolchain, or something does not compile.
+pub(crate) fn build(profile: Profile) -> Result<Built> {
+    let object = object()?;
+    let folder = match profile {
+        Profile::Debug => "debug",
+        Profile::Release => "release",
+    };
+    let agent = shell::target_dir()?.join(folder).join("nomail-agent");
+    let mut cargo = shell::cargo()?;
+    cargo
+        .args(["build", "--package", "nomail-agent"])
+        .env(OBJECT, &object);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    shell::say(format!("building the agent: {}", agent.display()));
+    shell::check(&mut cargo).context("the agent does not build")?;
+    if !agent.is_file() {
+        bail!("cargo succeeded, but there is no {}", agent.display());
+    }
+    Ok(Built { object, agent })
+}
+
+/// The BPF object: the prebuilt one that the environment names, or a fresh build.
+///
+/// # Errors
+/// When the named object is not there; when there is no BPF toolchain; when the
+/// kernel crate does not compile.
+pub(crate) fn object() -> Result<PathBuf> {
+    if let Some(object) = prebuilt_object()? {
+        shell::say(format!(
+            "taking the BPF object {} ({OBJECT})",
+            object.display()
+        ));
+        return Ok(object);
+    }
+    build_object(&setup::ensure(Verbosity::Brief)?)
+}
+
+/// The object that the environment names, as an absolute path.
+fn prebuilt_object() -> Result<Option<PathBuf>> {
+    let Some(object) = env::var_os(OBJECT).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let object =
+        std::path::absolute(&object).with_context(|| format!("{OBJECT} is no usable path"))?;
+    if !object.is_file() {
+        bail!(
+            "{OBJECT} names {}, which is no file: unset it to build the object here",
+            object.display()
+        );
+    }
+    Ok(Some(object))
+}
+
+/// An object that is there already, for commands that do not care how fresh it is.
+///
+/// # Errors
+/// When the environment names an object that is not there.
+pub(crate) fn existing_object() -> Result<Option<PathBuf>> {
+    Ok(prebuilt_object()?.or(Some(object_path(&bpf_target_dir()?)).filter(|path| path.is_file())))
+}
+
+/// BPF in the byte order of this machine, whose kernel is to load it.
+const BPF_TARGET: &str = if cfg!(target_endian = "big") {
+    "bpfeb-unknown-none"
+} else {
+    "bpfel-unknown-none"
+};
+
+/// A folder of its own, so that this cargo and the host's do not wait for each
+/// other's lock, nor throw away each other's work.
+fn bpf_target_dir() -> Result<PathBuf> {
+    Ok(shell::target_dir()?.join("bpf"))
+}
+
+fn object_path(target_dir: &Path) -> PathBuf {
+    target_dir.join(BPF_TARGET).join("release/nomail-ebpf")
+}
+
+fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
+    let compiler = &toolchain.compiler;
+    let target_dir = bpf_target_dir()?;
+    let object = object_path(&target_dir);
+    let known = shell::output_of(Command::new(&compiler.rustc).args([
+        "--target",
+        BPF_TARGET,
+        "--print",
+        "target-features",
+    ]));
+
+    let mut cargo = match &compiler.cargo {
+        Some(cargo) => Command::new(cargo),
+        None => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+    };
+    shell::forget(&mut cargo, steers_cargo);
+    let linker_dir = toolchain.linker.parent().map(Path::to_owned);
+    let path = env::join_paths(linker_dir.into_iter().chain(shell::search_path()))
+        .context("bpf-linker's folder cannot be put on PATH")?;
+    cargo
+        .current_dir(shell::workspace())
+        .args(["build", "--quiet", "--release"])
+        .args(["--package", "nomail-ebpf", "--bin", "nomail-ebpf"])
+        .args(["-Z", "build-std=core", "--target", BPF_TARGET])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("PATH", path)
+        .env("RUSTC", &compiler.rustc)
+        // Allows -Z and unstable features on a stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rust_flags(known.as_deref()).join("\u{1f}"),
+        );
+    shell::say(format!(
+        "building the BPF object (the first time about a minute): {}",
+        object.display()
+    ));
+    shell::check(&mut cargo).context("the kernel crate does not build")?;
+    if !object.is_file() {
+        bail!("cargo succeeded, but there is no {}", object.display());
+    }
+    Ok(object)
+}
+
+/// What the kernel crate is compiled with; `target_features` is what the compiler knows.
+fn rust_flags(target_features: Option<&str>) -> Vec<String> {
+    let mut flags = vec![
+        // aya-ebpf: registers and structures of the machine that loads the program.
+        format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        // BTF comes from debug information.
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+    ];
+    // Headers behind an Ethernet header are misaligned. The kernel allows such access
+    // where the machine does; without this LLVM loads byte by byte. The linker
+    // generates the code, so it suffices to tell the linker; -Ctarget-feature does the
+    // same with a warning in every build.
+    let misaligned = "allows-misaligned-mem-access";
+    if target_features.is_some_and(|known| known.contains(misaligned)) {
+        flags.push(format!("-Clink-arg=--cpu-features=+{misaligned}"));
+    }
+    flags
+}
+
+/// Variables that steer cargo or rustc: some are left by the cargo that runs xtask
+/// and name its toolchain, others are meant for the host crates.
+fn steers_cargo(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "CARGO",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_INCREMENTAL",
+        "RUSTC",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "RUSTDOC",
+        "RUSTDOCFLAGS",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "RUST_RECURSION_COUNT",
+    ];
+    const PREFIXES: [&str; 6] = [
+        "CARGO_BUILD_",
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_PROFILE_",
+        "CARGO_TARGET_",
+        "CARGO_UNSTABLE_",
+    ];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_for_misaligned_access_only_where_known() {
+        let known = "    allows-misaligned-mem-access - Allows it.\n    alu32 - x\n";
+        let feature = "-Clink-arg=--cpu-features=+allows-misaligned-mem-access";
+        assert!(rust_flags(Some(known)).iter().any(|flag| flag == feature));
+        assert!(!rust_flags(Some("alu32")).iter().any(|flag| flag == feature));
+        assert!(!rust_flags(None).iter().any(|flag| flag == feature));
+    }
+
+    #[test]
+    fn inherited_toolchain_is_forgotten_but_not_the_network() {
+        for name in [
+            "CARGO",
+            "RUSTC",
+            "RUSTUP_TOOLCHAIN",
+            "RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "CARGO_PKG_NAME",
+        ] {
+            assert!(steers_cargo(name), "{name}");
+        }
+        for name in [
+            "CARGO_HOME",
+            "CARGO_HTTP_PROXY",
+            "CARGO_NET_OFFLINE",
+            "PATH",
+            "CARGO_TERM_COLOR",
+        ] {
+            assert!(!steers_cargo(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Paths of the workspace, and the ways in which the tasks start programs.
+
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+/// How much of a failed program's output is worth repeating.
+const LAST_LINES: usize = 20;
+
+/// Tells the user in one line what happens.
+pub(crate) fn say(line: impl AsRef<str>) {
+    eprintln!("xtask: {}", line.as_ref());
+}
+
+/// Prints an error with everything that caused it.
+///
+/// Not anyhow's own Debug form: that adds a backtrace of xtask, which helps nobody.
+pub(crate) fn report(err: &anyhow::Error) {
+    eprintln!("xtask: error: {err}");
+    for cause in err.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+}
+
+/// The top folder of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
+}
+
+/// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` of the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) if !dir.is_empty() => {
+            std::path::absolute(&dir).context("CARGO_TARGET_DIR is no usable path")
+        }
+        _ => Ok(workspace().join("target")),
+    }
+}
+
+/// Whether we run as root.
+///
+/// /proc/self belongs to the effective user, which saves a dependency for geteuid.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// The folders of PATH, then the system ones that a user's PATH often lacks.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .collect()
+}
+
+/// The first executable of that name in `folders`.
+pub(crate) fn find_program(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|file| is_executable(file))
+}
+
+pub(crate) fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Cargo of the toolchain that runs xtask, in the workspace, for the host crates.
+pub(crate) fn cargo() -> Result<Command> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(workspace())
+        .env("CARGO_TARGET_DIR", target_dir()?);
+    forget_package(&mut cargo);
+    Ok(cargo)
+}
+
+/// Removes what `cargo run` says about the package xtask, which is nobody else's business.
+pub(crate) fn forget_package(command: &mut Command) {
+    forget(command, |name| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    });
+}
+
+/// Removes from the program's environment all variables that `unwanted` picks.
+pub(crate) fn forget(command: &mut Command, unwanted: impl Fn(&str) -> bool) {
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(&unwanted) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The command as one can type it, with the environment it adds.
+pub(crate) fn shown(command: &Command) -> String {
+    let assignments = command.get_envs().filter_map(|(name, value)| {
+        let value = value?;
+        Some(format!("{}={}", name.display(), quoted(value)))
+    });
+    let words = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(quoted);
+    assignments.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Runs a program that talks to the user itself; fails when it fails.
+pub(crate) fn check(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start: {}", shown(command)))?;
+    if !status.success() {
+        bail!("failed ({status}): {}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a program silently; when it fails, the error carries its last lines and the
+/// command to repeat.
+pub(crate) fn check_silent(command: &mut Command) -> Result<()> {
+    let repeat = shown(command);
+    let start = || format!("cannot start: {repeat}");
+    // One pipe for both streams keeps their lines in order.
+    let (reader, writer) = std::io::pipe().with_context(start)?;
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(writer.try_clone().with_context(start)?)
+        .stderr(writer);
+    let mut child = command.spawn().with_context(start)?;
+    // The command still holds the write ends: the reader would never see the end.
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+
+    let mut last = VecDeque::with_capacity(LAST_LINES);
+    for line in BufReader::new(reader).split(b'\n') {
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(String::from_utf8_lossy(&line.with_context(start)?).into_owned());
+    }
+    let status = child.wait().with_context(start)?;
+    if !status.success() {
+        let last: Vec<_> = last.iter().map(|line| format!("    {line}")).collect();
+        bail!(
+            "failed ({status}); its last lines:\n{}\n  to repeat it:\n    {repeat}",
+            last.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// What a program prints, when it can be started and succeeds.
+pub(crate) fn output_of(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim_end().to_owned())
+}
+
+/// The program as root: itself when we are root, else through sudo.
+///
+/// `envs` reaches the program in either case; sudo alone would drop it.
+pub(crate) fn as_root(program: &Path, envs: &[(&str, &OsStr)]) -> Result<Command> {
+    if is_root() {
+        let mut command = Command::new(program);
+        command.envs(envs.iter().copied());
+        return Ok(command);
+    }
+    let Some(sudo) = find_program("sudo", &search_path()) else {
+        bail!(
+            "{} needs root, and there is no sudo here: repeat the command as root",
+            program.display()
+        );
+    };
+    let mut command = Command::new(sudo);
+    command.arg("--").arg("env");
+    for (name, value) in envs {
+        let mut assignment = std::ffi::OsString::from(name);
+        assignment.push("=");
+        assignment.push(value);
+        command.arg(assignment);
+    }
+    command.arg(program);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_a_command_that_can_be_pasted() {
+        let mut command = Command::new("cargo");
+        command.arg("test").arg("two words").env("A", "it's");
+        assert_eq!(shown(&command), r"A='it'\''s' cargo test 'two words'");
+    }
+
+    #[test]
+    fn failure_repeats_last_lines_and_command() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "seq 100; echo broken >&2; exit 3"]);
+        let text = check_silent(&mut command).unwrap_err().to_string();
+        assert!(text.contains("    broken\n"), "{text}");
+        assert!(
+            text.contains("    100\n") && !text.contains("    80\n"),
+            "{text}"
+        );
+        assert!(text.contains("sh -c 'seq 100;"), "{text}");
+    }
+
+    #[test]
+    fn success_is_silent_success() {
+        assert!(check_silent(&mut Command::new("true")).is_ok());
+        assert_eq!(
+            output_of(Command::new("echo").arg("x")).as_deref(),
+            Some("x")
+        );
+        assert_eq!(output_of(&mut Command::new("false")), None);
+    }
+
+    #[test]
+    fn finds_only_executables() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tool");
+        fs::write(&file, "").unwrap();
+        let folders = [dir.path().to_owned()];
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(find_program("tool", &folders), None);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find_program("tool", &folders), Some(file));
+    }
+}

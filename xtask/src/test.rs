@@ -1,0 +1,252 @@
+//! Runs the tests, in tiers by what they need.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::build::{self, Built, Profile};
+use crate::{setup, shell};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to run; nothing means host, bpf and netns
+    #[arg(value_enum)]
+    tiers: Vec<TierName>,
+    /// Arguments of the test programs: a filter, --nocapture, …
+    #[arg(last = true, value_name = "TEST ARGS")]
+    test_args: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TierName {
+    /// Unit, property and documentation tests; as the caller
+    Host,
+    /// The BPF program in the kernel, packet by packet; as root
+    Bpf,
+    /// Agent and peers in network namespaces; as root
+    Netns,
+    /// All of these
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Host,
+    Bpf,
+    Netns,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Bpf => "bpf",
+            Self::Netns => "netns",
+        })
+    }
+}
+
+/// The tiers that the names mean, each once, in order of cost.
+fn tiers_of(names: &[TierName]) -> Vec<Tier> {
+    let all = names.is_empty() || names.contains(&TierName::All);
+    [
+        (TierName::Host, Tier::Host),
+        (TierName::Bpf, Tier::Bpf),
+        (TierName::Netns, Tier::Netns),
+    ]
+    .into_iter()
+    .filter(|(name, _)| all || names.contains(name))
+    .map(|(_, tier)| tier)
+    .collect()
+}
+
+/// The tier of a test program of the package nomail-tests.
+fn tier_of_program(name: &str) -> Tier {
+    if name.starts_with("bpf_") {
+        Tier::Bpf
+    } else {
+        Tier::Netns
+    }
+}
+
+/// Builds what the tests need and runs them; a failing tier does not stop the next.
+///
+/// # Errors
+/// When something cannot be built, or any tier fails.
+pub(crate) fn test(args: &Args) -> Result<()> {
+    let tiers = tiers_of(&args.tiers);
+    let built = build::build(Profile::Debug)?;
+    let mut results = Vec::new();
+    for tier in tiers {
+        shell::say(format!("testing tier {tier}"));
+        let start = Instant::now();
+        let outcome = match tier {
+            Tier::Host => host(&built, &args.test_args),
+            Tier::Bpf | Tier::Netns => with_root(tier, &built, &args.test_args),
+        };
+        if let Err(err) = &outcome {
+            shell::report(err);
+        }
+        results.push((tier, outcome.is_ok(), start.elapsed().as_secs()));
+    }
+    let summary = summary(&results);
+    if results.iter().all(|(_, passed, _)| *passed) {
+        shell::say(summary);
+        Ok(())
+    } else {
+        bail!("{summary}");
+    }
+}
+
+fn summary(results: &[(Tier, bool, u64)]) -> String {
+    let tiers: Vec<_> = results
+        .iter()
+        .map(|(tier, passed, secs)| {
+            let verdict = if *passed { "passed" } else { "FAILED" };
+            format!("{tier} {verdict} ({secs} s)")
+        })
+        .collect();
+    format!("tests: {}", tiers.join(", "))
+}
+
+fn host(built: &Built, test_args: &[OsString]) -> Result<()> {
+    let mut cargo = shell::cargo()?;
+    cargo
+        .args(["test", "--no-fail-fast", "--"])
+        .args(test_args)
+        .env(build::OBJECT, &built.object);
+    shell::check(&mut cargo)
+}
+
+/// Compiles as the caller, so that target/ stays the caller's, and runs as root.
+fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
+    setup::ensure_runtime_tools()?;
+    let programs: Vec<_> = test_programs(built)?
+        .into_iter()
+        .filter(|(name, _)| tier_of_program(name) == tier)
+        .collect();
+    if programs.is_empty() {
+        // A tier that runs nothing must not look like one that passes.
+        bail!("there is no test program of tier {tier} in tests/tests");
+    }
+    let mut failed = Vec::new();
+    for (name, program) in programs {
+        shell::say(format!("running {name}"));
+        if let Err(err) = run_program(&program, built, test_args) {
+            shell::report(&err);
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tier {tier}: failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn run_program(program: &Path, built: &Built, test_args: &[OsString]) -> Result<()> {
+    let package = shell::workspace().join("tests");
+    // Namespaces and BPF programs are heavy, and timing matters in some tests.
+    let threads = std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| "2".into());
+    let mut envs: Vec<(&str, &OsStr)> = vec![
+        ("NOMAIL_AGENT", built.agent.as_os_str()),
+        (build::OBJECT, built.object.as_os_str()),
+        ("RUST_TEST_THREADS", &threads),
+        // As cargo would.
+        ("CARGO_MANIFEST_DIR", package.as_os_str()),
+    ];
+    let user: Vec<_> = ["RUST_BACKTRACE", "RUST_LOG"]
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+        .collect();
+    envs.extend(user.iter().map(|(name, value)| (*name, value.as_os_str())));
+
+    let mut command = shell::as_root(program, &envs)?;
+    command.args(test_args).current_dir(&package);
+    shell::check(&mut command)
+}
+
+/// Compiles the package nomail-tests: its test programs, by name.
+fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = shell::cargo()?;
+    cargo
+        .args(["test", "--package", "nomail-tests", "--no-run", "--quiet"])
+        .arg("--message-format=json-render-diagnostics")
+        .env(build::OBJECT, &built.object)
+        .stderr(Stdio::inherit());
+    let output = cargo
+        .output()
+        .with_context(|| format!("cannot start: {}", shell::shown(&cargo)))?;
+    if !output.status.success() {
+        bail!("the tests do not compile: {}", shell::shown(&cargo));
+    }
+    Ok(programs_in(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Picks the test programs out of cargo's JSON messages, one a line.
+fn programs_in(messages: &str) -> Vec<(String, PathBuf)> {
+    let mut programs: Vec<_> = messages
+        .lines()
+        .filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            let executable = message["executable"].as_str()?;
+            let name = message["target"]["name"].as_str()?;
+            (message["profile"]["test"] == true).then(|| (name.to_owned(), executable.into()))
+        })
+        .collect();
+    programs.sort();
+    programs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_belong_to_tiers() {
+        assert_eq!(tier_of_program("bpf_limiter"), Tier::Bpf);
+        assert_eq!(tier_of_program("responder"), Tier::Netns);
+        assert_eq!(tier_of_program("no_bpf_here"), Tier::Netns);
+        assert_eq!(tier_of_program("bpf"), Tier::Netns);
+    }
+
+    #[test]
+    fn names_mean_tiers() {
+        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns];
+        assert_eq!(tiers_of(&[]), all);
+        assert_eq!(tiers_of(&[TierName::Bpf, TierName::All]), all);
+        assert_eq!(
+            tiers_of(&[TierName::Netns, TierName::Host, TierName::Host]),
+            [Tier::Host, Tier::Netns]
+        );
+    }
+
+    #[test]
+    fn reads_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"flood"},"profile":{"test":true},"executable":"/t/a \"b\""}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"bpf_x"},"profile":{"test":true},"executable":"/t/bpf_x-1"}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"tool"},"profile":{"test":false},"executable":"/t/tool"}
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"lib"},"profile":{"test":false},"executable":null}
+{"reason":"build-finished","success":true}
+not json
+"#;
+        assert_eq!(
+            programs_in(messages),
+            [
+                ("bpf_x".to_owned(), PathBuf::from("/t/bpf_x-1")),
+                ("flood".to_owned(), PathBuf::from("/t/a \"b\"")),
+            ]
+        );
+    }
+
+    #[test]
+    fn one_line_tells_all() {
+        let line = summary(&[(Tier::Host, true, 3), (Tier::Bpf, false, 1)]);
+        assert_eq!(line, "tests: host passed (3 s), bpf FAILED (1 s)");
+    }
+}

@@ -4,6 +4,10 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "BPF atomics exist only as intrinsics")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya's entry points take the context so"
+)]
 
 mod atomic;
 mod frame;

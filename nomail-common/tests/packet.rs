@@ -1,0 +1,231 @@
+//! Parsing: any bytes at all, and agreement with etherparse on what it builds.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, Ipv6RawExtHeader,
+    SingleVlanHeader, TcpHeader, VlanId,
+};
+use nomail_common::{
+    frame::Frame,
+    packet::{Address, MAX_EXTENSION_HEADERS, Syn, parse},
+    source::Source,
+};
+use proptest::{collection::vec, prelude::*};
+
+const PORTS: [u16; 4] = [25, 587, 0, 0];
+
+/// A frame that knows how far it was read.
+struct Watched<'a> {
+    bytes: &'a [u8],
+    furthest: Cell<usize>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            furthest: Cell::new(0),
+        }
+    }
+}
+
+impl Frame for Watched<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let read = self.bytes.read(offset);
+        if read.is_some() {
+            self.furthest.set(self.furthest.get().max(offset + N));
+        }
+        read
+    }
+}
+
+/// A frame to be, in fields.
+#[derive(Clone, Debug)]
+struct Plan {
+    tags: usize,
+    ipv6: bool,
+    source: u128,
+    destination: u128,
+    port: u16,
+    syn: bool,
+    ack: bool,
+    fin: bool,
+    rst: bool,
+    ip_options: Vec<[u8; 4]>,
+    extensions: usize,
+    tcp_options: Vec<u8>,
+    payload: Vec<u8>,
+    padding: usize,
+}
+
+prop_compose! {
+    fn plans()(
+        (tags, ipv6, source, destination) in
+            (0usize..=3, any::<bool>(), any::<u128>(), any::<u128>()),
+        port in prop_oneof![Just(25u16), Just(587), Just(0), any::<u16>()],
+        syn in prop::bool::weighted(0.8),
+        ack in prop::bool::weighted(0.2),
+        fin in prop::bool::weighted(0.1),
+        rst in prop::bool::weighted(0.1),
+        ip_options in vec(any::<[u8; 4]>(), 0..=10),
+        extensions in 0usize..=8,
+        tcp_options in vec(Just(1u8), 0..=40),
+        payload in vec(any::<u8>(), 0..32),
+        padding in 0usize..32,
+    ) -> Plan {
+        Plan {
+            tags, ipv6, source, destination, port, syn, ack, fin, rst, ip_options, extensions,
+            tcp_options, payload, padding,
+        }
+    }
+}
+
+impl Plan {
+    fn build(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        self.write_ethernet(&mut frame);
+        let mut tcp = TcpHeader::new(40_000, self.port, 7, 1024);
+        (tcp.syn, tcp.ack, tcp.fin, tcp.rst) = (self.syn, self.ack, self.fin, self.rst);
+        tcp.set_options_raw(&self.tcp_options).unwrap();
+        self.write_ip(&mut frame, tcp.header_len() + self.payload.len());
+        tcp.write(&mut frame).unwrap();
+        frame.extend(&self.payload);
+        frame.extend(vec![0; self.padding]);
+        frame
+    }
+
+    fn write_ethernet(&self, frame: &mut Vec<u8>) {
+        let mut types: Vec<_> = (0..self.tags)
+            .map(|tag| [EtherType::VLAN_TAGGED_FRAME, EtherType::PROVIDER_BRIDGING][tag % 2])
+            .collect();
+        types.push(if self.ipv6 {
+            EtherType::IPV6
+        } else {
+            EtherType::IPV4
+        });
+        Ethernet2Header {
+            source: [2; 6],
+            destination: [4; 6],
+            ether_type: types[0],
+        }
+        .write(frame)
+        .unwrap();
+        for &ether_type in &types[1..] {
+            SingleVlanHeader {
+                vlan_id: VlanId::try_new(7).unwrap(),
+                ether_type,
+                ..SingleVlanHeader::default()
+            }
+            .write(frame)
+            .unwrap();
+        }
+    }
+
+    fn write_ip(&self, frame: &mut Vec<u8>, tcp_length: usize) {
+        if !self.ipv6 {
+            let (source, destination) = (self.source as u32, self.destination as u32);
+            let mut ip = Ipv4Header::new(
+                0,
+                64,
+                IpNumber::TCP,
+                source.to_be_bytes(),
+                destination.to_be_bytes(),
+            )
+            .unwrap();
+            ip.options = self.ip_options.concat().as_slice().try_into().unwrap();
+            ip.total_len = (ip.header_len() + tcp_length) as u16;
+            return ip.write(frame).unwrap();
+        }
+        let mut protocols = vec![IpNumber::IPV6_DESTINATION_OPTIONS; self.extensions];
+        protocols.push(IpNumber::TCP);
+        Ipv6Header {
+            payload_length: (tcp_length + self.extensions * 8) as u16,
+            next_header: protocols[0],
+            source: self.source.to_be_bytes(),
+            destination: self.destination.to_be_bytes(),
+            ..Ipv6Header::default()
+        }
+        .write(frame)
+        .unwrap();
+        for &next in &protocols[1..] {
+            Ipv6RawExtHeader::new_raw(next, &[0; 6])
+                .unwrap()
+                .write(frame)
+                .unwrap();
+        }
+    }
+
+    fn expected(&self) -> Option<Syn> {
+        let found = self.tags <= 2
+            && !(self.ipv6 && self.destination >> 32 == 0xffff)
+            && !(self.ipv6 && self.extensions > MAX_EXTENSION_HEADERS)
+            && self.syn
+            && !self.ack
+            && (self.port == 25 || self.port == 587);
+        let (source, destination) = if self.ipv6 {
+            (
+                Source::from_ipv6((self.source >> 64) as u64),
+                IpAddr::from(Ipv6Addr::from_bits(self.destination)),
+            )
+        } else {
+            (
+                Source::from_ipv4(self.source as u32),
+                IpAddr::from(Ipv4Addr::from_bits(self.destination as u32)),
+            )
+        };
+        found.then_some(Syn {
+            source,
+            destination: Address::from(destination),
+            port: self.port,
+            malformed: self.fin || self.rst,
+        })
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_within_their_bounds(bytes in vec(any::<u8>(), 0..200)) {
+        let watched = Watched::new(&bytes);
+        parse(&watched, &PORTS);
+        prop_assert!(watched.furthest.get() <= bytes.len());
+    }
+
+    /// Reaches the branches that random bytes seldom do.
+    #[test]
+    fn any_damaged_octet_is_survived(
+        plan in plans(),
+        at: prop::sample::Index,
+        octet: u8,
+    ) {
+        let mut frame = plan.build();
+        let at = at.index(frame.len());
+        frame[at] = octet;
+        let watched = Watched::new(&frame);
+        parse(&watched, &PORTS);
+        prop_assert!(watched.furthest.get() <= frame.len());
+    }
+
+    #[test]
+    fn agrees_with_etherparse(plan in plans()) {
+        prop_assert_eq!(parse(plan.build().as_slice(), &PORTS), plan.expected());
+    }
+
+    /// Cut before the end of the fixed TCP header: nothing. After it: as whole.
+    #[test]
+    fn truncation_at_every_length(plan in plans()) {
+        let frame = plan.build();
+        let whole = parse(frame.as_slice(), &PORTS);
+        let after_tcp = plan.padding + plan.payload.len();
+        let fixed_end = frame.len() - after_tcp - plan.tcp_options.len().next_multiple_of(4);
+        for length in 0..frame.len() {
+            let cut = parse(&frame[..length], &PORTS);
+            prop_assert_eq!(cut, if length < fixed_end { None } else { whole });
+        }
+    }
+}

@@ -348,7 +348,10 @@ mod tests {
 
     #[test]
     fn s1_the_greeting_is_521() {
-        assert_eq!(line(Reply::Greeting), "521 mailless.example.org does not accept mail\r\n");
+        assert_eq!(
+            line(Reply::Greeting),
+            "521 mailless.example.org does not accept mail\r\n"
+        );
         for choice in [AfterGreeting::Hold, AfterGreeting::Close] {
             assert_eq!(Dialog::open(choice).1.reply, Reply::Greeting);
         }
@@ -402,9 +405,28 @@ mod tests {
     #[rstest]
     fn s3b_and_s7_everything_but_quit_is_answered_521(
         #[values(
-            "EHLO a", "HELO a", "MAIL FROM:<>", "RCPT TO:<a@b>", "DATA", "RSET", "NOOP", "VRFY a",
-            "HELP", "EXPN a", "STARTTLS", "AUTH PLAIN", "GET / HTTP/1.1", "", " ", ".", "QUI",
-            "QUITX", " QUIT", "QUIT\r", "QUIT\0", "\u{fc}"
+            "EHLO a",
+            "HELO a",
+            "MAIL FROM:<>",
+            "RCPT TO:<a@b>",
+            "DATA",
+            "RSET",
+            "NOOP",
+            "VRFY a",
+            "HELP",
+            "EXPN a",
+            "STARTTLS",
+            "AUTH PLAIN",
+            "GET / HTTP/1.1",
+            "",
+            " ",
+            ".",
+            "QUI",
+            "QUITX",
+            " QUIT",
+            "QUIT\r",
+            "QUIT\0",
+            "\u{fc}"
         )]
         command: &str,
     ) {
@@ -481,7 +503,10 @@ mod tests {
     #[test]
     fn s15_after_a_long_line_the_next_is_a_command() {
         let long = "a".repeat(2000);
-        assert_eq!(actions(format!("{long}\r\nQUIT\r\n").as_bytes()), [REFUSED, QUIT]);
+        assert_eq!(
+            actions(format!("{long}\r\nQUIT\r\n").as_bytes()),
+            [REFUSED, QUIT]
+        );
     }
 
     #[rstest]
@@ -516,7 +541,10 @@ mod tests {
     #[test]
     fn s20_a_shutdown_is_announced_with_421() {
         let action = held().interrupt(Interruption::Shutdown);
-        assert_eq!(action, Some(Action::close(Reply::ShuttingDown, Outcome::Closed)));
+        assert_eq!(
+            action,
+            Some(Action::close(Reply::ShuttingDown, Outcome::Closed))
+        );
         assert!(line(Reply::ShuttingDown).starts_with("421 "));
     }
 
@@ -571,7 +599,10 @@ mod tests {
         let mut actions = Vec::new();
         let mut rest = input;
         loop {
-            let end = rest.windows(2).position(|pair| pair == b"\r\n").map(|at| at + 2);
+            let end = rest
+                .windows(2)
+                .position(|pair| pair == b"\r\n")
+                .map(|at| at + 2);
             if end.unwrap_or(rest.len() + 1) > LINE_DISCARD_MAX as usize {
                 if rest.len() >= LINE_DISCARD_MAX as usize {
                     actions.push(REFUSED_AND_CLOSED);
@@ -580,7 +611,8 @@ mod tests {
             }
             let Some(end) = end else { return actions };
             let words = rest[..end - 2].to_ascii_lowercase();
-            let quit = words == b"quit" || words.starts_with(b"quit ") || words.starts_with(b"quit\t");
+            let quit =
+                words == b"quit" || words.starts_with(b"quit ") || words.starts_with(b"quit\t");
             if quit && end <= 512 {
                 actions.push(QUIT);
                 return actions;

@@ -1,3 +1,15 @@
-//! x
+//! The agent of nomail: loads the XDP guard and serves the 521 dialog.
+//!
+//! [`supervisor`] is the only module that knows all the others.
+
 pub mod bpf;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod exit;
 pub mod iface;
+pub mod logging;
+pub mod privilege;
+pub mod smtp;
+pub mod status;
+pub mod supervisor;

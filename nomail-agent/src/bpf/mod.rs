@@ -133,7 +133,7 @@ impl Guard {
             return Err(BpfError::TooManyGuarded(pairs.len()));
         }
         let next = 1 - self.in_use;
-        self.config.set(next, &*config, 0)?;
+        self.config.set(next, *config, 0)?;
         self.active.set(0, next, 0)?;
         self.in_use = next;
         self.limit = limit;
@@ -154,6 +154,11 @@ impl Guard {
             attach::attach(program(&mut self.ebpf, abi::PROGRAM)?, interface, modes)?;
         self.links.push(link);
         Ok((mode, refused))
+    }
+
+    /// Takes the program off every interface. Its counters stay readable.
+    pub fn detach(&mut self) {
+        self.links.clear();
     }
 
     /// The kernel's number of the program.

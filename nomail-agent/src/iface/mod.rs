@@ -1,5 +1,7 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
+mod holder;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -14,6 +16,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
+
+pub use self::holder::holder_of;
 
 /// An interface as the kernel has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,603 @@
+//! The command line and the variables beside it.
+//!
+//! Values of `run` are only collected here: [`crate::config::load`] checks them
+//! as it checks those of the file.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::LazyLock,
+};
+
+use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, value_parser};
+use nomail_common::abi::ABI_VERSION;
+
+use crate::config::{GivenBy, Overrides};
+
+/// Exit code of a wrong command line, EX_USAGE of sysexits.h.
+const EX_USAGE: u8 = 64;
+/// Sources that `status` shows unless told otherwise.
+const SOURCES_DEFAULT: &str = "20";
+/// Most sources that `status` can be told to show.
+const SOURCES_MAX: i64 = 65_536;
+
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (ABI {ABI_VERSION})", env!("CARGO_PKG_VERSION")));
+
+/// What the agent is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Guard and refuse, until a signal ends it.
+    Run(Run),
+    /// Tell what a running agent does.
+    Status(Status),
+    /// Tell whether a configuration is right.
+    CheckConfig(CheckConfig),
+}
+
+/// `nomail-agent run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Flags and environment.
+    pub overrides: Overrides,
+    /// How often `--verbose` was given.
+    pub verbose: u8,
+}
+
+/// `nomail-agent status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// As JSON instead of text.
+    pub json: bool,
+    /// Most sources to show.
+    pub sources: usize,
+    /// The socket to ask. None: see [`crate::config::control_path`].
+    pub control: Option<PathBuf>,
+}
+
+/// `nomail-agent check-config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckConfig {
+    /// Only names the file: what is checked is the file, not the environment.
+    pub overrides: Overrides,
+}
+
+/// An option of `run`, and the key of the file that it overrides.
+struct Setting {
+    key: &'static str,
+    flag: &'static str,
+    variable: &'static str,
+    value: &'static str,
+    takes: Takes,
+    help: &'static str,
+}
+
+/// How many values an option takes.
+enum Takes {
+    One,
+    /// One, which is a path.
+    Path,
+    Many,
+    /// One or none, which means true.
+    Switch,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "interfaces",
+        flag: "--iface",
+        variable: "NOMAIL_IFACE",
+        value: "NAME",
+        takes: Takes::Many,
+        help: "Interface to guard; repeat it, or separate names by commas \
+               [default: default-route, the interface of the default route]",
+    },
+    Setting {
+        key: "listen",
+        flag: "--listen",
+        variable: "NOMAIL_LISTEN",
+        value: "ADDR:PORT",
+        takes: Takes::Many,
+        help: "Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, \
+               [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate \
+               them by commas [default: port 25 of every address of the interfaces]",
+    },
+    Setting {
+        key: "hostname",
+        flag: "--hostname",
+        variable: "NOMAIL_HOSTNAME",
+        value: "NAME",
+        takes: Takes::One,
+        help: "First word of the 521 greeting: a domain name, or an address literal like \
+               [192.0.2.7] or [IPv6:2001:db8::1] [default: the host's FQDN, else an address \
+               literal]",
+    },
+    Setting {
+        key: "refuse_at",
+        flag: "--refuse-at",
+        variable: "NOMAIL_REFUSE_AT",
+        value: "WHERE",
+        takes: Takes::One,
+        help: "Where the refusal is spoken: greeting, the only one of this version \
+               [default: greeting]",
+    },
+    Setting {
+        key: "after_greeting",
+        flag: "--after-greeting",
+        variable: "NOMAIL_AFTER_GREETING",
+        value: "WHAT",
+        takes: Takes::One,
+        help: "After the greeting: hold (answer 521 to everything but QUIT) or close \
+               [default: hold]",
+    },
+    Setting {
+        key: "xdp_mode",
+        flag: "--xdp-mode",
+        variable: "NOMAIL_XDP_MODE",
+        value: "MODE",
+        takes: Takes::One,
+        help: "How XDP attaches: auto (native, else generic with a warning), native, generic, \
+               or off (responder alone) [default: auto]",
+    },
+    Setting {
+        key: "limits.syn_rate",
+        flag: "--syn-rate",
+        variable: "NOMAIL_SYN_RATE",
+        value: "N",
+        takes: Takes::One,
+        help: "SYNs per second that one source (IPv4 address or IPv6 /64) may send, 1 to 10000 \
+               [default: 10]",
+    },
+    Setting {
+        key: "limits.syn_burst",
+        flag: "--syn-burst",
+        variable: "NOMAIL_SYN_BURST",
+        value: "N",
+        takes: Takes::One,
+        help: "SYNs that one source may send at once, 1 to 10000 [default: 20]",
+    },
+    Setting {
+        key: "observe",
+        flag: "--observe",
+        variable: "NOMAIL_OBSERVE",
+        value: "true|false",
+        takes: Takes::Switch,
+        help: "Count and report every verdict, but drop nothing [default: false]",
+    },
+    Setting {
+        key: "control",
+        flag: "--control",
+        variable: "NOMAIL_CONTROL",
+        value: "PATH",
+        takes: Takes::Path,
+        help: "Unix socket on which the agent tells its status \
+               [default: /run/nomail/control.sock]",
+    },
+    Setting {
+        key: "log.format",
+        flag: "--log-format",
+        variable: "NOMAIL_LOG_FORMAT",
+        value: "FORMAT",
+        takes: Takes::One,
+        help: "Form of the log on stderr: text, the only one of this version [default: text]",
+    },
+];
+
+const RUN_NOTES: &str = "\
+A value comes from the first of these that has it: flag, environment, file, default. A variable \
+that is empty counts as not set. SIGHUP reads the file again; if it is wrong, everything stays as \
+it was.
+
+Exit codes: 0 done, 1 failed at run time, 64 wrong usage, 69 the interface or the kernel cannot \
+do it, 77 no permission, 78 bad configuration.";
+
+/// The whole command line, also for manual pages and completions.
+pub fn command() -> clap::Command {
+    clap::Command::new("nomail-agent")
+        .version(VERSION.as_str())
+        .about(
+            "Says \"no mail here\": an XDP guard and a 521 responder for hosts that take no mail",
+        )
+        .after_help(RUN_NOTES)
+        .args(run_args())
+        .args_conflicts_with_subcommands(true)
+        .subcommand(
+            clap::Command::new("run")
+                .about("Guard and refuse; the default command")
+                .after_help(RUN_NOTES)
+                .args(run_args()),
+        )
+        .subcommand(
+            clap::Command::new("status")
+                .about("Tell what a running agent does")
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("As JSON instead of text"),
+                )
+                .arg(
+                    Arg::new("sources")
+                        .long("sources")
+                        .value_name("N")
+                        .value_parser(value_parser!(u32).range(0..=SOURCES_MAX))
+                        .default_value(SOURCES_DEFAULT)
+                        .help("Most sources to show, the busiest first, 0 to 65536"),
+                )
+                .arg(
+                    Arg::new("control")
+                        .long("control")
+                        .value_name("PATH")
+                        .value_parser(value_parser!(OsString))
+                        .env("NOMAIL_CONTROL")
+                        .hide_env_values(true)
+                        .help(
+                            "The agent's control socket [default: that of \
+                             /etc/nomail/nomail.toml, else /run/nomail/control.sock]",
+                        ),
+                ),
+        )
+        .subcommand(
+            clap::Command::new("check-config")
+                .about("Tell whether a configuration file is right, or all that is wrong with it")
+                .arg(config_arg()),
+        )
+}
+
+fn config_arg() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(OsString))
+        .env("NOMAIL_CONFIG")
+        .hide_env_values(true)
+        .help("Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]")
+}
+
+fn run_args() -> impl Iterator<Item = Arg> {
+    let settings = SETTINGS.iter().map(|setting| {
+        let arg = Arg::new(setting.key)
+            .long(setting.flag.trim_start_matches('-'))
+            .env(setting.variable)
+            .hide_env_values(true)
+            .value_name(setting.value)
+            .help(setting.help);
+        match setting.takes {
+            Takes::One | Takes::Path => arg,
+            Takes::Many => arg.action(ArgAction::Append).value_delimiter(','),
+            Takes::Switch => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+        }
+    });
+    let verbose = Arg::new("verbose")
+        .short('v')
+        .long("verbose")
+        .action(ArgAction::Count)
+        .value_parser(|text: &str| match text {
+            "" => Ok(0),
+            _ => text.parse::<u8>(),
+        })
+        .env("NOMAIL_VERBOSE")
+        .hide_env_values(true)
+        .help("Log more: -v for debugging, -vv for everything");
+    std::iter::once(config_arg())
+        .chain(settings)
+        .chain([verbose])
+}
+
+/// Reads a command line, whose first word is the program's name, and the
+/// environment.
+///
+/// # Errors
+/// A wrong command line, or a wish for help or version; see [`report`].
+pub fn parse(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Command, clap::Error> {
+    let matches = command().try_get_matches_from(words)?;
+    Ok(match matches.subcommand() {
+        Some(("status", matches)) => Command::Status(Status {
+            json: matches.get_flag("json"),
+            sources: matches
+                .get_one::<u32>("sources")
+                .map_or(0, |&sources| sources as usize),
+            control: path(matches, "control"),
+        }),
+        Some(("check-config", matches)) => Command::CheckConfig(CheckConfig {
+            overrides: Overrides::of_file(path(matches, "config")),
+        }),
+        Some((_, matches)) => Command::Run(run(matches)),
+        None => Command::Run(run(&matches)),
+    })
+}
+
+fn run(matches: &ArgMatches) -> Run {
+    // Made absolute now: once the privileges are dropped, nobody tells the
+    // directory any more that these are relative to.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let mut overrides = Overrides::of_file(path(matches, "config").map(absolute));
+    for setting in SETTINGS {
+        let mut values: Vec<String> = matches
+            .get_many(setting.key)
+            .map(|values| values.cloned().collect())
+            .unwrap_or_default();
+        let by = match matches.value_source(setting.key) {
+            Some(ValueSource::CommandLine) => GivenBy::Flag(setting.flag),
+            Some(ValueSource::EnvVariable) if values != [""] => {
+                GivenBy::Environment(setting.variable)
+            }
+            _ => continue,
+        };
+        if matches!(setting.takes, Takes::Path) {
+            for value in &mut values {
+                *value = absolute(PathBuf::from(&*value))
+                    .to_string_lossy()
+                    .into_owned();
+            }
+        }
+        overrides.set(setting.key, by, values);
+    }
+    Run {
+        overrides,
+        verbose: matches.get_count("verbose"),
+    }
+}
+
+/// The path in an option; an empty variable counts as not set.
+fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
+    let value = matches.get_one::<OsString>(id)?;
+    let unset = value.is_empty() && matches.value_source(id) == Some(ValueSource::EnvVariable);
+    (!unset).then(|| PathBuf::from(value))
+}
+
+/// Prints what [`parse`] returned instead of a command, and returns the code to
+/// exit with.
+pub fn report(error: &clap::Error) -> u8 {
+    let code = exit_code(error);
+    // There is nothing to do when even this cannot be written.
+    let _ = match code {
+        0 => error.print(),
+        _ => io::stderr().write_all(escaped(&error.render().to_string()).as_bytes()),
+    };
+    code
+}
+
+/// 0 for help and version, else 64.
+fn exit_code(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        _ => EX_USAGE,
+    }
+}
+
+/// A usage error repeats the words of the command line: nothing in them may
+/// reach the terminal as a command.
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn words(line: &str) -> Vec<&str> {
+        std::iter::once("nomail-agent")
+            .chain(line.split_whitespace())
+            .collect()
+    }
+
+    fn overrides(file: Option<&str>, given: &[(&'static str, &'static str, &[&str])]) -> Overrides {
+        let mut overrides = Overrides::of_file(file.map(PathBuf::from));
+        for (key, flag, values) in given {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            overrides.set(key, GivenBy::Flag(flag), values);
+        }
+        overrides
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[rstest]
+    #[case::nothing("", overrides(None, &[]), 0)]
+    #[case::run("run", overrides(None, &[]), 0)]
+    #[case::default_command(
+        "--iface eth0 -v",
+        overrides(None, &[("interfaces", "--iface", &["eth0"])]),
+        1
+    )]
+    #[case::named_command(
+        "run --iface eth0 --iface=eth1,eth2 -vv",
+        overrides(None, &[("interfaces", "--iface", &["eth0", "eth1", "eth2"])]),
+        2
+    )]
+    #[case::switch("--observe", overrides(None, &[("observe", "--observe", &["true"])]), 0)]
+    #[case::switch_off(
+        "--observe=false --config /a.toml",
+        overrides(Some("/a.toml"), &[("observe", "--observe", &["false"])]),
+        0
+    )]
+    #[case::everything(
+        "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at greeting \
+         --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
+         --log-format text",
+        overrides(
+            None,
+            &[
+                ("listen", "--listen", &["192.0.2.7:25", "[::1]:25"]),
+                ("hostname", "--hostname", &["a.example"]),
+                ("refuse_at", "--refuse-at", &["greeting"]),
+                ("after_greeting", "--after-greeting", &["close"]),
+                ("xdp_mode", "--xdp-mode", &["off"]),
+                ("limits.syn_rate", "--syn-rate", &["1"]),
+                ("limits.syn_burst", "--syn-burst", &["2"]),
+                ("control", "--control", &["/c"]),
+                ("log.format", "--log-format", &["text"]),
+            ]
+        ),
+        0
+    )]
+    fn run_options(#[case] line: &str, #[case] overrides: Overrides, #[case] verbose: u8) {
+        let command = parse(words(line)).unwrap();
+        assert_eq!(command, Command::Run(Run { overrides, verbose }));
+    }
+
+    #[rstest]
+    #[case("status", false, 20, None)]
+    #[case("status --json --sources 0 --control /c", true, 0, Some("/c"))]
+    fn status_options(
+        #[case] line: &str,
+        #[case] json: bool,
+        #[case] sources: usize,
+        #[case] control: Option<&str>,
+    ) {
+        let status = Status {
+            json,
+            sources,
+            control: control.map(PathBuf::from),
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::Status(status));
+    }
+
+    #[rstest]
+    #[case("check-config", None)]
+    #[case("check-config --config a.toml", Some("a.toml"))]
+    fn check_config_options(#[case] line: &str, #[case] file: Option<&str>) {
+        let check = CheckConfig {
+            overrides: overrides(file, &[]),
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::CheckConfig(check));
+    }
+
+    #[rstest]
+    #[case("--help", 0)]
+    #[case("run --help", 0)]
+    #[case("--version", 0)]
+    #[case("--metrics off", EX_USAGE)]
+    #[case("--iface", EX_USAGE)]
+    #[case("--hostname a --hostname b", EX_USAGE)]
+    #[case("--iface eth0 status", EX_USAGE)]
+    #[case("top", EX_USAGE)]
+    #[case("detach", EX_USAGE)]
+    #[case("status --sources 65537", EX_USAGE)]
+    #[case("status --iface eth0", EX_USAGE)]
+    #[case("check-config --show", EX_USAGE)]
+    fn exit_codes(#[case] line: &str, #[case] code: u8) {
+        assert_eq!(exit_code(&parse(words(line)).unwrap_err()), code);
+    }
+
+    #[test]
+    fn relative_paths_become_absolute() {
+        let here = std::env::current_dir().unwrap();
+        let Command::Run(run) = parse(words("--config a.toml --control b.sock")).unwrap() else {
+            panic!("not run");
+        };
+        assert_eq!(run.overrides.file, Some(here.join("a.toml")));
+        let mut expected = Overrides::of_file(Some(here.join("a.toml")));
+        let control = here.join("b.sock").to_str().unwrap().to_owned();
+        expected.set("control", GivenBy::Flag("--control"), vec![control]);
+        assert_eq!(run.overrides, expected);
+    }
+
+    /// The test calls itself in a process with these variables.
+    #[test]
+    fn environment_is_read() {
+        const CHILD: &str = "ENVIRONMENT_IS_READ_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .arg("environment_is_read")
+                .env(CHILD, "1")
+                .env("NOMAIL_IFACE", "eth0,eth1")
+                .env("NOMAIL_LISTEN", "192.0.2.7:25,[::1]:25")
+                .env("NOMAIL_CONFIG", "/a.toml")
+                .env("NOMAIL_HOSTNAME", "")
+                .env("NOMAIL_SYN_RATE", "0")
+                .env("NOMAIL_SYN_BURST", "7")
+                .env("NOMAIL_OBSERVE", "false")
+                .env("NOMAIL_CONTROL", "/c")
+                .env("NOMAIL_VERBOSE", "2")
+                .output()
+                .unwrap();
+            assert!(
+                child.status.success(),
+                "{}",
+                String::from_utf8_lossy(&child.stdout)
+            );
+            return;
+        }
+        let mut expected = Overrides::of_file(Some("/a.toml".into()));
+        let mut set = |key, variable, values: &[&str]| {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            expected.set(key, GivenBy::Environment(variable), values);
+        };
+        set("interfaces", "NOMAIL_IFACE", &["eth0", "eth1"]);
+        set("listen", "NOMAIL_LISTEN", &["192.0.2.7:25", "[::1]:25"]);
+        set("limits.syn_rate", "NOMAIL_SYN_RATE", &["0"]);
+        set("observe", "NOMAIL_OBSERVE", &["false"]);
+        set("control", "NOMAIL_CONTROL", &["/c"]);
+        let burst = vec!["8".to_owned()];
+        expected.set("limits.syn_burst", GivenBy::Flag("--syn-burst"), burst);
+        for line in ["--syn-burst 8", "run --syn-burst 8"] {
+            let run = Run {
+                overrides: expected.clone(),
+                verbose: 2,
+            };
+            assert_eq!(parse(words(line)).unwrap(), Command::Run(run));
+        }
+        let status = parse(words("status --sources 1")).unwrap();
+        let expected = Status {
+            json: false,
+            sources: 1,
+            control: Some("/c".into()),
+        };
+        assert_eq!(status, Command::Status(expected));
+        let Command::CheckConfig(check) = parse(words("check-config")).unwrap() else {
+            panic!("not check-config");
+        };
+        assert_eq!(check.overrides, Overrides::of_file(Some("/a.toml".into())));
+    }
+
+    #[test]
+    fn version_names_the_abi() {
+        let error = parse(words("--version")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DisplayVersion);
+        let expected = format!(
+            "nomail-agent {} (ABI {ABI_VERSION})\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn every_option_names_its_variable_and_default() {
+        let help = command().render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in SETTINGS {
+            assert!(
+                help.contains(&format!("[env: {}]", setting.variable)),
+                "{help}"
+            );
+            assert!(setting.help.contains("[default: "), "{}", setting.flag);
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_escaped() {
+        assert_eq!(escaped("a\u{1b}[31m\r\n"), "a\\u{1b}[31m\\r\n");
+    }
+}

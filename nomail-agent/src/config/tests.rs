@@ -1,0 +1,670 @@
+//! The file with its errors, precedence, defaults and reload.
+
+use std::fs;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use tempfile::TempDir;
+
+use super::*;
+
+/// Reads `text` as the file `t.toml`. Errors come without its directory.
+fn load_text(text: &[u8], overrides: &Overrides) -> Result<Config, String> {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("t.toml");
+    fs::write(&path, text).unwrap();
+    let prefix = format!("{}/", directory.path().display());
+    load_from(&path, true, overrides)
+        .map(|config| Config {
+            file: None,
+            ..config
+        })
+        .map_err(|error| error.to_string().replace(&prefix, ""))
+}
+
+fn flags(given: &[(&'static str, &'static str, &[&str])]) -> Overrides {
+    let mut overrides = Overrides::default();
+    for (key, flag, values) in given {
+        let values = values.iter().map(|&value| value.to_owned()).collect();
+        overrides.set(key, GivenBy::Flag(flag), values);
+    }
+    overrides
+}
+
+#[test]
+fn defaults() {
+    let config = load_text(b"", &Overrides::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.interfaces, ["default-route"]);
+    assert_eq!(config.listen, []);
+    assert_eq!(config.hostname, None);
+    assert_eq!(config.refuse_at, RefuseAt::Greeting);
+    assert_eq!(config.after_greeting, AfterGreeting::Hold);
+    assert_eq!(config.xdp_mode, XdpMode::Auto);
+    assert!(!config.observe);
+    assert_eq!(config.user.value, "nomail");
+    assert!(config.user.is_default);
+    assert_eq!(config.control, Path::new("/run/nomail/control.sock"));
+    assert_eq!(config.log.format, LogFormat::Text);
+    let expected = Limits {
+        syn_rate: 10,
+        syn_burst: 20,
+        connections: 10_000,
+        connections_per_source: 100,
+        idle_timeout_secs: 300,
+        session_timeout_secs: 1800,
+    };
+    assert_eq!(config.limits, expected);
+}
+
+const FULL: &str = r#"
+interfaces = ["eth0", "wlan0"]
+listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
+hostname = "mailless.example.org"
+refuse_at = "greeting"
+after_greeting = "close"
+xdp_mode = "generic"
+observe = true
+user = 993
+control = "/run/other.sock"
+[limits]
+syn_rate = 1_000
+syn_burst = 10000
+connections = 1_000_000
+connections_per_source = 1
+idle_timeout_secs = 86400
+session_timeout_secs = 0x10
+[log]
+format = "text"
+"#;
+
+#[test]
+fn every_key() {
+    let expected = Config {
+        file: None,
+        interfaces: vec!["eth0".to_owned(), "wlan0".to_owned()],
+        listen: ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
+            .map(|address| address.parse().unwrap())
+            .to_vec(),
+        hostname: Some("mailless.example.org".parse().unwrap()),
+        refuse_at: RefuseAt::Greeting,
+        after_greeting: AfterGreeting::Close,
+        xdp_mode: XdpMode::Generic,
+        observe: true,
+        user: User {
+            value: "993".to_owned(),
+            is_default: false,
+        },
+        control: "/run/other.sock".into(),
+        limits: Limits {
+            syn_rate: 1000,
+            syn_burst: 10_000,
+            connections: 1_000_000,
+            connections_per_source: 1,
+            idle_timeout_secs: 86_400,
+            session_timeout_secs: 16,
+        },
+        log: Log {
+            format: LogFormat::Text,
+        },
+    };
+    assert_eq!(
+        load_text(FULL.as_bytes(), &Overrides::default()),
+        Ok(expected)
+    );
+}
+
+#[rstest]
+#[case::unknown_key(
+    "observe = true\n\n  bogus = 1",
+    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
+     after_greeting, xdp_mode, observe, user, control, [limits], [log]"
+)]
+#[case::unknown_key_of_a_section(
+    "[log]\ninterval_secs = 60",
+    "t.toml:2:1: log.interval_secs: unknown key; [log] knows format"
+)]
+#[case::unknown_section(
+    "[relay]\ndomains = []",
+    "t.toml:1:2: relay: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
+     after_greeting, xdp_mode, observe, user, control, [limits], [log]"
+)]
+#[case::control_characters_in_a_key(
+    "[log]\n\"a\\u001b[2J\" = 1",
+    "t.toml:2:1: log.a\\u{1b}[2J: unknown key; [log] knows format"
+)]
+#[case::not_toml(
+    "observe = true\nobserve = maybe",
+    "t.toml:2:11: not TOML: string values must be quoted, expected literal string"
+)]
+#[case::duplicate_key(
+    "observe = true\nobserve = true",
+    "t.toml:2:1: not TOML: duplicate key"
+)]
+#[case::section_is_not_a_table(
+    "limits = 3",
+    "t.toml:1:1: limits: an integer is not a table: write [limits] and its keys below it"
+)]
+#[case::list_is_not_a_list(
+    "interfaces = \"eth0\"",
+    "t.toml:1:14: interfaces: a string is not a list: write [\"eth0\"]"
+)]
+#[case::list_is_empty(
+    "listen = []",
+    "t.toml:1:10: listen: is empty: write [\"192.0.2.7:25\"], or leave the key out"
+)]
+#[case::item_is_not_a_string(
+    "interfaces = [\n  \"eth0\",\n  1,\n]",
+    "t.toml:3:3: interfaces: an integer is not a string in quotes"
+)]
+#[case::interface_slash(
+    "interfaces = [\"a/b\"]",
+    "t.toml:1:15: interfaces: \"a/b\" cannot be the name of an interface: `ip link` lists the names"
+)]
+#[case::interface_dots(
+    "interfaces = [\"..\"]",
+    "t.toml:1:15: interfaces: \"..\" cannot be the name of an interface: `ip link` lists the names"
+)]
+#[case::interface_control(
+    "interfaces = [\"a\\u0007\"]",
+    "t.toml:1:15: interfaces: \"a\\u{7}\" cannot be the name of an interface: `ip link` lists the \
+     names"
+)]
+#[case::interface_empty(
+    "interfaces = [\"\"]",
+    "t.toml:1:15: interfaces: an interface without a name: `ip link` lists the names"
+)]
+#[case::interface_long(
+    "interfaces = [\"abcdefghijklmnop\"]",
+    "t.toml:1:15: interfaces: \"abcdefghijklmnop\" is longer than the 15 octets of an interface's \
+     name: `ip link` lists the names"
+)]
+#[case::interface_twice(
+    "interfaces = [\"eth0\", \"eth0\"]",
+    "t.toml:1:23: interfaces: \"eth0\" is named twice: leave one out"
+)]
+#[case::listen_without_port(
+    "listen = [\"2001:db8::1\"]",
+    "t.toml:1:11: listen: \"2001:db8::1\" has no port: write \"[2001:db8::1]:25\""
+)]
+#[case::listen_port_0(
+    "listen = [\"192.0.2.7:0\"]",
+    "t.toml:1:11: listen: \"192.0.2.7:0\" has no port in 1..=65535: write \"192.0.2.7:25\" or \
+     \"[2001:db8::1]:25\""
+)]
+#[case::listen_name(
+    "listen = [\"localhost:25\"]",
+    "t.toml:1:11: listen: \"localhost:25\" has no numeric address before its port: write \
+     \"192.0.2.7:25\" or \"[2001:db8::1]:25\""
+)]
+#[case::listen_multicast(
+    "listen = [\"224.0.0.1:25\"]",
+    "t.toml:1:11: listen: \"224.0.0.1:25\" is not the address of a host: give a unicast address"
+)]
+#[case::listen_mapped(
+    "listen = [\"[::ffff:192.0.2.7]:25\"]",
+    "t.toml:1:11: listen: \"[::ffff:192.0.2.7]:25\" is an IPv4 address in disguise: write 192.0.2.7"
+)]
+#[case::listen_link_local(
+    "listen = [\"[fe80::1]:25\"]",
+    "t.toml:1:11: listen: \"[fe80::1]:25\" is link-local: name its interface, as in \
+     \"[fe80::1%eth0]:25\""
+)]
+#[case::listen_needless_scope(
+    "listen = [\"[2001:db8::1%eth0]:25\"]",
+    "t.toml:1:11: listen: \"[2001:db8::1%eth0]:25\" names an interface, but is not link-local: \
+     leave the interface out"
+)]
+#[case::listen_bad_scope(
+    "listen = [\"[fe80::1%a/b]:25\"]",
+    "t.toml:1:11: listen: \"a/b\" cannot be the name of an interface: `ip link` lists the names"
+)]
+#[case::listen_twice(
+    "listen = [\"[::1]:25\", \"[0::1]:25\"]",
+    "t.toml:1:23: listen: \"[::1]:25\" is named twice: leave one out"
+)]
+#[case::listen_beside_wildcard(
+    "listen = [\"192.0.2.7:25\", \"0.0.0.0:25\"]",
+    "t.toml:1:27: listen: \"0.0.0.0:25\" and \"192.0.2.7:25\" cannot both be bound: leave out the \
+     wildcard or the address"
+)]
+#[case::listen_ports(
+    "listen = [\"[::]:1\", \"[::]:2\", \"[::]:3\", \"[::]:4\",\n\"[::]:5\"]",
+    "t.toml:2:1: listen: \"[::]:5\" is on one port more than the 4 that an agent can guard: leave \
+     some out"
+)]
+#[case::hostname_control(
+    "hostname = \"a\\r\\nb\"",
+    "t.toml:1:12: hostname: \"a\\r\\nb\" has control characters: give a name like \
+     \"mailless.example.org\""
+)]
+#[case::hostname_space(
+    "hostname = \"a b\"",
+    "t.toml:1:12: hostname: \"a b\" has spaces: give a name like \"mailless.example.org\""
+)]
+#[case::hostname_not_ascii(
+    "hostname = \"bücher.example\"",
+    "t.toml:1:12: hostname: \"bücher.example\" is not ASCII: give the name in its xn-- form"
+)]
+#[case::hostname_underscore(
+    "hostname = \"a_b.example\"",
+    "t.toml:1:12: hostname: \"a_b\" in \"a_b.example\" has other characters than letters, digits \
+     and hyphens: give a name like \"mailless.example.org\""
+)]
+#[case::hostname_hyphen(
+    "hostname = \"a-.example\"",
+    "t.toml:1:12: hostname: \"a-\" in \"a-.example\" begins or ends with a hyphen: give a name like \
+     \"mailless.example.org\""
+)]
+#[case::hostname_empty(
+    "hostname = \"\"",
+    "t.toml:1:12: hostname: is empty: give a name like \"mailless.example.org\""
+)]
+#[case::hostname_empty_label(
+    "hostname = \"a..b\"",
+    "t.toml:1:12: hostname: \"a..b\" has an empty label: give a name like \"mailless.example.org\""
+)]
+#[case::hostname_final_dot(
+    "hostname = \"a.example.\"",
+    "t.toml:1:12: hostname: \"a.example.\" ends with a dot: leave it out"
+)]
+#[case::hostname_address(
+    "hostname = \"2001:db8::1\"",
+    "t.toml:1:12: hostname: \"2001:db8::1\" is an address: write it as the literal \
+     \"[IPv6:2001:db8::1]\""
+)]
+#[case::hostname_literal(
+    "hostname = \"[2001:db8::1]\"",
+    "t.toml:1:12: hostname: \"[2001:db8::1]\" is not an address literal: write \"[192.0.2.7]\" or \
+     \"[IPv6:2001:db8::1]\""
+)]
+#[case::hostname_type(
+    "hostname = true",
+    "t.toml:1:12: hostname: a boolean is not a string in quotes"
+)]
+#[case::refuse_at_later(
+    "refuse_at = \"rcpt\"",
+    "t.toml:1:13: refuse_at = \"rcpt\" is not supported by this version; use \"greeting\""
+)]
+#[case::refuse_at_auto(
+    "refuse_at = \"auto\"",
+    "t.toml:1:13: refuse_at = \"auto\" is not supported by this version; use \"greeting\""
+)]
+#[case::refuse_at_never(
+    "refuse_at = \"never\"",
+    "t.toml:1:13: refuse_at: \"never\" is unknown; use \"greeting\""
+)]
+#[case::after_greeting(
+    "after_greeting = \"Hold\"",
+    "t.toml:1:18: after_greeting: \"Hold\" is unknown; use \"hold\" or \"close\""
+)]
+#[case::xdp_mode(
+    "xdp_mode = \"skb\"",
+    "t.toml:1:12: xdp_mode: \"skb\" is unknown; use \"auto\", \"native\", \"generic\" or \"off\""
+)]
+#[case::observe(
+    "observe = \"true\"",
+    "t.toml:1:11: observe: a string is neither true nor false"
+)]
+#[case::user_root(
+    "user = \"root\"",
+    "t.toml:1:8: user: \"root\" is root: give the name or the uid of an account without privileges"
+)]
+#[case::user_0(
+    "user = 0",
+    "t.toml:1:8: user: \"0\" is root: give the name or the uid of an account without privileges"
+)]
+#[case::user_no_change(
+    "user = 4294967295",
+    "t.toml:1:8: user: \"4294967295\" is neither a user name nor a uid: give the name or the uid of \
+     an account without privileges"
+)]
+#[case::user_colon(
+    "user = \"a:b\"",
+    "t.toml:1:8: user: \"a:b\" is neither a user name nor a uid: give the name or the uid of an \
+     account without privileges"
+)]
+#[case::control_empty(
+    "control = \"\"",
+    "t.toml:1:11: control: \"\" is not the absolute path of a file: give one"
+)]
+#[case::control_relative(
+    "control = \"a/b\"",
+    "t.toml:1:11: control: \"a/b\" is not the absolute path of a file: give one"
+)]
+#[case::control_long(
+    "control = \"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+     aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+    "t.toml:1:11: control: \"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"... \
+     is longer than the 107 octets of a socket's path: give a shorter one"
+)]
+#[case::control_characters(
+    "control = \"/a\\u0000\"",
+    "t.toml:1:11: control: \"/a\\0\" has control characters: give a plain path"
+)]
+#[case::rate_0(
+    "[limits]\nsyn_burst = 1\nsyn_rate = 0",
+    "t.toml:3:12: limits.syn_rate: 0 is not in 1..=10000: give the SYNs per second that one source \
+     may send"
+)]
+#[case::rate_dotted(
+    "limits.syn_rate = 10001",
+    "t.toml:1:19: limits.syn_rate: 10001 is not in 1..=10000: give the SYNs per second that one \
+     source may send"
+)]
+#[case::rate_inline(
+    "limits = { syn_rate = -1 }",
+    "t.toml:1:23: limits.syn_rate: -1 is not in 1..=10000: give the SYNs per second that one source \
+     may send"
+)]
+#[case::rate_fraction(
+    "limits.syn_rate = 1.5",
+    "t.toml:1:19: limits.syn_rate: a number with a fraction is not a whole number in 1..=10000: \
+     give the SYNs per second that one source may send"
+)]
+#[case::burst(
+    "limits.syn_burst = \"20\"",
+    "t.toml:1:20: limits.syn_burst: a string is not a whole number in 1..=10000: give the SYNs that \
+     one source may send at once"
+)]
+#[case::connections(
+    "limits.connections = 1000001",
+    "t.toml:1:22: limits.connections: 1000001 is not in 1..=1000000: give the connections that may \
+     be open at once"
+)]
+#[case::connections_per_source(
+    "limits.connections_per_source = 0",
+    "t.toml:1:33: limits.connections_per_source: 0 is not in 1..=1000000: give the connections that \
+     one source may have open at once"
+)]
+#[case::idle_timeout(
+    "limits.idle_timeout_secs = 86401",
+    "t.toml:1:28: limits.idle_timeout_secs: 86401 is not in 1..=86400: give the seconds to wait for \
+     the next command"
+)]
+#[case::session_timeout(
+    "limits.session_timeout_secs = 0",
+    "t.toml:1:31: limits.session_timeout_secs: 0 is not in 1..=31536000: give the seconds that a \
+     session may last"
+)]
+#[case::log_format(
+    "log.format = \"json\"",
+    "t.toml:1:14: log.format = \"json\" is not supported by this version; use \"text\""
+)]
+#[case::column_in_characters(
+    "log = { \"äöü\" = 1, format = \"x\" }",
+    "t.toml:1:9: log.äöü: unknown key; [log] knows format\n\
+     t.toml:1:29: log.format: \"x\" is unknown; use \"text\""
+)]
+#[case::crlf(
+    "# ä\r\nobserve = 1\r\n",
+    "t.toml:2:11: observe: an integer is neither true nor false"
+)]
+#[case::all_in_order_of_the_file(
+    "xdp_mode = \"x\"\nobserve = 1\nlog.format = \"x\"\nafter_greeting = 2",
+    "t.toml:1:12: xdp_mode: \"x\" is unknown; use \"auto\", \"native\", \"generic\" or \"off\"\n\
+     t.toml:2:11: observe: an integer is neither true nor false\n\
+     t.toml:3:14: log.format: \"x\" is unknown; use \"text\"\n\
+     t.toml:4:18: after_greeting: an integer is not a string in quotes"
+)]
+fn errors_of_the_file(#[case] text: &str, #[case] expected: &str) {
+    let error = load_text(text.as_bytes(), &Overrides::default()).unwrap_err();
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn not_utf8() {
+    let error = load_text(b"# \xC3\xA4\nab\xFF", &Overrides::default()).unwrap_err();
+    assert_eq!(error, "t.toml:2:3: not UTF-8: write the file in UTF-8");
+}
+
+#[test]
+fn too_long() {
+    let error = load_text(&vec![b'#'; (1 << 20) + 1], &Overrides::default()).unwrap_err();
+    assert_eq!(error, "t.toml: is longer than 1048576 octets");
+}
+
+#[test]
+fn long_values_are_cut() {
+    let text = format!("hostname = \"{}\"", "a".repeat(254));
+    let error = load_text(text.as_bytes(), &Overrides::default()).unwrap_err();
+    let expected = format!(
+        "t.toml:1:12: hostname: \"{}\"... is longer than 253 characters: give a name like \
+         \"mailless.example.org\"",
+        "a".repeat(64)
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn too_many_interfaces() {
+    let names: Vec<_> = (0..17).map(|number| format!("\"eth{number}\"")).collect();
+    let text = format!("interfaces = [\n{}\n]", names.join(",\n"));
+    let error = load_text(text.as_bytes(), &Overrides::default()).unwrap_err();
+    assert_eq!(
+        error,
+        "t.toml:18:1: interfaces: \"eth16\" is one more than the 16 interfaces that an agent can \
+         guard: start another agent for it"
+    );
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("missing\n.toml");
+    let error = load(&Overrides::of_file(Some(path.clone()))).unwrap_err();
+    let expected = format!(
+        "{}/missing\\n.toml: there is no such file: create it, or name another with --config",
+        directory.path().display()
+    );
+    assert_eq!(error.to_string(), expected);
+    assert!(!error.is_usage());
+    let config = load_from(&path, false, &Overrides::default()).unwrap();
+    assert_eq!(config.file, Some(path));
+}
+
+#[test]
+fn flags_win_over_environment_and_file() {
+    let text = b"hostname = \"file.example\"\nobserve = true\nlimits.syn_rate = 3\n\
+                 interfaces = [\"eth0\", \"eth1\"]\n";
+    let mut overrides = flags(&[
+        ("hostname", "--hostname", &["flag.example"]),
+        ("observe", "--observe", &["false"]),
+        ("interfaces", "--iface", &["eth2"]),
+    ]);
+    let variable = GivenBy::Environment("NOMAIL_SYN_BURST");
+    overrides.set("limits.syn_burst", variable, vec!["7".to_owned()]);
+    let config = load_text(text, &overrides).unwrap();
+    assert_eq!(config.hostname.unwrap().as_str(), "flag.example");
+    assert!(!config.observe);
+    assert_eq!(config.interfaces, ["eth2"]);
+    assert_eq!(config.limits.syn_rate, 3);
+    assert_eq!(config.limits.syn_burst, 7);
+    assert_eq!(config.limits.connections, 10_000);
+}
+
+#[test]
+fn what_a_flag_overrides_is_checked_too() {
+    let overrides = flags(&[("observe", "--observe", &["true"])]);
+    let error = load_text(b"observe = 1", &overrides).unwrap_err();
+    assert_eq!(
+        error,
+        "t.toml:1:11: observe: an integer is neither true nor false"
+    );
+}
+
+#[test]
+fn errors_name_the_file_then_flags_then_variables() {
+    let mut overrides = flags(&[
+        ("limits.syn_rate", "--syn-rate", &["0"]),
+        ("refuse_at", "--refuse-at", &["auto"]),
+        ("listen", "--listen", &["[::1]:25", "[::1]:25"]),
+        ("limits.syn_burst", "--syn-burst", &["ten"]),
+    ]);
+    overrides.set(
+        "hostname",
+        GivenBy::Environment("NOMAIL_HOSTNAME"),
+        vec!["a\u{1b}b".to_owned()],
+    );
+    let error = load_text(b"observe = 1", &overrides).unwrap_err();
+    assert_eq!(
+        error,
+        "t.toml:1:11: observe: an integer is neither true nor false\n\
+         --listen: \"[::1]:25\" is named twice: leave one out\n\
+         --refuse-at: refuse_at = \"auto\" is not supported by this version; use \"greeting\"\n\
+         --syn-rate: 0 is not in 1..=10000: give the SYNs per second that one source may send\n\
+         --syn-burst: \"ten\" is not a whole number in 1..=10000: give the SYNs that one source may \
+         send at once\n\
+         NOMAIL_HOSTNAME: \"a\\u{1b}b\" has control characters: give a name like \
+         \"mailless.example.org\""
+    );
+}
+
+#[test]
+fn only_flags_are_wrong_usage() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("t.toml");
+    let mut overrides = flags(&[("limits.syn_rate", "--syn-rate", &["0"])]);
+    let error = load_from(&path, false, &overrides).unwrap_err();
+    assert!(error.is_usage());
+    let variable = GivenBy::Environment("NOMAIL_SYN_BURST");
+    overrides.set("limits.syn_burst", variable, vec!["0".to_owned()]);
+    let error = load_from(&path, false, &overrides).unwrap_err();
+    assert!(!error.is_usage());
+    assert_eq!(error.lines().count(), 2);
+}
+
+#[test]
+fn reload() {
+    let old = Config::default();
+    let new = load_text(FULL.as_bytes(), &Overrides::default()).unwrap();
+    assert_eq!(
+        old.changes_that_need_restart(&new),
+        ["interfaces", "listen", "xdp_mode", "control", "user"]
+    );
+    let effective = new.clone().with_fixed_from(&old);
+    assert_eq!(old.changes_that_need_restart(&effective), [""; 0]);
+    let expected = Config {
+        hostname: new.hostname,
+        after_greeting: new.after_greeting,
+        observe: new.observe,
+        limits: new.limits,
+        ..old
+    };
+    assert_eq!(effective, expected);
+}
+
+#[rstest]
+#[case("192.0.2.7", "[192.0.2.7]")]
+#[case("2001:db8::1", "[IPv6:2001:db8::1]")]
+#[case("::ffff:192.0.2.7", "[192.0.2.7]")]
+fn hostname_from_address(#[case] address: &str, #[case] expected: &str) {
+    let hostname = Hostname::from_address(address.parse().unwrap());
+    assert_eq!(hostname.as_str(), expected);
+    assert_eq!(expected.parse(), Ok(hostname));
+}
+
+#[rstest]
+#[case("192.0.2.7:25")]
+#[case("0.0.0.0:2525")]
+#[case("[::]:25")]
+#[case("[2001:db8::1]:65535")]
+#[case("[fe80::1%eth0.7]:25")]
+fn listen_addresses_are_shown_as_written(#[case] text: &str) {
+    assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+}
+
+/// Lines that are nearly right, so that values get past the TOML parser.
+fn nearly_right() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "interfaces",
+        "listen",
+        "hostname",
+        "refuse_at",
+        "observe",
+        "user",
+        "control",
+        "limits",
+        "limits.syn_rate",
+        "limits.connections",
+        "log.format",
+        "log",
+        "[limits]",
+        "[[log]]",
+    ]);
+    let value = prop_oneof![
+        any::<String>().prop_map(|text| format!("{text:?}")),
+        any::<String>().prop_map(|text| format!("[{}]", toml::Value::String(text))),
+        any::<String>().prop_map(|text| toml::Value::String(text).to_string()),
+        "[0-9:.%a-f\\[\\]]{0,20}".prop_map(|text| format!("['{text}', '{text}']")),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| number.to_string()),
+        Just("{ a = [[], {}], \"\" = 1979-05-27 }".to_owned()),
+    ];
+    prop::collection::vec((key, value), 0..6).prop_map(|lines| {
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(key, value)| match key.starts_with('[') {
+                true => (*key).to_owned(),
+                false => format!("{key} = {value}"),
+            })
+            .collect();
+        lines.join("\n")
+    })
+}
+
+/// Whatever the file holds, there is an answer, and it is fit for a terminal.
+fn answers(octets: &[u8]) -> Result<(), TestCaseError> {
+    let path = Path::new("t.toml");
+    let mut layers = match file::parse(path, octets) {
+        Ok(layer) => Layers::new(vec![layer]),
+        Err(problem) => {
+            let line = problem.to_string();
+            prop_assert!(!line.contains(char::is_control), "{line:?}");
+            return Ok(());
+        }
+    };
+    let config = read(&mut layers);
+    layers.refuse_unknown();
+    if layers.problems.is_empty() {
+        if let Some(hostname) = config.hostname {
+            prop_assert!(
+                hostname
+                    .as_str()
+                    .bytes()
+                    .all(|octet| octet.is_ascii_graphic())
+            );
+        }
+        return Ok(());
+    }
+    for line in ConfigError::new(layers.problems).lines() {
+        prop_assert!(line.starts_with("t.toml:"), "{line:?}");
+        prop_assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_octets_are_answered(octets: Vec<u8>) {
+        answers(&octets)?;
+    }
+
+    #[test]
+    fn any_text_is_answered(text: String) {
+        answers(text.as_bytes())?;
+    }
+
+    #[test]
+    fn nearly_right_text_is_answered(text in nearly_right()) {
+        answers(text.as_bytes())?;
+    }
+
+    #[test]
+    fn any_word_is_answered(word: String) {
+        let _ = word.parse::<Hostname>();
+        if let Ok(address) = word.parse::<ListenAddress>() {
+            prop_assert_eq!(address.to_string().parse(), Ok(address));
+        }
+    }
+}

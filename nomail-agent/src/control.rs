@@ -1,0 +1,229 @@
+//! The control socket: it only tells. A client sends one line, `status N`, and
+//! gets one JSON document with at most N sources.
+
+use std::{
+    fs, io,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _, chown},
+        net as blocking,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use log::debug;
+use nix::unistd::Gid;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use crate::status::Status;
+
+/// Longest request.
+const REQUEST_MAX: usize = 64;
+/// Longest that a client may take for its request, and for reading the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Clients at a time; the next one waits.
+const CLIENTS_MAX: usize = 8;
+/// Longest that `status` waits for the agent.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most sources in one answer.
+pub const SOURCES_MAX: usize = 65_536;
+
+/// A bound control socket, removed when dropped.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Binds `path` with mode 0660 for root and `group`. A socket that a dead
+    /// agent left is replaced, that of a living one is not.
+    pub fn bind(path: &Path, group: Option<Gid>) -> Result<Self> {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                bail!(
+                    "{} is there and not a socket: remove it, or choose another --control",
+                    path.display()
+                );
+            }
+            if blocking::UnixStream::connect(path).is_ok() {
+                bail!(
+                    "another nomail-agent answers on {}: stop it, or give this one another \
+                     --control",
+                    path.display()
+                );
+            }
+            fs::remove_file(path).with_context(|| format!("{} is stale", path.display()))?;
+        }
+        // Nobody else may connect in the moment before the mode is set.
+        let listener = {
+            let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+            let listener = UnixListener::bind(path);
+            nix::sys::stat::umask(old);
+            listener.with_context(|| format!("cannot bind {}", path.display()))?
+        };
+        let control = Self {
+            listener,
+            path: path.to_owned(),
+        };
+        if let Some(group) = group {
+            chown(path, None, Some(group.as_raw()))
+                .with_context(|| format!("cannot give {} to its group", path.display()))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+        Ok(control)
+    }
+
+    /// Answers until dropped. `status` gets the number of sources asked for.
+    pub async fn serve(
+        &self,
+        status: impl Fn(usize) -> Result<Status> + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let status = Arc::new(status);
+        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        loop {
+            let Ok(permit) = Arc::clone(&clients).acquire_owned().await else {
+                return Ok(());
+            };
+            let (stream, _) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!("control socket: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let status = Arc::clone(&status);
+            tokio::spawn(async move {
+                if let Err(error) = answer(stream, &*status).await {
+                    debug!("control client: {error:#}");
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+async fn answer(
+    mut stream: UnixStream,
+    status: &(dyn Fn(usize) -> Result<Status> + Send + Sync),
+) -> Result<()> {
+    let mut request = [0; REQUEST_MAX];
+    let mut length = 0;
+    timeout(CLIENT_TIMEOUT, async {
+        while !request[..length].contains(&b'\n') && length < REQUEST_MAX {
+            match stream.read(&mut request[length..]).await? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        io::Result::Ok(())
+    })
+    .await
+    .context("no request in time")??;
+    let reply = match parse(&request[..length]) {
+        Some(sources) => match status(sources) {
+            Ok(status) => serde_json::to_vec(&status)?,
+            Err(error) => error_reply(&format!("{error:#}"))?,
+        },
+        None => error_reply("the only request is: status NUMBER-OF-SOURCES")?,
+    };
+    timeout(CLIENT_TIMEOUT, async {
+        stream.write_all(&reply).await?;
+        stream.write_all(b"\n").await?;
+        stream.shutdown().await
+    })
+    .await
+    .context("the answer was not read in time")??;
+    Ok(())
+}
+
+fn error_reply(error: &str) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&serde_json::json!({ "error": error }))?)
+}
+
+fn parse(request: &[u8]) -> Option<usize> {
+    let line = std::str::from_utf8(request).ok()?.strip_suffix('\n')?;
+    let sources: usize = line.strip_prefix("status ")?.parse().ok()?;
+    Some(sources.min(SOURCES_MAX))
+}
+
+/// Asks the agent that answers on `path`.
+pub fn ask(path: &Path, sources: usize) -> Result<Status> {
+    let mut stream = blocking::UnixStream::connect(path).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "no nomail-agent answers there: is it running, with another --control?"
+            }
+            io::ErrorKind::PermissionDenied => "ask as root or as a member of the group nomail",
+            _ => "the agent cannot be asked",
+        };
+        anyhow!(error).context(format!("{}: {remedy}", path.display()))
+    })?;
+    stream.set_read_timeout(Some(AGENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(AGENT_TIMEOUT))?;
+    writeln!(stream, "status {sources}").context("the agent does not listen")?;
+    let mut reply = String::new();
+    BufReader::new(stream)
+        .read_line(&mut reply)
+        .context("the agent does not answer")?;
+    let reply: serde_json::Value =
+        serde_json::from_str(&reply).context("the agent's answer is not complete")?;
+    if let Some(error) = reply.get("error").and_then(serde_json::Value::as_str) {
+        bail!("the agent cannot tell: {error}");
+    }
+    serde_json::from_value(reply).context("the agent is of another version than this command")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("status 20\n", Some(20))]
+    #[case("status 99999999\n", Some(SOURCES_MAX))]
+    #[case("status 20", None)]
+    #[case("status -1\n", None)]
+    #[case("detach\n", None)]
+    #[case("", None)]
+    fn requests(#[case] request: &str, #[case] sources: Option<usize>) {
+        assert_eq!(parse(request.as_bytes()), sources);
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_a_living_one_and_a_file_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        drop(blocking::UnixListener::bind(&path).unwrap());
+        let control = Control::bind(&path, None).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        let error = Control::bind(&path, None).err().unwrap().to_string();
+        assert!(error.contains("another nomail-agent answers"), "{error}");
+        drop(control);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        assert!(Control::bind(&path, None).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

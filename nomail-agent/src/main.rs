@@ -1,0 +1,68 @@
+//! The binary; everything is in the library.
+
+use std::process::ExitCode;
+
+use log::error;
+use nomail_agent::{
+    cli::{self, CheckConfig, Command, Run, Status},
+    config::{self, Overrides},
+    control,
+    exit::{Exit, Failure},
+    logging, supervisor,
+};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => return cli::report(&error).into(),
+    };
+    let done = match command {
+        Command::Run(Run { overrides, verbose }) => {
+            logging::start(verbose);
+            run(&overrides)
+        }
+        Command::Status(asked) => {
+            logging::start(0);
+            status(asked).map_err(Failure::from)
+        }
+        Command::CheckConfig(CheckConfig { overrides }) => {
+            logging::start(0);
+            check_config(&overrides)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(overrides: &Overrides) -> Result<(), Failure> {
+    let config = load(overrides)?;
+    supervisor::run(config, overrides)
+}
+
+fn status(asked: Status) -> anyhow::Result<()> {
+    let told = control::ask(&config::control_path(asked.control), asked.sources)?;
+    if asked.json {
+        println!("{}", serde_json::to_string(&told)?);
+    } else {
+        print!("{told}");
+    }
+    Ok(())
+}
+
+fn check_config(overrides: &Overrides) -> Result<(), Failure> {
+    let config = load(overrides)?;
+    match config.file.filter(|file| file.exists()) {
+        Some(file) => println!("{}: ok", file.display()),
+        None => println!("there is no {}: the defaults apply", config::DEFAULT_FILE),
+    }
+    Ok(())
+}
+
+fn load(overrides: &Overrides) -> Result<config::Config, Failure> {
+    config::load(overrides).map_err(|error| Failure::new(Exit::Configuration, error))
+}

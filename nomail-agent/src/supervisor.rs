@@ -1,0 +1,835 @@
+//! The life of the agent: bind, load, attach, give up root, serve, follow
+//! changes, detach. The only module that knows all the others.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use caps::Capability;
+use log::{error, info, warn};
+use nomail_common::{abi, source::Source, verdict::Verdict};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    bpf::{self, BpfError, Guard, Mode, Policy},
+    config::{self, Config, Hostname, ListenAddress, Overrides, XdpMode},
+    control::Control,
+    exit::{Exit, Failure},
+    iface::{Interface, Interfaces, LocalAddress, holder_of},
+    privilege::{self, Account, Paths},
+    smtp::{self, LISTEN_BACKLOG, Replies, Responder, Settings},
+    status::{ConnectionStatus, InterfaceStatus, SourceStatus, Status},
+};
+
+/// Port of SMTP.
+const SMTP_PORT: u16 = 25;
+/// Changes of addresses come in bunches; one answer to all of a bunch.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Longest that the end waits for open sessions.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// Descriptors beside those of connections: listeners, maps, netlink, log.
+const DESCRIPTORS_SPARE: u64 = 512;
+/// Read while serving: the hosts file by a reload that looks up the name of the
+/// host, the list of CPUs by every look at a per-CPU map.
+const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/sys/devices/system/cpu/possible"];
+
+/// Runs the agent until a signal ends it.
+pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
+    raise_descriptor_limit(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no event loop can be made")?;
+    runtime.block_on(async {
+        let mut agent = Agent::start(config).await?;
+        agent.serve(overrides).await?;
+        agent.stop().await;
+        Ok(())
+    })
+}
+
+struct Agent {
+    config: Config,
+    interfaces: Vec<Interface>,
+    kernel: Interfaces,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    settings: watch::Sender<Arc<Settings>>,
+    shutdown: watch::Sender<bool>,
+    control: Arc<Control>,
+    signals: Signals,
+}
+
+/// What `status` is made of.
+struct Shared {
+    responder: Responder,
+    started: Instant,
+    guard: Option<Mutex<Guard>>,
+    told: Mutex<Told>,
+}
+
+/// The parts of the status that change with the configuration.
+#[derive(Clone, Default)]
+struct Told {
+    hostname: String,
+    observe: bool,
+    interfaces: Vec<InterfaceStatus>,
+    guarded: Vec<String>,
+}
+
+struct Signals {
+    hangup: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup()).context("SIGHUP")?,
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+        })
+    }
+}
+
+impl Agent {
+    /// Does all that needs root. On an error nothing stays bound or attached.
+    async fn start(config: Config) -> Result<Self, Failure> {
+        let signals = Signals::catch()?;
+        let kernel = Interfaces::connect()?;
+        let interfaces = guarded_interfaces(&kernel, &config).await?;
+        let account = Account::resolve(&config.user.value, config.user.is_default)
+            .map_err(|error| Failure::new(Exit::Configuration, error))?;
+
+        let places = Places::find(&kernel, &config, &interfaces).await?;
+        if places.sockets.is_empty() {
+            return Err(nothing_to_listen_on(&interfaces));
+        }
+        let hostname = hostname(&config, &places);
+        let (settings, settings_seen) = watch::channel(Arc::new(settings_of(&config, &hostname)?));
+        let responder = Responder::new(settings_seen);
+        let (shutdown, _) = watch::channel(false);
+        let mut listeners = Listeners::default();
+        for socket in &places.sockets {
+            listeners.bind(*socket)?;
+        }
+        let control = bind_control(&config.control, account)?;
+
+        let mut told = Told {
+            hostname,
+            observe: config.observe,
+            interfaces: Vec::new(),
+            guarded: places.shown(&interfaces),
+        };
+        let guard = attach_guard(&config, &interfaces, &places, &mut told)?;
+        let shared = Arc::new(Shared {
+            responder,
+            started: Instant::now(),
+            guard: guard.map(Mutex::new),
+            told: Mutex::new(told),
+        });
+        privilege::drop_privileges(account, KEPT_CAPABILITIES, &readable_paths(&config))
+            .context("root privileges cannot be given up")?;
+        listeners.serve(&shared.responder, &shutdown);
+        Ok(Self {
+            config,
+            interfaces,
+            kernel,
+            shared,
+            listeners,
+            settings,
+            shutdown,
+            control: Arc::new(control),
+            signals,
+        })
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    async fn serve(&mut self, overrides: &Overrides) -> Result<(), Failure> {
+        let asked = Arc::clone(&self.shared);
+        let control = Arc::clone(&self.control);
+        let control_task =
+            tokio::spawn(async move { control.serve(move |sources| asked.status(sources)).await });
+        self.follow_program_log();
+        {
+            let told = self.shared.told();
+            info!(
+                "{} does not accept mail: listening on {}",
+                told.hostname,
+                told.guarded.join(", ")
+            );
+        }
+        let mut following = true;
+        loop {
+            tokio::select! {
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.hangup.recv() => self.reload(overrides).await,
+                more = self.kernel.changed(), if following => {
+                    following = more;
+                    if more {
+                        sleep(SETTLE).await;
+                        if let Err(failure) = self.follow_addresses().await {
+                            error!("a change of addresses cannot be followed: {failure}");
+                        }
+                    } else {
+                        error!("netlink ended: changes of addresses are no longer followed");
+                    }
+                }
+            }
+        }
+        control_task.abort();
+        Ok(())
+    }
+
+    /// Detaches first, so that no SYN is judged for a listener that is gone.
+    async fn stop(self) {
+        info!("stopping");
+        let Self {
+            shared,
+            listeners,
+            shutdown,
+            control,
+            ..
+        } = self;
+        if let Some(guard) = &shared.guard {
+            guard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .detach();
+        }
+        drop(control);
+        // Whether anybody still listens to it does not matter.
+        let _ = shutdown.send(true);
+        if timeout(DRAIN_MAX, shared.responder.drained())
+            .await
+            .is_err()
+        {
+            warn!("sessions were still open after {DRAIN_MAX:?}");
+        }
+        drop(listeners);
+    }
+
+    /// Takes over a changed configuration, or keeps the old one as it is.
+    async fn reload(&mut self, overrides: &Overrides) {
+        info!("reloading the configuration");
+        if let Err(failure) = self.try_reload(overrides).await {
+            error!("the configuration stays as it was: {failure}");
+        }
+    }
+
+    async fn try_reload(&mut self, overrides: &Overrides) -> Result<(), Failure> {
+        let new =
+            config::load(overrides).map_err(|error| Failure::new(Exit::Configuration, error))?;
+        let needs_restart = self.config.changes_that_need_restart(&new);
+        let new = new.with_fixed_from(&self.config);
+        let places = Places::find(&self.kernel, &new, &self.interfaces).await?;
+        let hostname = hostname(&new, &places);
+        let settings = settings_of(&new, &hostname)?;
+        self.shared
+            .configure(&policy_of(&new, &self.interfaces, &places))?;
+        self.settings.send_replace(Arc::new(settings));
+        {
+            let mut told = self.shared.told();
+            told.hostname = hostname;
+            told.observe = new.observe;
+        }
+        raise_descriptor_limit(&new);
+        self.config = new;
+        if needs_restart.is_empty() {
+            info!("the configuration was reloaded");
+        } else {
+            warn!(
+                "the configuration was reloaded, but a change of {} needs a restart",
+                needs_restart.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Listens on and guards the addresses that are there now. A socket is
+    /// bound before its address is guarded, and unguarded before it is closed.
+    async fn follow_addresses(&mut self) -> Result<(), Failure> {
+        let places = Places::find(&self.kernel, &self.config, &self.interfaces).await?;
+        let shown = places.shown(&self.interfaces);
+        if shown == self.shared.told().guarded {
+            return Ok(());
+        }
+        let mut bound = places.clone();
+        for socket in &places.sockets {
+            if let Err(failure) = self.listeners.bind(*socket) {
+                error!("{failure}");
+                bound.remove(socket);
+            }
+        }
+        self.listeners.serve(&self.shared.responder, &self.shutdown);
+        self.shared
+            .configure(&policy_of(&self.config, &self.interfaces, &bound))?;
+        self.listeners.keep(&bound.sockets);
+        let shown = bound.shown(&self.interfaces);
+        info!("addresses changed: listening on {}", shown.join(", "));
+        self.shared.told().guarded = shown;
+        Ok(())
+    }
+
+    /// Hands what the XDP program logs to the agent's log.
+    fn follow_program_log(&self) {
+        let Some(guard) = &self.shared.guard else {
+            return;
+        };
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        let logger = guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .logger();
+        let reader = logger.map_err(anyhow::Error::from).and_then(|logger| {
+            // SAFETY: the logger owns its ring buffer and keeps the descriptor
+            // open until it is dropped, which the AsyncFd alone does.
+            unsafe { AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE) }
+                .map_err(Into::into)
+        });
+        match reader {
+            Ok(mut reader) => drop(tokio::spawn(async move {
+                while let Ok(mut ready) = reader.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            })),
+            Err(error) => warn!("{error:#}"),
+        }
+    }
+}
+
+/// Binding to new addresses, and BPF maps on kernels before 5.19.
+const KEPT_CAPABILITIES: &[Capability] = &[Capability::CAP_NET_BIND_SERVICE, Capability::CAP_BPF];
+
+impl Shared {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn configure(&self, policy: &Policy) -> Result<(), BpfError> {
+        let Some(guard) = &self.guard else {
+            return Ok(());
+        };
+        guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .configure(policy)
+    }
+
+    fn status(&self, sources_max: usize) -> Result<Status> {
+        let told = self.told().clone();
+        let connections = self.responder.snapshot();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: abi::ABI_VERSION,
+            hostname: told.hostname,
+            uptime_secs: self.started.elapsed().as_secs(),
+            observe: told.observe,
+            guarded: told.guarded,
+            connections: ConnectionStatus {
+                accepted: connections.accepted,
+                active: connections.active,
+                refused_greeting: connections.refused_greeting,
+                quit: connections.quit,
+                timed_out: connections.timed_out,
+                closed_by_peer: connections.closed_by_peer,
+                closed: connections.closed,
+                shed: connections.shed,
+                ..ConnectionStatus::default()
+            },
+            ..Status::default()
+        };
+        let mut sources: HashMap<Source, SourceStatus> = HashMap::new();
+        for seen in self.responder.sources() {
+            sources.insert(
+                Source::from(seen.source),
+                SourceStatus {
+                    source: shown_source(seen.source),
+                    connections: seen.connections,
+                    last_seen_secs: seen.last_seen_secs,
+                    ..SourceStatus::default()
+                },
+            );
+        }
+        if let Some(guard) = &self.guard {
+            let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            for place in std::iter::once(None).chain((0..told.interfaces.len()).map(Some)) {
+                let counters = guard.counters(place)?;
+                let verdict = |verdict: Verdict| counters.verdicts[verdict as usize];
+                status.syn.passed += verdict(Verdict::Passed);
+                status.syn.limited_source += verdict(Verdict::LimitedSource);
+                status.syn.malformed += verdict(Verdict::Malformed);
+                status.syn.total += counters.verdicts.iter().sum::<u64>();
+                status.source_evictions += counters.evictions;
+            }
+            let counts = guard.sources()?;
+            status.sources_tracked = counts.len() as u64;
+            for count in counts {
+                let entry = sources
+                    .entry(Source::from(count.address))
+                    .or_insert_with(|| SourceStatus {
+                        source: shown_source(count.address),
+                        last_seen_secs: u64::MAX,
+                        ..SourceStatus::default()
+                    });
+                entry.syn = count.syn;
+                entry.limited = count.limited;
+                entry.last_seen_secs = entry.last_seen_secs.min(count.last_seen.as_secs());
+            }
+        }
+        status.interfaces = told.interfaces;
+        status.sources = sources.into_values().collect();
+        status.sources.sort_by(|a, b| {
+            let busy = |source: &SourceStatus| source.syn.max(source.connections);
+            busy(b).cmp(&busy(a)).then_with(|| a.source.cmp(&b.source))
+        });
+        status.sources.truncate(sources_max);
+        Ok(status)
+    }
+}
+
+/// An IPv4 address, or the /64 that an IPv6 source is.
+fn shown_source(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("{address}/64"),
+    }
+}
+
+/// Where to listen, and what to guard for it.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    sockets: Vec<ListenSocket>,
+    guarded: HashSet<(IpAddr, u16)>,
+}
+
+/// A listening socket to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ListenSocket {
+    address: SocketAddr,
+    /// Found on an interface: it may still be tentative, or go any moment.
+    found: bool,
+}
+
+impl Places {
+    async fn find(
+        kernel: &Interfaces,
+        config: &Config,
+        interfaces: &[Interface],
+    ) -> Result<Self, Failure> {
+        let local = kernel.addresses().await?;
+        let mut places = Self::default();
+        if config.listen.is_empty() {
+            for found in &local {
+                if interfaces
+                    .iter()
+                    .any(|interface| interface.index == found.interface)
+                {
+                    places.listen_on_found(*found);
+                }
+            }
+        }
+        for listen in &config.listen {
+            places
+                .listen_on(kernel, listen, local.iter().map(|local| local.address))
+                .await?;
+        }
+        Ok(places)
+    }
+
+    fn listen_on_found(&mut self, found: LocalAddress) {
+        let scope = if found.is_link_local() {
+            found.interface
+        } else {
+            0
+        };
+        self.sockets.push(ListenSocket {
+            address: socket_address(found.address, SMTP_PORT, scope),
+            found: true,
+        });
+        self.guarded.insert((found.address, SMTP_PORT));
+    }
+
+    async fn listen_on(
+        &mut self,
+        kernel: &Interfaces,
+        listen: &ListenAddress,
+        local: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), Failure> {
+        let scope = match &listen.scope {
+            Some(name) => kernel.named(name).await?.index,
+            None => 0,
+        };
+        self.sockets.push(ListenSocket {
+            address: socket_address(listen.address, listen.port, scope),
+            found: false,
+        });
+        if listen.address.is_unspecified() {
+            let same_family = local.filter(|local| local.is_ipv4() == listen.address.is_ipv4());
+            self.guarded
+                .extend(same_family.map(|address| (address, listen.port)));
+        } else {
+            self.guarded.insert((listen.address, listen.port));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, socket: &ListenSocket) {
+        self.sockets.retain(|kept| kept != socket);
+        self.guarded
+            .remove(&(socket.address.ip(), socket.address.port()));
+    }
+
+    /// The guarded pairs as people write them, in a steady order.
+    fn shown(&self, interfaces: &[Interface]) -> Vec<String> {
+        let scopes: BTreeMap<IpAddr, u32> = self
+            .sockets
+            .iter()
+            .filter_map(|socket| match socket.address {
+                SocketAddr::V6(address) if address.scope_id() != 0 => {
+                    Some((IpAddr::V6(*address.ip()), address.scope_id()))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut pairs: Vec<_> = self.guarded.iter().copied().collect();
+        pairs.sort_unstable();
+        pairs
+            .into_iter()
+            .map(|(address, port)| {
+                let scope = scopes.get(&address).and_then(|scope| {
+                    interfaces
+                        .iter()
+                        .find(|interface| interface.index == *scope)
+                });
+                match scope {
+                    Some(interface) => format!("[{address}%{}]:{port}", interface.name),
+                    None => SocketAddr::new(address, port).to_string(),
+                }
+            })
+            .collect()
+    }
+}
+
+fn socket_address(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => SocketAddr::new(address, port),
+        IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),
+    }
+}
+
+/// The listening sockets, each with the task that accepts from it.
+#[derive(Default)]
+struct Listeners {
+    bound: Vec<(ListenSocket, std::net::TcpListener)>,
+    serving: HashMap<ListenSocket, AbortHandle>,
+}
+
+impl Listeners {
+    /// Binds a socket that is not bound yet.
+    fn bind(&mut self, socket: ListenSocket) -> Result<(), Failure> {
+        if self.serving.contains_key(&socket) {
+            return Ok(());
+        }
+        let listener = smtp::bind(socket.address, LISTEN_BACKLOG, socket.found)
+            .map_err(|error| cannot_listen(socket.address, error))?;
+        self.bound.push((socket, listener));
+        Ok(())
+    }
+
+    /// Serves what was bound since.
+    fn serve(&mut self, responder: &Responder, shutdown: &watch::Sender<bool>) {
+        for (socket, listener) in self.bound.drain(..) {
+            let responder = responder.clone();
+            let shutdown = shutdown.subscribe();
+            let task = tokio::spawn(async move {
+                if let Err(error) = responder.serve(listener, shutdown).await {
+                    error!("{} is no longer served: {error}", socket.address);
+                }
+            });
+            self.serving.insert(socket, task.abort_handle());
+        }
+    }
+
+    /// Closes all but `sockets`. Their open sessions go on.
+    fn keep(&mut self, sockets: &[ListenSocket]) {
+        self.serving.retain(|socket, task| {
+            let kept = sockets.contains(socket);
+            if !kept {
+                task.abort();
+            }
+            kept
+        });
+    }
+}
+
+async fn guarded_interfaces(
+    kernel: &Interfaces,
+    config: &Config,
+) -> Result<Vec<Interface>, Failure> {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for name in &config.interfaces {
+        let interface = if name == config::DEFAULT_ROUTE {
+            kernel.of_default_route().await?
+        } else {
+            kernel.named(name).await?
+        };
+        if !interfaces.contains(&interface) {
+            interfaces.push(interface);
+        }
+    }
+    if config.xdp_mode == XdpMode::Off {
+        return Ok(interfaces);
+    }
+    for interface in &interfaces {
+        if !interface.ethernet {
+            return Err(Failure::new(
+                Exit::Unavailable,
+                anyhow!(
+                    "{} is not an Ethernet interface, so there is no XDP for it: name the \
+                     interface below it, or run the responder alone with --xdp-mode off",
+                    interface.name
+                ),
+            ));
+        }
+        if let Some(program) = interface.xdp_program {
+            return Err(occupied(&interface.name, Some(program)));
+        }
+    }
+    Ok(interfaces)
+}
+
+/// Somebody else's program is never replaced.
+fn occupied(interface: &str, program: Option<u32>) -> Failure {
+    let name = program.and_then(bpf::program_name);
+    let error = match (name.as_deref(), program) {
+        (Some(abi::PROGRAM), Some(id)) => anyhow!(
+            "another nomail-agent guards {interface} (XDP program {id}): stop it first, or give \
+             both interfaces to one agent"
+        ),
+        (name, Some(id)) => anyhow!(
+            "the XDP program {:?} (id {id}) is attached to {interface}, and nomail replaces \
+             nobody's program: detach it with `ip link set dev {interface} xdp off`, or run the \
+             responder alone with --xdp-mode off",
+            name.unwrap_or("unknown")
+        ),
+        (_, None) => anyhow!(
+            "another XDP program is attached to {interface}: `ip -d link show dev {interface}` \
+             shows it"
+        ),
+    };
+    Failure::new(Exit::Unavailable, error)
+}
+
+fn attach_guard(
+    config: &Config,
+    interfaces: &[Interface],
+    places: &Places,
+    told: &mut Told,
+) -> Result<Option<Guard>, Failure> {
+    let modes: &[Mode] = match config.xdp_mode {
+        XdpMode::Auto => &[Mode::Native, Mode::Generic],
+        XdpMode::Native => &[Mode::Native],
+        XdpMode::Generic => &[Mode::Generic],
+        XdpMode::Off => {
+            warn!("--xdp-mode off: no SYN is counted or limited");
+            return Ok(None);
+        }
+    };
+    let ports = places.guarded.iter().map(|&(_, port)| port);
+    let ports = ports
+        .chain(config.listen.iter().map(|listen| listen.port))
+        .collect();
+    let mut guard = Guard::load(&ports, log::log_enabled!(log::Level::Debug))?;
+    guard.configure(&policy_of(config, interfaces, places))?;
+    for interface in interfaces {
+        let name = &interface.name;
+        let (mode, refused) = match guard.attach(interface.index, modes) {
+            Ok(attached) => attached,
+            Err(BpfError::Occupied) => return Err(occupied(name, None)),
+            Err(error) => {
+                let mut failure = Failure::from(error);
+                failure.error = failure.error.context(format!(
+                    "the guard cannot be attached to {name}: --xdp-mode off runs the responder \
+                     alone"
+                ));
+                return Err(failure);
+            }
+        };
+        if let Some(refused) = refused {
+            warn!(
+                "{name}: {mode} XDP, which costs more: {:#}",
+                anyhow!(refused)
+            );
+        }
+        info!("{name}: guarded in {mode} mode");
+        told.interfaces.push(InterfaceStatus {
+            name: name.clone(),
+            xdp_mode: mode.to_string(),
+            program_id: guard.program_id()?,
+            pinned: false,
+        });
+    }
+    Ok(Some(guard))
+}
+
+fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Policy {
+    Policy {
+        syn_rate: config.limits.syn_rate,
+        syn_burst: config.limits.syn_burst,
+        observe: config.observe,
+        interfaces: interfaces.iter().map(|interface| interface.index).collect(),
+        guarded: places.guarded.clone(),
+    }
+}
+
+fn settings_of(config: &Config, hostname: &str) -> Result<Settings, Failure> {
+    let replies = Replies::new(hostname)
+        .with_context(|| format!("hostname = {hostname:?}"))
+        .map_err(|error| Failure::new(Exit::Configuration, error))?;
+    Ok(Settings {
+        replies: Arc::new(replies),
+        after_greeting: match config.after_greeting {
+            config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
+            config::AfterGreeting::Close => smtp::AfterGreeting::Close,
+        },
+        connections_max: config.limits.connections as usize,
+        connections_per_source_max: config.limits.connections_per_source as usize,
+        idle_timeout: Duration::from_secs(config.limits.idle_timeout_secs),
+        session_timeout: Duration::from_secs(config.limits.session_timeout_secs),
+    })
+}
+
+/// The first word of the greeting: configured, the name of the host, or one of
+/// its addresses.
+fn hostname(config: &Config, places: &Places) -> String {
+    let configured = config.hostname.clone().or_else(config::host_fqdn);
+    let hostname = configured.unwrap_or_else(|| {
+        let mut addresses: Vec<_> = places.guarded.iter().map(|&(address, _)| address).collect();
+        addresses.sort_unstable();
+        let global = addresses.iter().find(|address| !address.is_loopback());
+        let address = global.or(addresses.first());
+        Hostname::from_address(address.copied().unwrap_or(IpAddr::from([127, 0, 0, 1])))
+    });
+    hostname.to_string()
+}
+
+fn nothing_to_listen_on(interfaces: &[Interface]) -> Failure {
+    let names: Vec<_> = interfaces
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    Failure::new(
+        Exit::Unavailable,
+        anyhow!(
+            "{} has no address to listen on: give it one, or name addresses with --listen",
+            names.join(", ")
+        ),
+    )
+}
+
+fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Failure {
+    use std::io::ErrorKind;
+    let (exit, remedy) = match error.kind() {
+        ErrorKind::AddrInUse => {
+            let holder = holder_of(address).unwrap_or_else(|| "another process".to_owned());
+            (
+                Exit::Failed,
+                format!("{holder} listens there: stop it, or name other addresses with --listen"),
+            )
+        }
+        ErrorKind::AddrNotAvailable => (
+            Exit::Failed,
+            "no interface has that address: `ip address` lists those that are there".to_owned(),
+        ),
+        ErrorKind::PermissionDenied => (
+            Exit::Permission,
+            "start nomail-agent as root (sudo), or with CAP_NET_BIND_SERVICE".to_owned(),
+        ),
+        _ => (Exit::Failed, "the kernel refuses".to_owned()),
+    };
+    Failure::new(
+        exit,
+        anyhow!(error).context(format!("cannot listen on {address}: {remedy}")),
+    )
+}
+
+fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
+    let exit_of = |error: &anyhow::Error| {
+        let denied = error.chain().any(|cause| {
+            cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        });
+        if denied {
+            Exit::Permission
+        } else {
+            Exit::Failed
+        }
+    };
+    let bound = match path.parent() {
+        Some(directory) => privilege::create_runtime_directory(directory, account)
+            .with_context(|| format!("cannot create {}", directory.display())),
+        None => Ok(()),
+    }
+    .and_then(|()| Control::bind(path, Account::control_group()));
+    bound.map_err(|error| {
+        let exit = exit_of(&error);
+        Failure::new(exit, error.context("no control socket"))
+    })
+}
+
+/// What a reload reads, and where the control socket is removed.
+fn readable_paths(config: &Config) -> Paths {
+    let mut read: Vec<_> = SYSTEM_FILES.iter().map(Into::into).collect();
+    read.extend(
+        config
+            .file
+            .iter()
+            .filter_map(|file| file.parent())
+            .map(Path::to_owned),
+    );
+    Paths {
+        read,
+        remove_in: config.control.parent().map(Path::to_owned),
+    }
+}
+
+fn raise_descriptor_limit(config: &Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let wanted =
+        u64::from(config.limits.connections) + smtp::listener::SHED_MAX as u64 + DESCRIPTORS_SPARE;
+    let result = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft >= wanted {
+            return Ok(());
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).or_else(|_| {
+            setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)?;
+            warn!(
+                "limits.connections is {}, but only {hard} descriptors are allowed: raise \
+                 LimitNOFILE to {wanted}",
+                config.limits.connections
+            );
+            Ok(())
+        })
+    });
+    if let Err(error) = result {
+        warn!("the limit of descriptors cannot be raised: {error}");
+    }
+}

@@ -1,8 +1,16 @@
 //! Frames that reach the XDP program.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use etherparse::PacketBuilder;
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 
 /// A TCP segment as etherparse builds it, to be changed octet by octet.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +43,7 @@ impl Segment {
         }
     }
 
-    /// The frame.
+    /// The frame, from the lab's client to its host.
     pub fn frame(&self) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let (source, destination) = (self.source.ip(), self.destination.ip());
@@ -66,4 +74,66 @@ impl Segment {
 
 fn parse(address: &str) -> SocketAddr {
     address.parse().expect("an address and a port")
+}
+
+/// Sends raw frames out of an interface of the namespace that it was opened in.
+#[derive(Debug)]
+pub struct FrameSender {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl FrameSender {
+    /// Opens it on `interface`.
+    ///
+    /// # Panics
+    /// Without the interface, or without root.
+    pub fn open(interface: &str) -> Self {
+        let index = if_nametoindex(interface).expect("the interface is there");
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .expect("root may open a packet socket");
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: index as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        Self { socket, address }
+    }
+
+    /// Sends a frame; all of it is on the wire when this returns.
+    ///
+    /// # Panics
+    /// When the interface does not take it.
+    pub fn send(&self, frame: &[u8]) {
+        loop {
+            // SAFETY: pointers and lengths are those of `frame` and `address`,
+            // which outlive the call.
+            let sent = unsafe {
+                libc::sendto(
+                    self.socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const self.address).cast(),
+                    size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+                )
+            };
+            if sent == frame.len() as isize {
+                return;
+            }
+            let error = io::Error::last_os_error();
+            // The queue of the interface is full for a moment.
+            assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -3,4 +3,11 @@
 //! Test binaries named `bpf_*` run the XDP program by BPF_PROG_TEST_RUN; all
 //! others lay out network namespaces and run the real agent in them.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on is to fail")]
+
+pub mod agent;
+pub mod foreign;
 pub mod frames;
+pub mod lab;
+pub mod poll;
+pub mod root;

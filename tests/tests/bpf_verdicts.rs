@@ -1,5 +1,7 @@
 //! The verdicts of the loaded program, by BPF_PROG_TEST_RUN.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use std::{collections::HashSet, net::IpAddr};
 
 use nomail_agent::bpf::{Guard, Policy};

@@ -2,16 +2,15 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{bpf::BpfError, iface::IfaceError};
+use crate::{bpf::BpfError, config::ConfigError, iface::IfaceError};
 
-/// Exit codes, after sysexits.h.
+/// Exit codes, after sysexits.h. 64, for a wrong command line, is
+/// [`crate::cli::report`]'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// Failed at run time.
     Failed = 1,
-    /// Wrong command line.
-    Usage = 64,
     /// The interface or the kernel cannot do it.
     Unavailable = 69,
     /// No permission.
@@ -45,6 +44,17 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The error as lines of the log: one for each problem of a configuration,
+    /// else one with the causes.
+    pub fn lines(&self) -> Vec<String> {
+        match self.error.downcast_ref::<ConfigError>() {
+            Some(error) => error.lines().collect(),
+            None => vec![self.to_string()],
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:#}", self.error)
@@ -68,6 +78,12 @@ impl From<BpfError> for Failure {
             _ => Exit::Unavailable,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Configuration, error)
     }
 }
 

@@ -7,7 +7,7 @@ use nomail_agent::{
     cli::{self, CheckConfig, Command, Run, Status},
     config::{self, Overrides},
     control,
-    exit::{Exit, Failure},
+    exit::Failure,
     logging, supervisor,
 };
 
@@ -33,7 +33,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            error!("{failure}");
+            for line in failure.lines() {
+                error!("{line}");
+            }
             failure.exit.into()
         }
     }
@@ -64,5 +66,5 @@ fn check_config(overrides: &Overrides) -> Result<(), Failure> {
 }
 
 fn load(overrides: &Overrides) -> Result<config::Config, Failure> {
-    config::load(overrides).map_err(|error| Failure::new(Exit::Configuration, error))
+    config::load(overrides).map_err(Failure::from)
 }

@@ -226,13 +226,15 @@ impl Agent {
     async fn reload(&mut self, overrides: &Overrides) {
         info!("reloading the configuration");
         if let Err(failure) = self.try_reload(overrides).await {
-            error!("the configuration stays as it was: {failure}");
+            for line in failure.lines() {
+                error!("{line}");
+            }
+            error!("the configuration stays as it was");
         }
     }
 
     async fn try_reload(&mut self, overrides: &Overrides) -> Result<(), Failure> {
-        let new =
-            config::load(overrides).map_err(|error| Failure::new(Exit::Configuration, error))?;
+        let new = config::load(overrides)?;
         let needs_restart = self.config.changes_that_need_restart(&new);
         let new = new.with_fixed_from(&self.config);
         let places = Places::find(&self.kernel, &new, &self.interfaces).await?;

@@ -15,10 +15,16 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{lab::{Namespace, succeeded}, poll::DEADLINE};
+use crate::{
+    lab::{Namespace, succeeded},
+    poll::DEADLINE,
+};
 
 /// Longest that an installation may take.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What the names of copies begin with.
+const COPY: &str = "run-";
 
 /// Lays out the root and runs `$SCRIPT` in it, as process 1 of its namespace.
 ///
@@ -75,7 +81,7 @@ apt-get clean
 #[derive(Debug)]
 pub struct Root {
     directory: PathBuf,
-    /// Shared: nobody replaces the layer while it is copied.
+    /// Shared: nobody replaces the layer, or removes its copies, meanwhile.
     _lock: File,
 }
 
@@ -92,6 +98,11 @@ impl Root {
         let lock = File::create(directory.with_extension("lock")).expect("a lock file");
         let stamp = stamp(packages);
         let installed = || fs::read_to_string(directory.join("stamp")).is_ok_and(|s| s == stamp);
+        if lock.try_lock().is_ok() {
+            // Nobody else is here: copies are of runs that were killed.
+            remove_copies(&directory);
+            lock.unlock().expect("a lock");
+        }
         loop {
             lock.lock_shared().expect("a lock");
             if installed() {
@@ -116,7 +127,7 @@ impl Root {
     /// What it starts in the background runs until the instance is dropped.
     pub fn start(&self, namespace: &Namespace, script: &str) -> Instance<'_> {
         let directory = tempfile::Builder::new()
-            .prefix("run-")
+            .prefix(COPY)
             .tempdir_in(&self.directory)
             .expect("a temporary directory");
         lay_out(directory.path());
@@ -248,7 +259,6 @@ impl Drop for Processes {
 }
 
 fn install(directory: &Path, packages: &[&str]) {
-    // Runs that were killed have left their copies in there, too.
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             panic!("cannot remove {}: {error}", directory.display())
@@ -287,6 +297,19 @@ fn install(directory: &Path, packages: &[&str]) {
         on_the_machine(packages),
         "the machine itself has changed"
     );
+}
+
+/// Removes the copies that runs have left behind.
+fn remove_copies(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(COPY.as_bytes())
+        {
+            fs::remove_dir_all(entry.path()).expect("an old copy can be removed");
+        }
+    }
 }
 
 /// The directories that [`ENTER`] wants.

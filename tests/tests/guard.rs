@@ -12,6 +12,7 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    foreign::Program,
     frames::{FrameSender, SYN, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, run},
     poll::{DEADLINE, until},
@@ -469,7 +470,9 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
 #[test]
 fn a_foreign_program_is_named_and_left_alone() {
     let lab = Lab::new();
-    let foreign = foreign_program(&lab.host);
+    let foreign = lab
+        .host
+        .within(|| Program::load("foreign").attach(HOST_INTERFACE));
     let (code, log) = refused(&lab.host, ARGUMENTS);
     assert_eq!(code, 69, "{log}");
     assert!(
@@ -478,11 +481,6 @@ fn a_foreign_program_is_named_and_left_alone() {
     );
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     drop(foreign);
-}
-
-/// Attaches a program that is not ours: two instructions, "return XDP_PASS".
-fn foreign_program(namespace: &Namespace) -> std::os::fd::OwnedFd {
-    namespace.within(|| nomail_tests::foreign::attach(HOST_INTERFACE, "foreign"))
 }
 
 #[test]

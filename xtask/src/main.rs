@@ -9,6 +9,7 @@
     reason = "a command line tool: what it does and why it failed goes to stderr"
 )]
 
+mod bench;
 mod build;
 mod lint;
 mod run;
@@ -45,6 +46,8 @@ enum Task {
     Run(run::Args),
     /// Run the tests; the tiers bpf and netns through sudo when not root
     Test(test::Args),
+    /// Measure, side by side with the floor, and write a table under target/bench (as root)
+    Bench(bench::Args),
     /// Check formatting and run clippy, with warnings as errors
     Lint,
 }
@@ -65,6 +68,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Build(args) => build::build(args.profile()).map(drop),
         Task::Run(args) => run::run(args),
         Task::Test(args) => test::test(args),
+        Task::Bench(args) => bench::bench(args),
         Task::Lint => lint::lint(),
     }
 }

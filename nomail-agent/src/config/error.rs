@@ -33,14 +33,6 @@ impl ConfigError {
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.problems.iter().map(ToString::to_string)
     }
-
-    /// Whether the command line alone is to blame: wrong usage rather than a
-    /// bad configuration.
-    pub fn is_usage(&self) -> bool {
-        self.problems
-            .iter()
-            .all(|problem| matches!(problem.origin, Origin::Flag(_)))
-    }
 }
 
 impl fmt::Display for ConfigError {

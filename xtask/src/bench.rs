@@ -1,0 +1,105 @@
+//! Benchmarks: programs of `tests/benches` that print a table in Markdown, run
+//! as root on a release build.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::build::{self, Built, Profile};
+use crate::{setup, shell};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value = "cost")]
+    name: Name,
+    /// Fewer rounds
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// What nomail costs a host: time per frame, memory, time to start
+    Cost,
+}
+
+impl Name {
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// Builds for release, measures, prints the table and keeps it under
+/// target/bench.
+///
+/// # Errors
+/// When something cannot be built, or the benchmark fails.
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    setup::ensure_runtime_tools()?;
+    let built = build::build(Profile::Release)?;
+    let name = args.name.target();
+    let program = compile(name, &built)?;
+    shell::say(format!("measuring {name}"));
+    let envs = [
+        ("NOMAIL_AGENT", built.agent.as_os_str()),
+        (build::OBJECT, built.object.as_os_str()),
+    ];
+    let mut command = shell::as_root(&program, &envs)?;
+    if args.quick {
+        command.arg("--quick");
+    }
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start: {}", shell::shown(&command)))?;
+    if !output.status.success() {
+        bail!(
+            "{name} failed ({}): {}",
+            output.status,
+            shell::shown(&command)
+        );
+    }
+    let table = String::from_utf8_lossy(&output.stdout);
+    print!("{table}");
+    let folder = shell::target_dir()?.join("bench");
+    let file = folder.join(format!("{name}.md"));
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&file, table.as_bytes()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    shell::say(format!("the table is in {}", file.display()));
+    Ok(())
+}
+
+fn compile(name: &str, built: &Built) -> Result<PathBuf> {
+    let mut cargo = shell::cargo()?;
+    cargo
+        .args([
+            "bench",
+            "--package",
+            "nomail-tests",
+            "--bench",
+            name,
+            "--no-run",
+            "--quiet",
+        ])
+        .arg("--message-format=json-render-diagnostics")
+        .env(build::OBJECT, &built.object)
+        .stderr(Stdio::inherit());
+    let output = cargo
+        .output()
+        .with_context(|| format!("cannot start: {}", shell::shown(&cargo)))?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .with_context(|| format!("the benchmark does not compile: {}", shell::shown(&cargo)))
+}

@@ -458,7 +458,6 @@ fn a_named_file_must_be_there() {
         directory.path().display()
     );
     assert_eq!(error.to_string(), expected);
-    assert!(!error.is_usage());
     let config = load_from(&path, false, &Overrides::default()).unwrap();
     assert_eq!(config.file, Some(path));
 }
@@ -518,20 +517,6 @@ fn errors_name_the_file_then_flags_then_variables() {
          NOMAIL_HOSTNAME: \"a\\u{1b}b\" has control characters: give a name like \
          \"mailless.example.org\""
     );
-}
-
-#[test]
-fn only_flags_are_wrong_usage() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("t.toml");
-    let mut overrides = flags(&[("limits.syn_rate", "--syn-rate", &["0"])]);
-    let error = load_from(&path, false, &overrides).unwrap_err();
-    assert!(error.is_usage());
-    let variable = GivenBy::Environment("NOMAIL_SYN_BURST");
-    overrides.set("limits.syn_burst", variable, vec!["0".to_owned()]);
-    let error = load_from(&path, false, &overrides).unwrap_err();
-    assert!(!error.is_usage());
-    assert_eq!(error.lines().count(), 2);
 }
 
 #[test]

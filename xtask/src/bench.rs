@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build::{self, Built, Profile};
-use crate::{setup, shell};
+use crate::{setup, shell, test};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -78,28 +78,8 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
 }
 
 fn compile(name: &str, built: &Built) -> Result<PathBuf> {
-    let mut cargo = shell::cargo()?;
-    cargo
-        .args([
-            "bench",
-            "--package",
-            "nomail-tests",
-            "--bench",
-            name,
-            "--no-run",
-            "--quiet",
-        ])
-        .arg("--message-format=json-render-diagnostics")
-        .env(build::OBJECT, &built.object)
-        .stderr(Stdio::inherit());
-    let output = cargo
-        .output()
-        .with_context(|| format!("cannot start: {}", shell::shown(&cargo)))?;
-    let messages = String::from_utf8_lossy(&output.stdout);
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-        .with_context(|| format!("the benchmark does not compile: {}", shell::shown(&cargo)))
+    test::compile_tests(&["bench", "--bench", name], built)?
+        .into_iter()
+        .find_map(|(found, program)| (found == name).then_some(program))
+        .with_context(|| format!("there is no benchmark {name} in tests/benches"))
 }

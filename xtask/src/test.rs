@@ -173,9 +173,16 @@ fn run_program(program: &Path, built: &Built, test_args: &[OsString]) -> Result<
 
 /// Compiles the package nomail-tests: its test programs, by name.
 fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
+    compile_tests(&["test"], built)
+}
+
+/// Compiles programs of the package nomail-tests, with a cargo command that can
+/// also run them: their names and paths, in order.
+pub(crate) fn compile_tests(command: &[&str], built: &Built) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = shell::cargo()?;
     cargo
-        .args(["test", "--package", "nomail-tests", "--no-run", "--quiet"])
+        .args(command)
+        .args(["--package", "nomail-tests", "--no-run", "--quiet"])
         .arg("--message-format=json-render-diagnostics")
         .env(build::OBJECT, &built.object)
         .stderr(Stdio::inherit());
@@ -183,12 +190,12 @@ fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
         .output()
         .with_context(|| format!("cannot start: {}", shell::shown(&cargo)))?;
     if !output.status.success() {
-        bail!("the tests do not compile: {}", shell::shown(&cargo));
+        bail!("it does not compile: {}", shell::shown(&cargo));
     }
     Ok(programs_in(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Picks the test programs out of cargo's JSON messages, one a line.
+/// Picks the test and bench programs out of cargo's JSON messages, one a line.
 fn programs_in(messages: &str) -> Vec<(String, PathBuf)> {
     let mut programs: Vec<_> = messages
         .lines()
@@ -196,7 +203,9 @@ fn programs_in(messages: &str) -> Vec<(String, PathBuf)> {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
             let executable = message["executable"].as_str()?;
             let name = message["target"]["name"].as_str()?;
-            (message["profile"]["test"] == true).then(|| (name.to_owned(), executable.into()))
+            let wanted =
+                message["profile"]["test"] == true || message["target"]["kind"][0] == "bench";
+            wanted.then(|| (name.to_owned(), executable.into()))
         })
         .collect();
     programs.sort();

@@ -41,7 +41,14 @@ const LANDLOCK_ABI: ABI = ABI::V5;
 impl Account {
     /// Looks up a user name or a numeric uid. Where nobody asked for it, which
     /// `default` says, and it does not exist, the account is nobody's.
+    /// Without root nobody else can be become.
     pub fn resolve(user: &str, default: bool) -> Result<Self> {
+        if !Uid::effective().is_root() {
+            return Ok(Self {
+                uid: Uid::effective(),
+                gid: Gid::effective(),
+            });
+        }
         if let Ok(uid) = user.parse::<u32>() {
             if uid == 0 {
                 bail!("user = 0 is root: name an account without privileges");
@@ -264,17 +271,22 @@ const ALLOWED_SYSCALLS: &[libc::c_long] = &[
     libc::SYS_uname,
 ];
 
-/// Creates the directory of the control socket, owned by `account` so that the
-/// socket can be removed at the end, if it is not there yet.
-pub fn create_runtime_directory(directory: &Path, account: Account) -> io::Result<()> {
+/// Creates the directory of the control socket if it is not there, and gives it
+/// to `account`, so that the socket can be removed at the end. One that is
+/// there already is given only if it is `ours` alone.
+pub fn create_runtime_directory(directory: &Path, account: Account, ours: bool) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, chown};
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Ok(()) if Uid::effective().is_root() => chown(
+    let created = match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    if (created || ours) && Uid::effective().is_root() {
+        chown(
             directory,
             Some(account.uid.as_raw()),
             Some(account.gid.as_raw()),
-        ),
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        )?;
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -40,9 +40,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
 const DESCRIPTORS_SPARE: u64 = 512;
-/// Read while serving: the hosts file by a reload that looks up the name of the
-/// host, the list of CPUs by every look at a per-CPU map.
-const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/sys/devices/system/cpu/possible"];
+/// Read while serving, by every look at a per-CPU map.
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Runs the agent until a signal ends it.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
@@ -65,6 +64,11 @@ struct Agent {
     kernel: Interfaces,
     shared: Arc<Shared>,
     listeners: Listeners,
+    /// What is bound, and so guarded.
+    places: Places,
+    /// The name to greet with where none is configured, as found at the start:
+    /// the files it is found in cannot be relied on once root is given up.
+    found_hostname: Hostname,
     settings: watch::Sender<Arc<Settings>>,
     shutdown: watch::Sender<bool>,
     control: Arc<Control>,
@@ -117,7 +121,12 @@ impl Agent {
         if places.sockets.is_empty() {
             return Err(nothing_to_listen_on(&interfaces));
         }
-        let hostname = hostname(&config, &places);
+        let found_hostname = find_hostname(&places);
+        let hostname = config
+            .hostname
+            .as_ref()
+            .unwrap_or(&found_hostname)
+            .to_string();
         let (settings, settings_seen) = watch::channel(Arc::new(settings_of(&config, &hostname)?));
         let responder = Responder::new(settings_seen);
         let (shutdown, _) = watch::channel(false);
@@ -140,7 +149,12 @@ impl Agent {
             guard: guard.map(Mutex::new),
             told: Mutex::new(told),
         });
-        privilege::drop_privileges(account, KEPT_CAPABILITIES, &readable_paths(&config))
+        // Binding to addresses that appear, and maps on kernels before 5.19.
+        let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
+        if shared.guard.is_some() {
+            keep.push(Capability::CAP_BPF);
+        }
+        privilege::drop_privileges(account, &keep, &readable_paths(&config))
             .context("root privileges cannot be given up")?;
         listeners.serve(&shared.responder, &shutdown);
         Ok(Self {
@@ -149,6 +163,8 @@ impl Agent {
             kernel,
             shared,
             listeners,
+            places,
+            found_hostname,
             settings,
             shutdown,
             control: Arc::new(control),
@@ -176,7 +192,7 @@ impl Agent {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
-                _ = self.signals.hangup.recv() => self.reload(overrides).await,
+                _ = self.signals.hangup.recv() => self.reload(overrides),
                 more = self.kernel.changed(), if following => {
                     following = more;
                     if more {
@@ -223,9 +239,9 @@ impl Agent {
     }
 
     /// Takes over a changed configuration, or keeps the old one as it is.
-    async fn reload(&mut self, overrides: &Overrides) {
+    fn reload(&mut self, overrides: &Overrides) {
         info!("reloading the configuration");
-        if let Err(failure) = self.try_reload(overrides).await {
+        if let Err(failure) = self.try_reload(overrides) {
             for line in failure.lines() {
                 error!("{line}");
             }
@@ -233,22 +249,24 @@ impl Agent {
         }
     }
 
-    async fn try_reload(&mut self, overrides: &Overrides) -> Result<(), Failure> {
+    fn try_reload(&mut self, overrides: &Overrides) -> Result<(), Failure> {
         let new = config::load(overrides)?;
         let needs_restart = self.config.changes_that_need_restart(&new);
         let new = new.with_fixed_from(&self.config);
-        let places = Places::find(&self.kernel, &new, &self.interfaces).await?;
-        let hostname = hostname(&new, &places);
+        let hostname = new
+            .hostname
+            .as_ref()
+            .unwrap_or(&self.found_hostname)
+            .to_string();
         let settings = settings_of(&new, &hostname)?;
         self.shared
-            .configure(&policy_of(&new, &self.interfaces, &places))?;
+            .configure(&policy_of(&new, &self.interfaces, &self.places))?;
         self.settings.send_replace(Arc::new(settings));
         {
             let mut told = self.shared.told();
             told.hostname = hostname;
             told.observe = new.observe;
         }
-        raise_descriptor_limit(&new);
         self.config = new;
         if needs_restart.is_empty() {
             info!("the configuration was reloaded");
@@ -283,6 +301,7 @@ impl Agent {
         let shown = bound.shown(&self.interfaces);
         info!("addresses changed: listening on {}", shown.join(", "));
         self.shared.told().guarded = shown;
+        self.places = bound;
         Ok(())
     }
 
@@ -315,9 +334,6 @@ impl Agent {
         }
     }
 }
-
-/// Binding to new addresses, and BPF maps on kernels before 5.19.
-const KEPT_CAPABILITIES: &[Capability] = &[Capability::CAP_NET_BIND_SERVICE, Capability::CAP_BPF];
 
 impl Shared {
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -718,18 +734,15 @@ fn settings_of(config: &Config, hostname: &str) -> Result<Settings, Failure> {
     })
 }
 
-/// The first word of the greeting: configured, the name of the host, or one of
-/// its addresses.
-fn hostname(config: &Config, places: &Places) -> String {
-    let configured = config.hostname.clone().or_else(config::host_fqdn);
-    let hostname = configured.unwrap_or_else(|| {
+/// The name of the host, or one of its addresses.
+fn find_hostname(places: &Places) -> Hostname {
+    config::host_fqdn().unwrap_or_else(|| {
         let mut addresses: Vec<_> = places.guarded.iter().map(|&(address, _)| address).collect();
         addresses.sort_unstable();
         let global = addresses.iter().find(|address| !address.is_loopback());
         let address = global.or(addresses.first());
-        Hostname::from_address(address.copied().unwrap_or(IpAddr::from([127, 0, 0, 1])))
-    });
-    hostname.to_string()
+        Hostname::from_address(address.copied().unwrap_or(Ipv4Addr::LOCALHOST.into()))
+    })
 }
 
 fn nothing_to_listen_on(interfaces: &[Interface]) -> Failure {
@@ -786,8 +799,12 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
         }
     };
     let bound = match path.parent() {
-        Some(directory) => privilege::create_runtime_directory(directory, account)
-            .with_context(|| format!("cannot create {}", directory.display())),
+        Some(directory) => privilege::create_runtime_directory(
+            directory,
+            account,
+            path == Path::new(config::DEFAULT_CONTROL),
+        )
+        .with_context(|| format!("cannot create {}", directory.display())),
         None => Ok(()),
     }
     .and_then(|()| Control::bind(path, Account::control_group()));
@@ -799,7 +816,7 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
 
 /// What a reload reads, and where the control socket is removed.
 fn readable_paths(config: &Config) -> Paths {
-    let mut read: Vec<_> = SYSTEM_FILES.iter().map(Into::into).collect();
+    let mut read = vec![POSSIBLE_CPUS.into()];
     read.extend(
         config
             .file
@@ -813,23 +830,24 @@ fn readable_paths(config: &Config) -> Paths {
     }
 }
 
+/// To what the most connections need that a reload may ask for, if allowed.
 fn raise_descriptor_limit(config: &Config) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted =
-        u64::from(config.limits.connections) + smtp::listener::SHED_MAX as u64 + DESCRIPTORS_SPARE;
-    let result = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft >= wanted {
-            return Ok(());
-        }
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).or_else(|_| {
-            setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)?;
+    let beside = smtp::listener::SHED_MAX as u64 + DESCRIPTORS_SPARE;
+    let most = u64::from(config::CONNECTIONS_MAX) + beside;
+    let needed = u64::from(config.limits.connections) + beside;
+    if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
+        return;
+    }
+    let result = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        if hard < needed {
             warn!(
                 "limits.connections is {}, but only {hard} descriptors are allowed: raise \
-                 LimitNOFILE to {wanted}",
+                 LimitNOFILE to {needed}",
                 config.limits.connections
             );
-            Ok(())
-        })
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     });
     if let Err(error) = result {
         warn!("the limit of descriptors cannot be raised: {error}");

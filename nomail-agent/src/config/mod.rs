@@ -38,6 +38,10 @@ pub const DEFAULT_CONTROL: &str = "/run/nomail/control.sock";
 /// In place of an interface's name: the one that the default route leads through.
 pub const DEFAULT_ROUTE: &str = "default-route";
 
+/// Most connections at once that can be configured; with what else needs
+/// descriptors it stays below fs.nr_open's default.
+pub const CONNECTIONS_MAX: u32 = 1_000_000;
+
 /// The tables of the file.
 const SECTIONS: [&str; 2] = ["limits", "log"];
 /// Longest that a session may be allowed to last: a year.
@@ -360,7 +364,7 @@ fn read(layers: &mut Layers) -> Config {
                 .value(
                     "limits.connections",
                     number(
-                        1..=1_000_000,
+                        1..=CONNECTIONS_MAX,
                         "give the connections that may be open at once",
                     ),
                 )
@@ -369,7 +373,7 @@ fn read(layers: &mut Layers) -> Config {
                 .value(
                     "limits.connections_per_source",
                     number(
-                        1..=1_000_000,
+                        1..=CONNECTIONS_MAX,
                         "give the connections that one source may have open at once",
                     ),
                 )

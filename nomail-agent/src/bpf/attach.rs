@@ -54,7 +54,7 @@ fn attach_in(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, Bp
         .attach_to_if_index(interface, xdp_mode)
         .map_err(|error| match errno_of(&error) {
             Some(Errno::EBUSY | Errno::EEXIST) => BpfError::Occupied,
-            Some(Errno::EPERM | Errno::EACCES) => BpfError::Permission(error.into()),
+            Some(errno @ (Errno::EPERM | Errno::EACCES)) => BpfError::Permission(errno.into()),
             _ => BpfError::Attach(mode, error),
         })?;
     let link = program.take_link(id)?;

@@ -3,6 +3,8 @@
 use std::io;
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use caps::{CapSet, Capability};
+use log::debug;
 use nix::errno::Errno;
 use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
@@ -18,18 +20,19 @@ pub enum BpfError {
          or run the responder alone with --xdp-mode off"
     )]
     NoObject,
-    /// EPERM or EACCES.
+    /// EPERM or EACCES, and the capabilities are not there.
     #[error(
-        "no permission to use BPF: start nomail-agent as root (sudo), or with CAP_BPF and \
-         CAP_NET_ADMIN; --xdp-mode off runs the responder alone"
+        "no permission to use BPF: start nomail-agent as root (sudo), or with CAP_BPF, \
+         CAP_PERFMON and CAP_NET_ADMIN; --xdp-mode off runs the responder alone"
     )]
-    Permission(#[source] EbpfError),
+    Permission(#[source] io::Error),
     /// The kernel refused the program or its maps.
     #[error(
         "the kernel does not take the XDP program: Linux 5.18 or newer with CONFIG_BPF_SYSCALL \
-         and CONFIG_BPF_JIT is needed; --xdp-mode off runs the responder alone"
+         and CONFIG_BPF_JIT is needed; --xdp-mode off runs the responder alone, -v shows what \
+         the verifier says"
     )]
-    Load(#[source] EbpfError),
+    Load(#[source] io::Error),
     /// Some XDP program is there already.
     #[error("an XDP program is attached already")]
     Occupied,
@@ -77,21 +80,39 @@ pub enum BpfError {
 }
 
 impl BpfError {
-    /// An error of loading: for want of permission, or of anything else.
-    pub(super) fn load(error: EbpfError) -> Self {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    /// An error of loading: for want of permission, or of anything else. What
+    /// the verifier says fills pages: it goes to the log of -v.
+    pub(super) fn load(error: &EbpfError) -> Self {
+        let mut text = error.to_string();
+        let mut errno = None;
+        let mut cause = std::error::Error::source(error);
         while let Some(inner) = cause {
-            let errno = inner
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::raw_os_error)
-                .map(Errno::from_raw);
-            if matches!(errno, Some(Errno::EPERM | Errno::EACCES))
-                && !nix::unistd::geteuid().is_root()
-            {
-                return Self::Permission(error);
-            }
+            text = format!("{text}: {inner}");
+            let io_error = inner.downcast_ref::<io::Error>();
+            errno = errno.or(io_error.and_then(io::Error::raw_os_error));
             cause = inner.source();
         }
-        Self::Load(error)
+        debug!("{text}");
+        let denied = matches!(errno.map(Errno::from_raw), Some(Errno::EPERM | Errno::EACCES));
+        let source = errno.map_or_else(
+            || io::Error::other(text.lines().next().unwrap_or_default().to_owned()),
+            io::Error::from_raw_os_error,
+        );
+        if denied && !may_use_bpf() {
+            Self::Permission(source)
+        } else {
+            Self::Load(source)
+        }
     }
+}
+
+/// Whether loading XDP programs is allowed to this process.
+fn may_use_bpf() -> bool {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let needed = [
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_NET_ADMIN,
+    ];
+    has(Capability::CAP_NET_ADMIN) && has(Capability::CAP_SYS_ADMIN) || needed.into_iter().all(has)
 }

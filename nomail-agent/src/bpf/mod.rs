@@ -79,11 +79,11 @@ impl Guard {
             .override_global(abi::SEED_GLOBAL, &seed, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .load(OBJECT)
-            .map_err(BpfError::load)?;
+            .map_err(|error| BpfError::load(&error))?;
         for name in [abi::PROGRAM, abi::CLOCK_PROGRAM] {
             program(&mut ebpf, name)?
                 .load()
-                .map_err(|error| BpfError::load(error.into()))?;
+                .map_err(|error| BpfError::load(&error.into()))?;
         }
         let clock = Clock::read(program(&mut ebpf, abi::CLOCK_PROGRAM)?)?;
         Ok(Self {

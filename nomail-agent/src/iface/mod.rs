@@ -8,11 +8,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_route::{
     address::AddressAttribute,
     link::{LinkAttribute, LinkLayerType, LinkXdp},
-    route::RouteAttribute,
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
@@ -151,7 +151,13 @@ impl Interfaces {
             })
     }
 
-    /// The interface that the default route leads through, IPv4's before IPv6's.
+    /// Takes what other changes were told meanwhile.
+    pub fn settle(&mut self) {
+        while let Some(Some(())) = self.notices.next().now_or_never() {}
+    }
+
+    /// The interface that the default route of the main table leads through,
+    /// IPv4's before IPv6's.
     pub async fn of_default_route(&self) -> Result<Interface, IfaceError> {
         let mut best: Option<(bool, u32, u32)> = None;
         for ipv6 in [false, true] {
@@ -162,18 +168,7 @@ impl Interfaces {
             };
             let mut routes = self.handle.route().get(message).execute();
             while let Some(route) = routes.try_next().await? {
-                if route.header.destination_prefix_length != 0 {
-                    continue;
-                }
-                let (mut index, mut metric) = (None, 0);
-                for attribute in route.attributes {
-                    match attribute {
-                        RouteAttribute::Oif(oif) => index = Some(oif),
-                        RouteAttribute::Priority(priority) => metric = priority,
-                        _ => {}
-                    }
-                }
-                if let Some(index) = index {
+                if let Some((metric, index)) = default_route(&route) {
                     let route = (ipv6, metric, index);
                     best = Some(best.map_or(route, |best| best.min(route)));
                 }
@@ -209,5 +204,66 @@ impl Interfaces {
             }
         }
         Ok(addresses)
+    }
+}
+
+/// Metric and interface of a route, if it is a default route of the main table
+/// that leads somewhere. Of several next hops the first counts.
+fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
+    let (mut index, mut metric) = (None, 0);
+    let mut table = u32::from(route.header.table);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::MultiPath(hops) => {
+                index = hops.first().map(|hop| hop.interface_index);
+            }
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    let wanted = route.header.destination_prefix_length == 0
+        && route.header.kind == RouteType::Unicast
+        && table == u32::from(RouteHeader::RT_TABLE_MAIN);
+    index.filter(|_| wanted).map(|index| (metric, index))
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn route(change: impl FnOnce(&mut RouteMessage)) -> RouteMessage {
+        let mut route = RouteMessage::default();
+        route.header.kind = RouteType::Unicast;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.attributes.push(RouteAttribute::Oif(7));
+        change(&mut route);
+        route
+    }
+
+    #[test]
+    fn a_default_route_of_the_main_table_that_leads_somewhere() {
+        assert_eq!(default_route(&route(|_| {})), Some((0, 7)));
+        let metric = route(|route| route.attributes.push(RouteAttribute::Priority(100)));
+        assert_eq!(default_route(&metric), Some((100, 7)));
+        let hops = route(|route| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = 9;
+            route.attributes = vec![RouteAttribute::MultiPath(vec![hop])];
+        });
+        assert_eq!(default_route(&hops), Some((0, 9)));
+        let elsewhere = [
+            route(|route| route.header.destination_prefix_length = 8),
+            route(|route| route.header.kind = RouteType::Unreachable),
+            route(|route| route.header.table = 100),
+            route(|route| route.attributes.push(RouteAttribute::Table(51_820))),
+            route(|route| route.attributes.clear()),
+        ];
+        for route in elsewhere {
+            assert_eq!(default_route(&route), None, "{route:?}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! The life of the agent: bind, load, attach, give up root, serve, follow
 //! changes, detach. The only module that knows all the others.
 
+mod places;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -18,24 +20,25 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
+use self::places::{ListenSocket, Places};
 use crate::{
     bpf::{self, BpfError, Guard, Mode, Policy},
-    config::{self, Config, Hostname, ListenAddress, Overrides, XdpMode},
+    config::{self, Config, Hostname, Overrides, XdpMode},
     control::Control,
     exit::{Exit, Failure},
-    iface::{Interface, Interfaces, LocalAddress, holder_of},
+    iface::{Interface, Interfaces, holder_of},
     privilege::{self, Account, Paths},
     smtp::{self, LISTEN_BACKLOG, Replies, Responder, Settings},
     status::{ConnectionStatus, InterfaceStatus, SourceStatus, Status},
 };
 
-/// Port of SMTP.
-const SMTP_PORT: u16 = 25;
 /// Changes of addresses come in bunches; one answer to all of a bunch.
 const SETTLE: Duration = Duration::from_millis(50);
+/// How often a bind is tried again that another server was in the way of.
+const RETRY: Duration = Duration::from_secs(30);
 /// Longest that the end waits for open sessions.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
@@ -52,9 +55,9 @@ pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
         .context("no event loop can be made")?;
     runtime.block_on(async {
         let mut agent = Agent::start(config).await?;
-        agent.serve(overrides).await?;
+        let served = agent.serve(overrides).await;
         agent.stop().await;
-        Ok(())
+        served
     })
 }
 
@@ -66,6 +69,8 @@ struct Agent {
     listeners: Listeners,
     /// What is bound, and so guarded.
     places: Places,
+    /// What could not be bound, and was said so.
+    refused: BTreeSet<ListenSocket>,
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
@@ -118,7 +123,7 @@ impl Agent {
             .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
         let places = Places::find(&kernel, &config, &interfaces).await?;
-        if places.sockets.is_empty() {
+        if places.sockets().is_empty() {
             return Err(nothing_to_listen_on(&interfaces));
         }
         let found_hostname = find_hostname(&places);
@@ -131,8 +136,8 @@ impl Agent {
         let responder = Responder::new(settings_seen);
         let (shutdown, _) = watch::channel(false);
         let mut listeners = Listeners::default();
-        for socket in &places.sockets {
-            listeners.bind(*socket)?;
+        for socket in places.sockets() {
+            listeners.bind(socket)?;
         }
         let control = bind_control(&config.control, account)?;
 
@@ -155,7 +160,9 @@ impl Agent {
             keep.push(Capability::CAP_BPF);
         }
         privilege::drop_privileges(account, &keep, &readable_paths(&config))
-            .context("root privileges cannot be given up")?;
+            .context("root privileges cannot be given up")
+            .map_err(|error| Failure::new(Exit::Permission, error))?;
+        warn_of_unreadable(&config, account);
         listeners.serve(&shared.responder, &shutdown);
         Ok(Self {
             config,
@@ -164,6 +171,7 @@ impl Agent {
             shared,
             listeners,
             places,
+            refused: BTreeSet::new(),
             found_hostname,
             settings,
             shutdown,
@@ -188,18 +196,24 @@ impl Agent {
             );
         }
         let mut following = true;
+        let mut told_failure = String::new();
+        let mut retry = interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(overrides),
+                _ = retry.tick(), if !self.refused.is_empty() => {
+                    self.follow_and_tell(&mut told_failure).await;
+                }
                 more = self.kernel.changed(), if following => {
                     following = more;
                     if more {
                         sleep(SETTLE).await;
-                        if let Err(failure) = self.follow_addresses().await {
-                            error!("a change of addresses cannot be followed: {failure}");
-                        }
+                        self.kernel.settle();
+                        self.interfaces_are_there().await?;
+                        self.follow_and_tell(&mut told_failure).await;
                     } else {
                         error!("netlink ended: changes of addresses are no longer followed");
                     }
@@ -208,6 +222,18 @@ impl Agent {
         }
         control_task.abort();
         Ok(())
+    }
+
+    /// Tells a failure once, not at every change while it lasts.
+    async fn follow_and_tell(&mut self, told_failure: &mut String) {
+        let failure = match self.follow_addresses().await {
+            Ok(()) => String::new(),
+            Err(failure) => failure.to_string(),
+        };
+        if !failure.is_empty() && failure != *told_failure {
+            error!("a change of addresses cannot be followed: {failure}");
+        }
+        *told_failure = failure;
     }
 
     /// Detaches first, so that no SYN is judged for a listener that is gone.
@@ -281,28 +307,58 @@ impl Agent {
 
     /// Listens on and guards the addresses that are there now. A socket is
     /// bound before its address is guarded, and unguarded before it is closed.
+    /// An error leaves all as it was.
     async fn follow_addresses(&mut self) -> Result<(), Failure> {
-        let places = Places::find(&self.kernel, &self.config, &self.interfaces).await?;
-        let shown = places.shown(&self.interfaces);
-        if shown == self.shared.told().guarded {
-            return Ok(());
-        }
-        let mut bound = places.clone();
-        for socket in &places.sockets {
-            if let Err(failure) = self.listeners.bind(*socket) {
-                error!("{failure}");
-                bound.remove(socket);
+        let mut places = Places::find(&self.kernel, &self.config, &self.interfaces).await?;
+        let mut refused = BTreeSet::new();
+        for socket in places.sockets() {
+            if let Err(failure) = self.listeners.bind(socket) {
+                if !self.refused.contains(&socket) {
+                    error!("{failure}");
+                }
+                refused.insert(socket);
             }
         }
+        places.remove(&refused);
+        self.refused = refused;
+        if places == self.places {
+            return Ok(());
+        }
+        let policy = policy_of(&self.config, &self.interfaces, &places);
+        if let Err(error) = self.shared.configure(&policy) {
+            self.listeners.forget_bound();
+            return Err(error.into());
+        }
         self.listeners.serve(&self.shared.responder, &self.shutdown);
-        self.shared
-            .configure(&policy_of(&self.config, &self.interfaces, &bound))?;
-        self.listeners.keep(&bound.sockets);
-        let shown = bound.shown(&self.interfaces);
+        self.listeners.keep(&places);
+        let shown = places.shown(&self.interfaces);
         info!("addresses changed: listening on {}", shown.join(", "));
         self.shared.told().guarded = shown;
-        self.places = bound;
+        self.places = places;
         Ok(())
+    }
+
+    /// Without its interface the agent guards nothing, and it has given up what
+    /// attaching anew would need: the service manager is to start it again.
+    async fn interfaces_are_there(&self) -> Result<(), Failure> {
+        if self.shared.guard.is_none() {
+            return Ok(());
+        }
+        let there = self.kernel.all().await?;
+        let gone = self.interfaces.iter().find(|guarded| {
+            there
+                .iter()
+                .all(|interface| interface.index != guarded.index)
+        });
+        gone.map_or(Ok(()), |gone| {
+            Err(Failure::new(
+                Exit::Unavailable,
+                anyhow!(
+                    "the guarded interface {} is gone: start nomail-agent again when it is back",
+                    gone.name
+                ),
+            ))
+        })
     }
 
     /// Hands what the XDP program logs to the agent's log.
@@ -430,128 +486,6 @@ fn shown_source(address: IpAddr) -> String {
     }
 }
 
-/// Where to listen, and what to guard for it.
-#[derive(Clone, Debug, Default)]
-struct Places {
-    sockets: Vec<ListenSocket>,
-    guarded: HashSet<(IpAddr, u16)>,
-}
-
-/// A listening socket to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ListenSocket {
-    address: SocketAddr,
-    /// Found on an interface: it may still be tentative, or go any moment.
-    found: bool,
-}
-
-impl Places {
-    async fn find(
-        kernel: &Interfaces,
-        config: &Config,
-        interfaces: &[Interface],
-    ) -> Result<Self, Failure> {
-        let local = kernel.addresses().await?;
-        let mut places = Self::default();
-        if config.listen.is_empty() {
-            for found in &local {
-                if interfaces
-                    .iter()
-                    .any(|interface| interface.index == found.interface)
-                {
-                    places.listen_on_found(*found);
-                }
-            }
-        }
-        for listen in &config.listen {
-            places
-                .listen_on(kernel, listen, local.iter().map(|local| local.address))
-                .await?;
-        }
-        Ok(places)
-    }
-
-    fn listen_on_found(&mut self, found: LocalAddress) {
-        let scope = if found.is_link_local() {
-            found.interface
-        } else {
-            0
-        };
-        self.sockets.push(ListenSocket {
-            address: socket_address(found.address, SMTP_PORT, scope),
-            found: true,
-        });
-        self.guarded.insert((found.address, SMTP_PORT));
-    }
-
-    async fn listen_on(
-        &mut self,
-        kernel: &Interfaces,
-        listen: &ListenAddress,
-        local: impl Iterator<Item = IpAddr>,
-    ) -> Result<(), Failure> {
-        let scope = match &listen.scope {
-            Some(name) => kernel.named(name).await?.index,
-            None => 0,
-        };
-        self.sockets.push(ListenSocket {
-            address: socket_address(listen.address, listen.port, scope),
-            found: false,
-        });
-        if listen.address.is_unspecified() {
-            let same_family = local.filter(|local| local.is_ipv4() == listen.address.is_ipv4());
-            self.guarded
-                .extend(same_family.map(|address| (address, listen.port)));
-        } else {
-            self.guarded.insert((listen.address, listen.port));
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, socket: &ListenSocket) {
-        self.sockets.retain(|kept| kept != socket);
-        self.guarded
-            .remove(&(socket.address.ip(), socket.address.port()));
-    }
-
-    /// The guarded pairs as people write them, in a steady order.
-    fn shown(&self, interfaces: &[Interface]) -> Vec<String> {
-        let scopes: BTreeMap<IpAddr, u32> = self
-            .sockets
-            .iter()
-            .filter_map(|socket| match socket.address {
-                SocketAddr::V6(address) if address.scope_id() != 0 => {
-                    Some((IpAddr::V6(*address.ip()), address.scope_id()))
-                }
-                _ => None,
-            })
-            .collect();
-        let mut pairs: Vec<_> = self.guarded.iter().copied().collect();
-        pairs.sort_unstable();
-        pairs
-            .into_iter()
-            .map(|(address, port)| {
-                let scope = scopes.get(&address).and_then(|scope| {
-                    interfaces
-                        .iter()
-                        .find(|interface| interface.index == *scope)
-                });
-                match scope {
-                    Some(interface) => format!("[{address}%{}]:{port}", interface.name),
-                    None => SocketAddr::new(address, port).to_string(),
-                }
-            })
-            .collect()
-    }
-}
-
-fn socket_address(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
-    match address {
-        IpAddr::V4(_) => SocketAddr::new(address, port),
-        IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),
-    }
-}
-
 /// The listening sockets, each with the task that accepts from it.
 #[derive(Default)]
 struct Listeners {
@@ -585,8 +519,14 @@ impl Listeners {
         }
     }
 
-    /// Closes all but `sockets`. Their open sessions go on.
-    fn keep(&mut self, sockets: &[ListenSocket]) {
+    /// Closes what was bound and is not served yet.
+    fn forget_bound(&mut self) {
+        self.bound.clear();
+    }
+
+    /// Closes all but those of `places`. Their open sessions go on.
+    fn keep(&mut self, places: &Places) {
+        let sockets = places.sockets();
         self.serving.retain(|socket, task| {
             let kept = sockets.contains(socket);
             if !kept {
@@ -670,7 +610,7 @@ fn attach_guard(
             return Ok(None);
         }
     };
-    let ports = places.guarded.iter().map(|&(_, port)| port);
+    let ports = places.guarded().into_iter().map(|(_, port)| port);
     let ports = ports
         .chain(config.listen.iter().map(|listen| listen.port))
         .collect();
@@ -713,7 +653,7 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
         syn_burst: config.limits.syn_burst,
         observe: config.observe,
         interfaces: interfaces.iter().map(|interface| interface.index).collect(),
-        guarded: places.guarded.clone(),
+        guarded: places.guarded(),
     }
 }
 
@@ -737,7 +677,11 @@ fn settings_of(config: &Config, hostname: &str) -> Result<Settings, Failure> {
 /// The name of the host, or one of its addresses.
 fn find_hostname(places: &Places) -> Hostname {
     config::host_fqdn().unwrap_or_else(|| {
-        let mut addresses: Vec<_> = places.guarded.iter().map(|&(address, _)| address).collect();
+        let mut addresses: Vec<_> = places
+            .guarded()
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect();
         addresses.sort_unstable();
         let global = addresses.iter().find(|address| !address.is_loopback());
         let address = global.or(addresses.first());
@@ -827,6 +771,21 @@ fn readable_paths(config: &Config) -> Paths {
     Paths {
         read,
         remove_in: config.control.parent().map(Path::to_owned),
+    }
+}
+
+/// A file that only root may read starts the agent, but cannot be reloaded.
+fn warn_of_unreadable(config: &Config, account: Account) {
+    let opened = config.file.as_ref().map(std::fs::File::open);
+    if let (Some(file), Some(Err(error))) = (&config.file, opened)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        warn!(
+            "{}: a reload will fail, because uid {} may not read it: give it to a group of that \
+             user with mode 0640",
+            file.display(),
+            account.uid
+        );
     }
 }
 

@@ -660,3 +660,22 @@ fn an_address_held_by_another_server_is_not_guarded() {
     assert!(!status["guarded"].to_string().contains("192.0.2.9"));
     assert!(!agent.log().contains("WARN"), "{}", agent.log());
 }
+
+#[test]
+fn without_its_interface_it_ends_for_the_service_manager_to_see() {
+    let lab = Lab::new();
+    let mut agent = Agent::start(&lab.host, ARGUMENTS);
+    lab.host.ip("link set host0 down");
+    lab.host.ip("link set host0 up");
+    let heard = until("it is served after down and up", || {
+        lab.client
+            .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+            .ok()
+    });
+    assert!(heard.starts_with(GREETING));
+    lab.host.ip("link del host0");
+    let status = agent.wait();
+    assert_eq!(status.code(), Some(69), "{}", agent.log());
+    assert!(agent.log().contains("the guarded interface host0 is gone"));
+    assert!(!agent.control().exists());
+}

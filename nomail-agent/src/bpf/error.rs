@@ -93,7 +93,10 @@ impl BpfError {
             cause = inner.source();
         }
         debug!("{text}");
-        let denied = matches!(errno.map(Errno::from_raw), Some(Errno::EPERM | Errno::EACCES));
+        let denied = matches!(
+            errno.map(Errno::from_raw),
+            Some(Errno::EPERM | Errno::EACCES)
+        );
         let source = errno.map_or_else(
             || io::Error::other(text.lines().next().unwrap_or_default().to_owned()),
             io::Error::from_raw_os_error,

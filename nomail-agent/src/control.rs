@@ -182,7 +182,7 @@ pub fn ask(path: &Path, sources: usize) -> Result<Status> {
     let mut reply = String::new();
     BufReader::new(stream)
         .read_line(&mut reply)
-        .context("the agent does not answer")?;
+        .with_context(|| format!("the agent does not answer within {AGENT_TIMEOUT:?}"))?;
     let reply: serde_json::Value =
         serde_json::from_str(&reply).context("the agent's answer is not complete")?;
     if let Some(error) = reply.get("error").and_then(serde_json::Value::as_str) {

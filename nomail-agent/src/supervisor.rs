@@ -344,21 +344,19 @@ impl Agent {
         if self.shared.guard.is_none() {
             return Ok(());
         }
-        let there = self.kernel.all().await?;
-        let gone = self.interfaces.iter().find(|guarded| {
-            there
-                .iter()
-                .all(|interface| interface.index != guarded.index)
-        });
-        gone.map_or(Ok(()), |gone| {
-            Err(Failure::new(
-                Exit::Unavailable,
-                anyhow!(
-                    "the guarded interface {} is gone: start nomail-agent again when it is back",
-                    gone.name
-                ),
-            ))
-        })
+        for guarded in &self.interfaces {
+            if !self.kernel.has(guarded.index).await {
+                return Err(Failure::new(
+                    Exit::Unavailable,
+                    anyhow!(
+                        "the guarded interface {} is gone: start nomail-agent again when it is \
+                         back",
+                        guarded.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Hands what the XDP program logs to the agent's log.

@@ -135,6 +135,18 @@ impl Interfaces {
         Ok(interfaces)
     }
 
+    /// Whether the interface is there. In doubt it is: a wrong no would end the
+    /// agent.
+    pub async fn has(&self, interface: u32) -> bool {
+        let mut answer = self.handle.link().get().match_index(interface).execute();
+        match answer.try_next().await {
+            Err(rtnetlink::Error::NetlinkError(error)) => {
+                error.to_io().raw_os_error() != Some(libc::ENODEV)
+            }
+            Ok(_) | Err(_) => true,
+        }
+    }
+
     /// The interface of that name.
     pub async fn named(&self, name: &str) -> Result<Interface, IfaceError> {
         let interfaces = self.all().await?;

@@ -119,8 +119,9 @@ const SETTINGS: &[Setting] = &[
         variable: "NOMAIL_REFUSE_AT",
         value: "WHERE",
         takes: Takes::One,
-        help: "Where the refusal is spoken: greeting, the only one of this version \
-               [default: greeting]",
+        help: "Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a \
+               source comes first, rcpt when it comes back); beside [relay] only rcpt \
+               [default: auto, with [relay] rcpt]",
     },
     Setting {
         key: "after_greeting",
@@ -180,7 +181,7 @@ const SETTINGS: &[Setting] = &[
         variable: "NOMAIL_LOG_FORMAT",
         value: "FORMAT",
         takes: Takes::One,
-        help: "Form of the log on stderr: text, the only one of this version [default: text]",
+        help: "Form of the log on stderr: text, or json, one object a line [default: text]",
     },
 ];
 
@@ -433,21 +434,21 @@ mod tests {
         0
     )]
     #[case::everything(
-        "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at greeting \
+        "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at rcpt \
          --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
-         --log-format text",
+         --log-format json",
         overrides(
             None,
             &[
                 ("listen", "--listen", &["192.0.2.7:25", "[::1]:25"]),
                 ("hostname", "--hostname", &["a.example"]),
-                ("refuse_at", "--refuse-at", &["greeting"]),
+                ("refuse_at", "--refuse-at", &["rcpt"]),
                 ("after_greeting", "--after-greeting", &["close"]),
                 ("xdp_mode", "--xdp-mode", &["off"]),
                 ("limits.syn_rate", "--syn-rate", &["1"]),
                 ("limits.syn_burst", "--syn-burst", &["2"]),
                 ("control", "--control", &["/c"]),
-                ("log.format", "--log-format", &["text"]),
+                ("log.format", "--log-format", &["json"]),
             ]
         ),
         0

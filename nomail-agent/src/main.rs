@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use log::error;
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Run, Status},
-    config::{self, Overrides},
+    config::{self, LogFormat, Overrides},
     control,
     exit::Failure,
     logging, supervisor,
@@ -17,16 +17,13 @@ fn main() -> ExitCode {
         Err(error) => return cli::report(&error).into(),
     };
     let done = match command {
-        Command::Run(Run { overrides, verbose }) => {
-            logging::start(verbose);
-            run(&overrides)
-        }
+        Command::Run(Run { overrides, verbose }) => run(&overrides, verbose),
         Command::Status(asked) => {
-            logging::start(0);
+            logging::start(0, LogFormat::Text);
             status(asked).map_err(Failure::from)
         }
         Command::CheckConfig(CheckConfig { overrides }) => {
-            logging::start(0);
+            logging::start(0, LogFormat::Text);
             check_config(&overrides)
         }
     };
@@ -41,8 +38,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(overrides: &Overrides) -> Result<(), Failure> {
-    let config = load(overrides)?;
+fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
+    // What is wrong with the configuration is told as text: the form of the log
+    // is a part of it.
+    let config = load(overrides).inspect_err(|_| logging::start(verbose, LogFormat::Text))?;
+    logging::start(verbose, config.log.format);
     supervisor::run(config, overrides)
 }
 

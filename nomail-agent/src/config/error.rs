@@ -19,12 +19,16 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The problems, those of the file first and in its order.
+    /// The problems: those of the file first and in its order, then those of
+    /// the domain files.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| match problem.origin {
-            Origin::File { position, .. } => (0, position),
-            Origin::Flag(_) => (1, None),
-            Origin::Environment(_) => (2, None),
+            Origin::File { position, .. } => (0, 0, position),
+            Origin::DomainFile {
+                number, position, ..
+            } => (1, number, Some(position.unwrap_or(Position::END))),
+            Origin::Flag(_) => (2, 0, None),
+            Origin::Environment(_) => (3, 0, None),
         });
         Self { problems }
     }
@@ -61,10 +65,10 @@ impl Problem {
     /// `key` has a bad value. A file's line names the key; flags and variables
     /// have their own names.
     pub(super) fn with_value(origin: &Origin, key: &str, error: &ValueError) -> Self {
-        let text = match (error, origin) {
-            (ValueError::Unsupported(text), _) => format!("{key} = {text}"),
-            (ValueError::Wrong(text), Origin::File { .. }) => format!("{key}: {text}"),
-            (ValueError::Wrong(text), _) => text.clone(),
+        let ValueError::Wrong(text) = error;
+        let text = match origin {
+            Origin::File { .. } => format!("{key}: {text}"),
+            _ => text.clone(),
         };
         Self {
             origin: origin.clone(),
@@ -87,6 +91,14 @@ pub(super) enum Origin {
         path: Arc<Path>,
         position: Option<Position>,
     },
+    /// In one of the files that list domains.
+    DomainFile {
+        path: Arc<Path>,
+        /// Its place among them.
+        number: usize,
+        /// None: the file as a whole.
+        position: Option<Position>,
+    },
     /// On the command line, in this option.
     Flag(&'static str),
     /// In this variable of the environment.
@@ -106,7 +118,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, position } => {
+            Self::File { path, position } | Self::DomainFile { path, position, .. } => {
                 path.display().fmt(out)?;
                 match position {
                     Some(Position { line, column }) => write!(out, ":{line}:{column}"),
@@ -125,6 +137,14 @@ pub(super) struct Position {
     pub(super) column: usize,
 }
 
+impl Position {
+    /// Behind every other.
+    const END: Self = Self {
+        line: usize::MAX,
+        column: usize::MAX,
+    };
+}
+
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -132,9 +152,6 @@ pub enum ValueError {
     /// No version takes it.
     #[error("{0}")]
     Wrong(String),
-    /// Another version takes it.
-    #[error("{0}")]
-    Unsupported(String),
 }
 
 /// A [`ValueError::Wrong`], ready to be returned.

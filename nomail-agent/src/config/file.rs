@@ -115,6 +115,11 @@ impl<'a> Source<'a> {
             match value.into_inner() {
                 DeValue::Table(section) if SECTIONS.contains(&name.as_str()) => {
                     self.flatten(&format!("{name}."), section, layer);
+                    let written = Written {
+                        origin: key.clone(),
+                        value: Value::Section,
+                    };
+                    layer.insert(name, Entry { key, written });
                 }
                 value => {
                     let written = self.written(Spanned::new(span, value));

@@ -36,6 +36,8 @@ pub(super) enum Value {
     Integer(i128),
     Boolean(bool),
     List(Vec<Written>),
+    /// A table that is known. Its keys are entries of their own.
+    Section,
     /// What no key takes.
     Other(&'static str),
 }
@@ -57,6 +59,7 @@ impl Value {
             Self::Integer(_) => "an integer".to_owned(),
             Self::Boolean(_) => "a boolean".to_owned(),
             Self::List(_) => "a list".to_owned(),
+            Self::Section => "a table".to_owned(),
             Self::Other(kind) => (*kind).to_owned(),
         }
     }
@@ -114,20 +117,42 @@ impl Layers {
         }
     }
 
+    /// Where the table `section` is, if it is there, also without a key.
+    pub(super) fn section(&self, section: &str) -> Option<Origin> {
+        let entry = self.layers.iter().find_map(|layer| layer.get(section))?;
+        matches!(entry.written.value, Value::Section).then(|| entry.key.clone())
+    }
+
+    /// Whether any layer has `key`, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.layers.iter().any(|layer| layer.contains_key(key))
+    }
+
     /// The single value of `key`, if any layer has it.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
         check: impl Fn(&Value) -> Result<T, ValueError>,
     ) -> Option<T> {
+        self.value_with_origin(key, check).map(|(value, _)| value)
+    }
+
+    /// The single value of `key`, and where it is.
+    pub(super) fn value_with_origin<T>(
+        &mut self,
+        key: &'static str,
+        check: impl Fn(&Value) -> Result<T, ValueError>,
+    ) -> Option<(T, Origin)> {
         self.read(key, |written, problems| {
             check(&written.value)
                 .map_err(|error| problems.push(Problem::with_value(&written.origin, key, &error)))
+                .map(|value| (value, written.origin.clone()))
                 .ok()
         })
     }
 
-    /// The values of `key`. `check` gets a text and the values before it.
+    /// The values of `key`, at least one. `check` gets a text and the values
+    /// before it.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -135,30 +160,48 @@ impl Layers {
         check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
     ) -> Option<Vec<T>> {
         self.read(key, |written, problems| {
-            let problem =
-                |written: &Written, error| Problem::with_value(&written.origin, key, &error);
-            let items = match &written.value {
-                Value::List(items) if items.is_empty() => {
-                    let text = format!("is empty: write [{example}], or leave the key out");
-                    problems.push(problem(written, ValueError::Wrong(text)));
-                    return None;
-                }
-                Value::List(items) => items.as_slice(),
-                Value::Word(_) => std::slice::from_ref(written),
-                other => {
-                    let text = format!("{} is not a list: write [{example}]", other.kind());
-                    problems.push(problem(written, ValueError::Wrong(text)));
-                    return None;
-                }
-            };
-            let mut values = Vec::new();
+            let items = items(key, example, written, problems)?;
+            if items.is_empty() {
+                problems.push(is_empty(key, example, written));
+                return None;
+            }
+            Some(checked(key, items, problems, &check))
+        })
+    }
+
+    /// The values of `key`, of which there may be none.
+    pub(super) fn list_or_empty<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
+    ) -> Option<Vec<T>> {
+        self.read(key, |written, problems| {
+            let items = items(key, example, written, problems)?;
+            Some(checked(key, items, problems, &check))
+        })
+    }
+
+    /// The texts of `key`, at least one, each with its place.
+    pub(super) fn texts(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Vec<(String, Origin)>> {
+        self.read(key, |written, problems| {
+            let items = items(key, example, written, problems)?;
+            if items.is_empty() {
+                problems.push(is_empty(key, example, written));
+                return None;
+            }
+            let mut texts = Vec::with_capacity(items.len());
             for item in items {
-                match item.value.text().and_then(|text| check(text, &values)) {
-                    Ok(value) => values.push(value),
-                    Err(error) => problems.push(problem(item, error)),
+                match item.value.text() {
+                    Ok(text) => texts.push((text.to_owned(), item.origin.clone())),
+                    Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
                 }
             }
-            Some(values)
+            Some(texts)
         })
     }
 
@@ -180,6 +223,9 @@ impl Layers {
     /// Complains about every key that was not read.
     pub(super) fn refuse_unknown(&mut self) {
         for (key, entry) in self.layers.iter().flatten() {
+            if matches!(entry.written.value, Value::Section) {
+                continue;
+            }
             let prefix = format!("{key}.");
             let text = if self.known.iter().any(|known| known.starts_with(&prefix)) {
                 let kind = entry.written.value.kind();
@@ -214,4 +260,45 @@ impl Layers {
         }
         names.join(", ")
     }
+}
+
+/// The items of a list. A word stands for a list of one.
+fn items<'a>(
+    key: &str,
+    example: &str,
+    written: &'a Written,
+    problems: &mut Vec<Problem>,
+) -> Option<&'a [Written]> {
+    match &written.value {
+        Value::List(items) => Some(items),
+        Value::Word(_) => Some(std::slice::from_ref(written)),
+        other => {
+            let text = format!("{} is not a list: write [{example}]", other.kind());
+            let error = ValueError::Wrong(text);
+            problems.push(Problem::with_value(&written.origin, key, &error));
+            None
+        }
+    }
+}
+
+fn is_empty(key: &str, example: &str, written: &Written) -> Problem {
+    let text = format!("is empty: write [{example}], or leave the key out");
+    Problem::with_value(&written.origin, key, &ValueError::Wrong(text))
+}
+
+/// Those of `items` that `check` takes.
+fn checked<T>(
+    key: &str,
+    items: &[Written],
+    problems: &mut Vec<Problem>,
+    check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
+) -> Vec<T> {
+    let mut values = Vec::new();
+    for item in items {
+        match item.value.text().and_then(|text| check(text, &values)) {
+            Ok(value) => values.push(value),
+            Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
+        }
+    }
+    values
 }

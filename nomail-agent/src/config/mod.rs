@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod fqdn;
 mod layer;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -18,15 +19,19 @@ mod values;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use ipnet::IpNet;
 
 pub use self::{
     error::{ConfigError, ValueError},
     fqdn::host_fqdn,
-    values::{Hostname, ListenAddress, User},
+    relay::{Relay, RelayCode, RelayDomain},
+    values::{Hostname, ListenAddress, StateDir, User},
 };
 use self::{
-    error::{Origin, Problem},
+    error::{Origin, Problem, ValueError::Wrong},
     layer::{Layer, Layers},
     values::{boolean, choice, number},
 };
@@ -35,6 +40,8 @@ use self::{
 pub const DEFAULT_FILE: &str = "/etc/nomail/nomail.toml";
 /// Where the agent tells its status, by default.
 pub const DEFAULT_CONTROL: &str = "/run/nomail/control.sock";
+/// Where the agent keeps what a restart must not forget, by default.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/nomail";
 /// In place of an interface's name: the one that the default route leads through.
 pub const DEFAULT_ROUTE: &str = "default-route";
 
@@ -43,9 +50,10 @@ pub const DEFAULT_ROUTE: &str = "default-route";
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The tables of the file.
-const SECTIONS: [&str; 2] = ["limits", "log"];
-/// Longest that a session may be allowed to last: a year.
-const SESSION_TIMEOUT_MAX: u64 = 31_536_000;
+const SECTIONS: [&str; 3] = ["limits", "relay", "log"];
+/// Longest that a session may be allowed to last, and a source be remembered: a
+/// year.
+const YEAR_SECS: u32 = 31_536_000;
 
 /// The configuration in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +67,7 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The first word of the greeting. None: see [`host_fqdn`].
     pub hostname: Option<Hostname>,
-    /// Where the refusal is spoken.
+    /// Where the refusal is spoken. With [`Self::relay`]: at RCPT.
     pub refuse_at: RefuseAt,
     /// What follows the greeting.
     pub after_greeting: AfterGreeting,
@@ -67,13 +75,17 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Verdicts are counted, and not acted upon.
     pub observe: bool,
+    /// Where is kept what a restart must not forget.
+    pub state_dir: StateDir,
     /// Who the agent is after its start.
     pub user: User,
     /// Path of the control socket; absolute.
     pub control: PathBuf,
     /// What one source, and all together, may take.
     pub limits: Limits,
-    /// How the log is written.
+    /// The domains without mail that this host is MX for. None: it is no MX.
+    pub relay: Option<Arc<Relay>>,
+    /// How the log is written, and what of.
     pub log: Log,
 }
 
@@ -88,9 +100,11 @@ impl Default for Config {
             after_greeting: AfterGreeting::default(),
             xdp_mode: XdpMode::default(),
             observe: false,
+            state_dir: StateDir::default(),
             user: User::default(),
             control: PathBuf::from(DEFAULT_CONTROL),
             limits: Limits::default(),
+            relay: None,
             log: Log::default(),
         }
     }
@@ -111,6 +125,8 @@ pub struct Limits {
     pub idle_timeout_secs: u64,
     /// Seconds that a session may last.
     pub session_timeout_secs: u64,
+    /// Seconds that [`RefuseAt::Auto`] remembers a source's network.
+    pub sender_age_secs: u32,
 }
 
 impl Default for Limits {
@@ -122,28 +138,62 @@ impl Default for Limits {
             connections_per_source: 100,
             idle_timeout_secs: 300,
             session_timeout_secs: 1800,
+            sender_age_secs: 518_400,
         }
     }
 }
 
 /// `[log]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The form of a line.
     pub format: LogFormat,
+    /// Seconds between two reports of the busiest sources.
+    pub interval_secs: u64,
+    /// Most sources that a report names, each on a line.
+    pub sources_max: usize,
+    /// Health checkers, which no report names: networks without host bits.
+    pub ignore: Vec<IpNet>,
+    /// Whether addresses of envelopes are logged.
+    pub envelope: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            interval_secs: 60,
+            sources_max: 20,
+            ignore: Vec::new(),
+            envelope: false,
+        }
+    }
 }
 
 /// Where the refusal is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseAt {
     /// In the greeting (RFC 1846 section 4).
-    #[default]
     Greeting,
+    /// At EHLO and HELO.
+    Ehlo,
+    /// At MAIL.
+    Mail,
+    /// At RCPT.
+    Rcpt,
+    /// In the greeting when a source comes first, at RCPT when it comes back.
+    #[default]
+    Auto,
 }
 
 impl RefuseAt {
-    const CHOICES: &[(&str, Self)] = &[("greeting", Self::Greeting)];
-    const LATER: &[&str] = &["ehlo", "mail", "rcpt", "auto"];
+    const CHOICES: &[(&str, Self)] = &[
+        ("greeting", Self::Greeting),
+        ("ehlo", Self::Ehlo),
+        ("mail", Self::Mail),
+        ("rcpt", Self::Rcpt),
+        ("auto", Self::Auto),
+    ];
 }
 
 /// What follows the greeting (RFC 1846 section 4.2).
@@ -189,11 +239,12 @@ pub enum LogFormat {
     /// For people and journald.
     #[default]
     Text,
+    /// For machines: one JSON object a line.
+    Json,
 }
 
 impl LogFormat {
-    const CHOICES: &[(&str, Self)] = &[("text", Self::Text)];
-    const LATER: &[&str] = &["json"];
+    const CHOICES: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
 impl Config {
@@ -204,6 +255,7 @@ impl Config {
             ("interfaces", self.interfaces != new.interfaces),
             ("listen", self.listen != new.listen),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
+            ("state_dir", self.state_dir.path != new.state_dir.path),
             ("control", self.control != new.control),
             ("user", self.user.value != new.user.value),
             ("log.format", self.log.format != new.log.format),
@@ -219,10 +271,12 @@ impl Config {
             interfaces: old.interfaces.clone(),
             listen: old.listen.clone(),
             xdp_mode: old.xdp_mode,
+            state_dir: old.state_dir.clone(),
             control: old.control.clone(),
             user: old.user.clone(),
             log: Log {
                 format: old.log.format,
+                ..self.log
             },
             ..self
         }
@@ -279,12 +333,17 @@ pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     }
 }
 
-/// Where `status` asks: the socket that it was told, else that of the file.
+/// Where `status` asks: the socket that it was told, else that of the file,
+/// whatever else the file says.
 pub fn control_path(told: Option<PathBuf>) -> PathBuf {
-    told.unwrap_or_else(|| {
-        let config = load(&Overrides::default()).unwrap_or_default();
-        config.control
-    })
+    told.unwrap_or_else(|| control_of(Path::new(DEFAULT_FILE)))
+}
+
+fn control_of(file: &Path) -> PathBuf {
+    let layer = file::read(file).ok().flatten().unwrap_or_default();
+    Layers::new(vec![layer])
+        .value("control", values::socket_path)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_CONTROL))
 }
 
 fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
@@ -321,6 +380,7 @@ fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Confi
 fn read(layers: &mut Layers) -> Config {
     let default = Config::default();
     let limits = default.limits;
+    let relayed = layers.section("relay").is_some();
     Config {
         file: None,
         interfaces: layers
@@ -331,15 +391,39 @@ fn read(layers: &mut Layers) -> Config {
             .unwrap_or(default.listen),
         hostname: layers.value("hostname", |value| value.text()?.parse()),
         refuse_at: layers
-            .value("refuse_at", choice(RefuseAt::CHOICES, RefuseAt::LATER))
-            .unwrap_or(default.refuse_at),
+            .value("refuse_at", |value| {
+                match choice(RefuseAt::CHOICES)(value)? {
+                    other if relayed && other != RefuseAt::Rcpt => Err(Wrong(format!(
+                        "{} does not go with [relay], which refuses at RCPT and never greets \
+                         with 521; use \"rcpt\", or leave it out",
+                        error::quoted(value.text()?)
+                    ))),
+                    chosen => Ok(chosen),
+                }
+            })
+            .unwrap_or(match relayed {
+                true => RefuseAt::Rcpt,
+                false => default.refuse_at,
+            }),
         after_greeting: layers
-            .value("after_greeting", choice(AfterGreeting::CHOICES, &[]))
+            .value("after_greeting", |value| {
+                match choice(AfterGreeting::CHOICES)(value)? {
+                    AfterGreeting::Close if relayed => Err(Wrong(
+                        "\"close\" does not go with [relay], which never greets with 521; use \
+                         \"hold\", or leave it out"
+                            .to_owned(),
+                    )),
+                    chosen => Ok(chosen),
+                }
+            })
             .unwrap_or(default.after_greeting),
         xdp_mode: layers
-            .value("xdp_mode", choice(XdpMode::CHOICES, &[]))
+            .value("xdp_mode", choice(XdpMode::CHOICES))
             .unwrap_or(default.xdp_mode),
         observe: layers.value("observe", boolean).unwrap_or(default.observe),
+        state_dir: layers
+            .value("state_dir", values::state_dir)
+            .unwrap_or(default.state_dir),
         user: layers.value("user", values::user).unwrap_or(default.user),
         control: layers
             .value("control", values::socket_path)
@@ -388,16 +472,48 @@ fn read(layers: &mut Layers) -> Config {
                 .value(
                     "limits.session_timeout_secs",
                     number(
-                        1..=SESSION_TIMEOUT_MAX,
+                        1..=u64::from(YEAR_SECS),
                         "give the seconds that a session may last",
                     ),
                 )
                 .unwrap_or(limits.session_timeout_secs),
+            sender_age_secs: layers
+                .value(
+                    "limits.sender_age_secs",
+                    number(
+                        3600..=YEAR_SECS,
+                        "give the seconds that a source's network is remembered",
+                    ),
+                )
+                .unwrap_or(limits.sender_age_secs),
         },
-        log: Log {
-            format: layers
-                .value("log.format", choice(LogFormat::CHOICES, LogFormat::LATER))
-                .unwrap_or(default.log.format),
-        },
+        relay: relay::read(layers),
+        log: read_log(layers, default.log),
+    }
+}
+
+fn read_log(layers: &mut Layers, default: Log) -> Log {
+    Log {
+        format: layers
+            .value("log.format", choice(LogFormat::CHOICES))
+            .unwrap_or(default.format),
+        interval_secs: layers
+            .value(
+                "log.interval_secs",
+                number(1..=86_400, "give the seconds between two reports"),
+            )
+            .unwrap_or(default.interval_secs),
+        sources_max: layers
+            .value(
+                "log.sources_max",
+                number(0..=1000, "give the sources that a report names"),
+            )
+            .unwrap_or(default.sources_max),
+        ignore: layers
+            .list_or_empty("log.ignore", "\"192.0.2.7\"", values::ignored)
+            .unwrap_or(default.ignore),
+        envelope: layers
+            .value("log.envelope", boolean)
+            .unwrap_or(default.envelope),
     }
 }

@@ -38,14 +38,24 @@ fn defaults() {
     assert_eq!(config.interfaces, ["default-route"]);
     assert_eq!(config.listen, []);
     assert_eq!(config.hostname, None);
-    assert_eq!(config.refuse_at, RefuseAt::Greeting);
+    assert_eq!(config.refuse_at, RefuseAt::Auto);
     assert_eq!(config.after_greeting, AfterGreeting::Hold);
     assert_eq!(config.xdp_mode, XdpMode::Auto);
     assert!(!config.observe);
     assert_eq!(config.user.value, "nomail");
     assert!(config.user.is_default);
     assert_eq!(config.control, Path::new("/run/nomail/control.sock"));
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.state_dir.path, Path::new("/var/lib/nomail"));
+    assert!(config.state_dir.is_default);
+    assert_eq!(config.relay, None);
+    let expected = Log {
+        format: LogFormat::Text,
+        interval_secs: 60,
+        sources_max: 20,
+        ignore: Vec::new(),
+        envelope: false,
+    };
+    assert_eq!(config.log, expected);
     let expected = Limits {
         syn_rate: 10,
         syn_burst: 20,
@@ -53,6 +63,7 @@ fn defaults() {
         connections_per_source: 100,
         idle_timeout_secs: 300,
         session_timeout_secs: 1800,
+        sender_age_secs: 518_400,
     };
     assert_eq!(config.limits, expected);
 }
@@ -61,10 +72,11 @@ const FULL: &str = r#"
 interfaces = ["eth0", "wlan0"]
 listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
 hostname = "mailless.example.org"
-refuse_at = "greeting"
+refuse_at = "ehlo"
 after_greeting = "close"
 xdp_mode = "generic"
 observe = true
+state_dir = "/var/lib/other/"
 user = 993
 control = "/run/other.sock"
 [limits]
@@ -74,8 +86,13 @@ connections = 1_000_000
 connections_per_source = 1
 idle_timeout_secs = 86400
 session_timeout_secs = 0x10
+sender_age_secs = 3600
 [log]
-format = "text"
+format = "json"
+interval_secs = 86400
+sources_max = 0
+ignore = ["192.0.2.7", "198.51.100.0/24", "2001:db8::7", "2001:db8::/32", "0.0.0.0/0"]
+envelope = true
 "#;
 
 #[test]
@@ -87,10 +104,14 @@ fn every_key() {
             .map(|address| address.parse().unwrap())
             .to_vec(),
         hostname: Some("mailless.example.org".parse().unwrap()),
-        refuse_at: RefuseAt::Greeting,
+        refuse_at: RefuseAt::Ehlo,
         after_greeting: AfterGreeting::Close,
         xdp_mode: XdpMode::Generic,
         observe: true,
+        state_dir: StateDir {
+            path: "/var/lib/other".into(),
+            is_default: false,
+        },
         user: User {
             value: "993".to_owned(),
             is_default: false,
@@ -103,9 +124,23 @@ fn every_key() {
             connections_per_source: 1,
             idle_timeout_secs: 86_400,
             session_timeout_secs: 16,
+            sender_age_secs: 3600,
         },
+        relay: None,
         log: Log {
-            format: LogFormat::Text,
+            format: LogFormat::Json,
+            interval_secs: 86_400,
+            sources_max: 0,
+            ignore: [
+                "192.0.2.7/32",
+                "198.51.100.0/24",
+                "2001:db8::7/128",
+                "2001:db8::/32",
+                "0.0.0.0/0",
+            ]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
+            envelope: true,
         },
     };
     assert_eq!(
@@ -118,20 +153,22 @@ fn every_key() {
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, user, control, [limits], [log]"
+     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [relay], [log]"
 )]
 #[case::unknown_key_of_a_section(
-    "[log]\ninterval_secs = 60",
-    "t.toml:2:1: log.interval_secs: unknown key; [log] knows format"
+    "[log]\ninterval = 60",
+    "t.toml:2:1: log.interval: unknown key; [log] knows format, interval_secs, sources_max, \
+     ignore, envelope"
 )]
 #[case::unknown_section(
-    "[relay]\ndomains = []",
-    "t.toml:1:2: relay: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, user, control, [limits], [log]"
+    "[lists]\nallow = []",
+    "t.toml:1:2: lists: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
+     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [relay], [log]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
-    "t.toml:2:1: log.a\\u{1b}[2J: unknown key; [log] knows format"
+    "t.toml:2:1: log.a\\u{1b}[2J: unknown key; [log] knows format, interval_secs, sources_max, \
+     ignore, envelope"
 )]
 #[case::not_toml(
     "observe = true\nobserve = maybe",
@@ -282,17 +319,22 @@ fn every_key() {
     "hostname = true",
     "t.toml:1:12: hostname: a boolean is not a string in quotes"
 )]
-#[case::refuse_at_later(
-    "refuse_at = \"rcpt\"",
-    "t.toml:1:13: refuse_at = \"rcpt\" is not supported by this version; use \"greeting\""
-)]
-#[case::refuse_at_auto(
-    "refuse_at = \"auto\"",
-    "t.toml:1:13: refuse_at = \"auto\" is not supported by this version; use \"greeting\""
-)]
 #[case::refuse_at_never(
     "refuse_at = \"never\"",
-    "t.toml:1:13: refuse_at: \"never\" is unknown; use \"greeting\""
+    "t.toml:1:13: refuse_at: \"never\" is unknown; use \"greeting\", \"ehlo\", \"mail\", \"rcpt\" or \
+     \"auto\""
+)]
+#[case::state_dir_relative(
+    "state_dir = \"nomail\"",
+    "t.toml:1:13: state_dir: \"nomail\" is not the absolute path of a directory: give one"
+)]
+#[case::state_dir_root(
+    "state_dir = \"/\"",
+    "t.toml:1:13: state_dir: \"/\" is not the absolute path of a directory: give one"
+)]
+#[case::state_dir_control(
+    "state_dir = \"/a\\n\"",
+    "t.toml:1:13: state_dir: \"/a\\n\" has control characters: give a plain path"
 )]
 #[case::after_greeting(
     "after_greeting = \"Hold\"",
@@ -387,14 +429,58 @@ fn every_key() {
     "t.toml:1:31: limits.session_timeout_secs: 0 is not in 1..=31536000: give the seconds that a \
      session may last"
 )]
-#[case::log_format(
-    "log.format = \"json\"",
-    "t.toml:1:14: log.format = \"json\" is not supported by this version; use \"text\""
+#[case::sender_age(
+    "limits.sender_age_secs = 3599",
+    "t.toml:1:26: limits.sender_age_secs: 3599 is not in 3600..=31536000: give the seconds that a \
+     source's network is remembered"
+)]
+#[case::log_interval(
+    "log.interval_secs = 0",
+    "t.toml:1:21: log.interval_secs: 0 is not in 1..=86400: give the seconds between two reports"
+)]
+#[case::log_sources(
+    "log.sources_max = 1001",
+    "t.toml:1:19: log.sources_max: 1001 is not in 0..=1000: give the sources that a report names"
+)]
+#[case::log_ignore_type(
+    "log.ignore = \"192.0.2.7\"",
+    "t.toml:1:14: log.ignore: a string is not a list: write [\"192.0.2.7\"]"
+)]
+#[case::log_ignore_name(
+    "log.ignore = [\"a.example\"]",
+    "t.toml:1:15: log.ignore: \"a.example\" is not an address or a network: write \"192.0.2.7\", \
+     \"192.0.2.0/24\" or \"2001:db8::/32\""
+)]
+#[case::log_ignore_prefix(
+    "log.ignore = [\"192.0.2.0/33\"]",
+    "t.toml:1:15: log.ignore: \"192.0.2.0/33\" is not an address or a network: write \
+     \"192.0.2.7\", \"192.0.2.0/24\" or \"2001:db8::/32\""
+)]
+#[case::log_ignore_host_bits(
+    "log.ignore = [\"192.0.2.7/24\", \"2001:db8::7/32\"]",
+    "t.toml:1:15: log.ignore: \"192.0.2.7/24\" has bits set behind its prefix: write \
+     \"192.0.2.0/24\" for the network, or \"192.0.2.7\" for the address\n\
+     t.toml:1:31: log.ignore: \"2001:db8::7/32\" has bits set behind its prefix: write \
+     \"2001:db8::/32\" for the network, or \"2001:db8::7\" for the address"
+)]
+#[case::log_ignore_mapped(
+    "log.ignore = [\"::ffff:192.0.2.7\", \"::ffff:192.0.2.0/120\"]",
+    "t.toml:1:15: log.ignore: \"::ffff:192.0.2.7\" is IPv4 in disguise: write \"192.0.2.7\"\n\
+     t.toml:1:35: log.ignore: \"::ffff:192.0.2.0/120\" is IPv4 in disguise: write \"192.0.2.0/24\""
+)]
+#[case::log_ignore_twice(
+    "log.ignore = [\"192.0.2.7\", \"192.0.2.7/32\"]",
+    "t.toml:1:28: log.ignore: \"192.0.2.7/32\" is named twice: leave one out"
+)]
+#[case::log_envelope(
+    "log.envelope = 1",
+    "t.toml:1:16: log.envelope: an integer is neither true nor false"
 )]
 #[case::column_in_characters(
     "log = { \"äöü\" = 1, format = \"x\" }",
-    "t.toml:1:9: log.äöü: unknown key; [log] knows format\n\
-     t.toml:1:29: log.format: \"x\" is unknown; use \"text\""
+    "t.toml:1:9: log.äöü: unknown key; [log] knows format, interval_secs, sources_max, ignore, \
+     envelope\n\
+     t.toml:1:29: log.format: \"x\" is unknown; use \"text\" or \"json\""
 )]
 #[case::crlf(
     "# ä\r\nobserve = 1\r\n",
@@ -404,7 +490,7 @@ fn every_key() {
     "xdp_mode = \"x\"\nobserve = 1\nlog.format = \"x\"\nafter_greeting = 2",
     "t.toml:1:12: xdp_mode: \"x\" is unknown; use \"auto\", \"native\", \"generic\" or \"off\"\n\
      t.toml:2:11: observe: an integer is neither true nor false\n\
-     t.toml:3:14: log.format: \"x\" is unknown; use \"text\"\n\
+     t.toml:3:14: log.format: \"x\" is unknown; use \"text\" or \"json\"\n\
      t.toml:4:18: after_greeting: an integer is not a string in quotes"
 )]
 fn errors_of_the_file(#[case] text: &str, #[case] expected: &str) {
@@ -496,7 +582,7 @@ fn what_a_flag_overrides_is_checked_too() {
 fn errors_name_the_file_then_flags_then_variables() {
     let mut overrides = flags(&[
         ("limits.syn_rate", "--syn-rate", &["0"]),
-        ("refuse_at", "--refuse-at", &["auto"]),
+        ("refuse_at", "--refuse-at", &["never"]),
         ("listen", "--listen", &["[::1]:25", "[::1]:25"]),
         ("limits.syn_burst", "--syn-burst", &["ten"]),
     ]);
@@ -510,7 +596,7 @@ fn errors_name_the_file_then_flags_then_variables() {
         error,
         "t.toml:1:11: observe: an integer is neither true nor false\n\
          --listen: \"[::1]:25\" is named twice: leave one out\n\
-         --refuse-at: refuse_at = \"auto\" is not supported by this version; use \"greeting\"\n\
+         --refuse-at: \"never\" is unknown; use \"greeting\", \"ehlo\", \"mail\", \"rcpt\" or \"auto\"\n\
          --syn-rate: 0 is not in 1..=10000: give the SYNs per second that one source may send\n\
          --syn-burst: \"ten\" is not a whole number in 1..=10000: give the SYNs that one source may \
          send at once\n\
@@ -525,18 +611,62 @@ fn reload() {
     let new = load_text(FULL.as_bytes(), &Overrides::default()).unwrap();
     assert_eq!(
         old.changes_that_need_restart(&new),
-        ["interfaces", "listen", "xdp_mode", "control", "user"]
+        [
+            "interfaces",
+            "listen",
+            "xdp_mode",
+            "state_dir",
+            "control",
+            "user",
+            "log.format"
+        ]
     );
     let effective = new.clone().with_fixed_from(&old);
     assert_eq!(old.changes_that_need_restart(&effective), [""; 0]);
     let expected = Config {
         hostname: new.hostname,
+        refuse_at: new.refuse_at,
         after_greeting: new.after_greeting,
         observe: new.observe,
         limits: new.limits,
+        log: Log {
+            format: LogFormat::Text,
+            ..new.log
+        },
         ..old
     };
     assert_eq!(effective, expected);
+}
+
+#[rstest]
+#[case("greeting", RefuseAt::Greeting)]
+#[case("ehlo", RefuseAt::Ehlo)]
+#[case("mail", RefuseAt::Mail)]
+#[case("rcpt", RefuseAt::Rcpt)]
+#[case("auto", RefuseAt::Auto)]
+fn refusal_points(#[case] written: &'static str, #[case] expected: RefuseAt) {
+    let text = format!("refuse_at = \"{written}\"");
+    let config = load_text(text.as_bytes(), &Overrides::default()).unwrap();
+    assert_eq!(config.refuse_at, expected);
+    let flag = flags(&[("refuse_at", "--refuse-at", &[written])]);
+    assert_eq!(load_text(b"", &flag).unwrap().refuse_at, expected);
+}
+
+#[test]
+fn nobody_may_be_ignored() {
+    let config = load_text(b"log.ignore = []", &Overrides::default()).unwrap();
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn control_is_found_in_a_file_that_is_wrong_elsewhere() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("t.toml");
+    assert_eq!(control_of(&path), Path::new(DEFAULT_CONTROL));
+    fs::write(&path, "control = \"/c\"\nrelay.domain_files = [\"/none\"]").unwrap();
+    assert_eq!(control_of(&path), Path::new("/c"));
+    fs::write(&path, "control = \"c\"").unwrap();
+    assert_eq!(control_of(&path), Path::new(DEFAULT_CONTROL));
 }
 
 #[rstest]
@@ -574,14 +704,24 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "limits.connections",
         "log.format",
         "log",
+        "log.ignore",
+        "state_dir",
+        "relay",
+        "relay.domains",
+        "relay.code",
+        "relay.enhanced_code",
+        "relay.text",
+        "relay.postmaster",
         "[limits]",
+        "[relay]",
         "[[log]]",
     ]);
     let value = prop_oneof![
         any::<String>().prop_map(|text| format!("{text:?}")),
         any::<String>().prop_map(|text| format!("[{}]", toml::Value::String(text))),
         any::<String>().prop_map(|text| toml::Value::String(text).to_string()),
-        "[0-9:.%a-f\\[\\]]{0,20}".prop_map(|text| format!("['{text}', '{text}']")),
+        "[-*.a-z0-9ü# ]{0,12}".prop_map(|text| format!("['{text}', '{text}']")),
+        "[0-9:.%a-f/\\[\\]]{0,20}".prop_map(|text| format!("['{text}', '{text}']")),
         any::<i64>().prop_map(|number| number.to_string()),
         any::<f64>().prop_map(|number| number.to_string()),
         Just("{ a = [[], {}], \"\" = 1979-05-27 }".to_owned()),
@@ -619,6 +759,10 @@ fn answers(octets: &[u8]) -> Result<(), TestCaseError> {
                     .bytes()
                     .all(|octet| octet.is_ascii_graphic())
             );
+        }
+        if let Some(relay) = config.relay {
+            prop_assert!(!relay.domains.is_empty());
+            prop_assert_eq!(config.refuse_at, RefuseAt::Rcpt);
         }
         return Ok(());
     }

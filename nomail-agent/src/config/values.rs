@@ -1,12 +1,16 @@
 //! Single values: what may be written, and what is said of the rest.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
 };
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use ipnet::IpNet;
 
 use super::{
     error::{ValueError, quoted, wrong},
@@ -23,6 +27,17 @@ const INTERFACE_NAME_MAX: usize = 15;
 const SOCKET_PATH_MAX: usize = 107;
 /// Longest user name of useradd(8).
 const USER_NAME_MAX: usize = 32;
+/// Longest text of a refusal at RCPT: with codes and CRLF the line stays within
+/// the 512 octets of RFC 5321 section 4.5.3.1.5.
+const REPLY_TEXT_MAX: usize = 400;
+/// Longest local part of a mailbox (RFC 5321 section 4.5.3.1.1).
+const LOCAL_PART_MAX: usize = 64;
+/// Longest mailbox: a path of 256 octets without its angle brackets.
+const MAILBOX_MAX: usize = 254;
+/// Most health checkers that the log can be told to leave out.
+const IGNORED_MAX: usize = 1000;
+/// Most files that list domains.
+const DOMAIN_FILES_MAX: usize = 64;
 
 /// The first word of the greeting: a domain name or an address literal
 /// (RFC 5321 section 4.1.3), hence printable ASCII without spaces.
@@ -87,39 +102,46 @@ impl FromStr for Hostname {
                 Self::from_address(address)
             ));
         }
-        if text.len() > DOMAIN_MAX {
-            return wrong(format!(
-                "{shown} is longer than {DOMAIN_MAX} characters: {give}"
-            ));
-        }
-        if text.ends_with('.') {
+        if text.len() <= DOMAIN_MAX && text.ends_with('.') {
             return wrong(format!("{shown} ends with a dot: leave it out"));
         }
-        for label in text.split('.') {
-            let part = quoted(label);
-            if label.is_empty() {
-                return wrong(format!("{shown} has an empty label: {give}"));
-            }
-            if label.len() > LABEL_MAX {
-                return wrong(format!(
-                    "{shown} has a label of more than {LABEL_MAX} characters: {give}"
-                ));
-            }
-            let ldh = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-            if !label.bytes().all(ldh) {
-                return wrong(format!(
-                    "{part} in {shown} has other characters than letters, digits and hyphens: \
-                     {give}"
-                ));
-            }
-            if label.starts_with('-') || label.ends_with('-') {
-                return wrong(format!(
-                    "{part} in {shown} begins or ends with a hyphen: {give}"
-                ));
-            }
-        }
+        check_domain_name(text, &shown, give)?;
         Ok(Self(text.to_owned()))
     }
+}
+
+/// The rules of RFC 1035 section 2.3.1, with the first digit of RFC 1123. An
+/// error calls the name `shown` and says what to `give`.
+fn check_domain_name(name: &str, shown: &str, give: &str) -> Result<(), ValueError> {
+    if name.len() > DOMAIN_MAX {
+        return wrong(format!(
+            "{shown} is longer than {DOMAIN_MAX} characters: {give}"
+        ));
+    }
+    for label in name.split('.') {
+        if label.is_empty() {
+            return wrong(format!("{shown} has an empty label: {give}"));
+        }
+        if label.len() > LABEL_MAX {
+            return wrong(format!(
+                "{shown} has a label of more than {LABEL_MAX} characters: {give}"
+            ));
+        }
+        let ldh = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+        if !label.bytes().all(ldh) {
+            return wrong(format!(
+                "{} in {shown} has other characters than letters, digits and hyphens: {give}",
+                quoted(label)
+            ));
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return wrong(format!(
+                "{} in {shown} begins or ends with a hyphen: {give}",
+                quoted(label)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn parse_literal(literal: &str) -> Option<IpAddr> {
@@ -384,6 +406,254 @@ pub(super) fn socket_path(value: &Value) -> Result<PathBuf, ValueError> {
     Ok(path)
 }
 
+/// Where the agent keeps what a restart must not forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir {
+    /// The directory; absolute.
+    pub path: PathBuf,
+    /// Whether nobody asked for this very directory.
+    pub is_default: bool,
+}
+
+impl Default for StateDir {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from(super::DEFAULT_STATE_DIR),
+            is_default: true,
+        }
+    }
+}
+
+/// The absolute path of a directory for the agent alone.
+pub(super) fn state_dir(value: &Value) -> Result<StateDir, ValueError> {
+    Ok(StateDir {
+        path: absolute_path(value.text()?, "directory")?,
+        is_default: false,
+    })
+}
+
+/// A file that lists domains, beside those `before` it.
+pub(super) fn domain_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, ValueError> {
+    let path = absolute_path(text, "file")?;
+    if before.contains(&path) {
+        return wrong(format!("{} is named twice: leave one out", quoted(text)));
+    }
+    if before.len() >= DOMAIN_FILES_MAX {
+        return wrong(format!(
+            "{} is one more than the {DOMAIN_FILES_MAX} files that are read: put some together",
+            quoted(text)
+        ));
+    }
+    Ok(path)
+}
+
+/// An absolute path that ends in a name.
+fn absolute_path(text: &str, what: &str) -> Result<PathBuf, ValueError> {
+    let shown = quoted(text);
+    if text.chars().any(char::is_control) {
+        return wrong(format!("{shown} has control characters: give a plain path"));
+    }
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || path.file_name().is_none() {
+        return wrong(format!(
+            "{shown} is not the absolute path of a {what}: give one"
+        ));
+    }
+    Ok(path)
+}
+
+/// A domain of `[relay]`: a name, or `*.` and a name for all below it. In lower
+/// case, in A-labels, without a final dot.
+pub(super) fn domain(text: &str) -> Result<String, ValueError> {
+    let (wildcard, name) = match text.strip_prefix("*.") {
+        Some(name) => ("*.", name),
+        None => ("", text),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = match is_plain_domain(name) {
+        true => Cow::Borrowed(name),
+        false => domain_of_any_kind(text, name)?,
+    };
+    let mut domain = String::with_capacity(wildcard.len() + name.len());
+    domain.push_str(wildcard);
+    domain.push_str(&name);
+    domain.make_ascii_lowercase();
+    Ok(domain)
+}
+
+/// Whether nothing but its case is to be changed in `name`. Nearly all names
+/// are so; the others are looked at closely.
+pub(super) fn is_plain_domain(name: &str) -> bool {
+    if name.len() > DOMAIN_MAX {
+        return false;
+    }
+    // Of the label: its length, and whether it ends with a hyphen. The first
+    // four octets are enough to know an A-label.
+    let mut length = 0;
+    let mut hyphen = false;
+    let mut digits = true;
+    for octet in name.bytes() {
+        match octet {
+            b'.' if length == 0 || hyphen => return false,
+            b'.' => {
+                length = 0;
+                digits = true;
+                continue;
+            }
+            b'-' if length == 0 => return false,
+            // "xn--", or what a later standard reserves.
+            b'-' if length == 3 && hyphen => return false,
+            b'-' | b'a'..=b'z' | b'A'..=b'Z' => digits = false,
+            b'0'..=b'9' => {}
+            _ => return false,
+        }
+        hyphen = octet == b'-';
+        length += 1;
+        if length > LABEL_MAX {
+            return false;
+        }
+    }
+    // A last label of digits may be that of an address.
+    length > 0 && !hyphen && !digits
+}
+
+/// `name`, which was written as `text`, in A-labels.
+pub(super) fn domain_of_any_kind<'a>(
+    text: &str,
+    name: &'a str,
+) -> Result<Cow<'a, str>, ValueError> {
+    let shown = quoted(text);
+    let give = "give a domain like \"example.org\" or \"*.example.org\"";
+    if text.is_empty() {
+        return wrong(format!("is empty: {give}"));
+    }
+    if name.parse::<IpAddr>().is_ok() {
+        return wrong(format!("{shown} is an address: {give}"));
+    }
+    let is_a_label = |label: &str| {
+        let tag = label.get(..4);
+        tag.is_some_and(|tag| tag.eq_ignore_ascii_case("xn--"))
+    };
+    if name.is_ascii() && !name.split('.').any(is_a_label) {
+        check_domain_name(name, &shown, give)?;
+        return Ok(Cow::Borrowed(name));
+    }
+    let name = Uts46::new()
+        .to_ascii(
+            name.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::VerifyAllowRootDot,
+        )
+        .map_err(|_| {
+            ValueError::Wrong(format!(
+                "{shown} is not an internationalised domain name: {give}"
+            ))
+        })?;
+    // There are more full stops in Unicode than the one that was taken off.
+    let name = match name.strip_suffix('.') {
+        Some(name) => Cow::Owned(name.to_owned()),
+        None => name,
+    };
+    if name.parse::<IpAddr>().is_ok() {
+        return wrong(format!("{shown} is an address: {give}"));
+    }
+    check_domain_name(&name, &shown, give)?;
+    Ok(name)
+}
+
+/// The text behind the codes of a refusal.
+pub(super) fn reply_text(text: &str) -> Result<&str, ValueError> {
+    let give = "give a text like \"this domain does not accept mail\"";
+    if text.is_empty() {
+        return wrong(format!("is empty: {give}"));
+    }
+    let shown = quoted(text);
+    if text.chars().any(char::is_control) {
+        return wrong(format!("{shown} has control characters: {give}"));
+    }
+    if !text.is_ascii() {
+        return wrong(format!(
+            "{shown} is not ASCII, which is all that SMTP replies can hold: {give}"
+        ));
+    }
+    if text.len() > REPLY_TEXT_MAX {
+        return wrong(format!(
+            "{shown} is longer than {REPLY_TEXT_MAX} characters: give a shorter text"
+        ));
+    }
+    if text.starts_with(' ') || text.ends_with(' ') {
+        return wrong(format!("{shown} begins or ends with a space: leave it out"));
+    }
+    Ok(text)
+}
+
+/// A mailbox in ASCII without a quoted local part, as replies can name it.
+pub(super) fn mailbox(value: &Value) -> Result<String, ValueError> {
+    let text = value.text()?;
+    let shown = quoted(text);
+    let give = "give one like \"postmaster@example.org\"";
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return wrong(format!("{shown} is not a mailbox: {give}"));
+    };
+    let atext =
+        |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
+    let atom = |atom: &str| !atom.is_empty() && atom.bytes().all(atext);
+    if local.len() > LOCAL_PART_MAX || !local.split('.').all(atom) {
+        return wrong(format!(
+            "{shown} has a local part that is too long or has other characters than letters, \
+             digits and those of an atom: {give}"
+        ));
+    }
+    check_domain_name(domain, &shown, give)?;
+    if text.len() > MAILBOX_MAX {
+        return wrong(format!(
+            "{shown} is longer than the {MAILBOX_MAX} octets of a mailbox: give a shorter one"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// An address or a network that the log leaves out, beside those `before` it.
+pub(super) fn ignored(text: &str, before: &[IpNet]) -> Result<IpNet, ValueError> {
+    let shown = quoted(text);
+    let give = "write \"192.0.2.7\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
+    let parsed = match text.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().ok(),
+    };
+    let Some(net) = parsed else {
+        return wrong(format!("{shown} is not an address or a network: {give}"));
+    };
+    if let IpNet::V6(ipv6) = net
+        && let Some(ipv4) = ipv6.addr().to_ipv4_mapped()
+    {
+        // ::ffff:0:0/96 is all of IPv4.
+        let ipv4 = match ipv6.prefix_len().checked_sub(96) {
+            None | Some(32) => ipv4.to_string(),
+            Some(length) => format!("{ipv4}/{length}"),
+        };
+        return wrong(format!("{shown} is IPv4 in disguise: write \"{ipv4}\""));
+    }
+    if net.trunc() != net {
+        return wrong(format!(
+            "{shown} has bits set behind its prefix: write \"{}\" for the network, or \"{}\" for \
+             the address",
+            net.trunc(),
+            net.addr()
+        ));
+    }
+    if before.contains(&net) {
+        return wrong(format!("{shown} is named twice: leave one out"));
+    }
+    if before.len() >= IGNORED_MAX {
+        return wrong(format!(
+            "{shown} is one more than the {IGNORED_MAX} that can be named: name their networks"
+        ));
+    }
+    Ok(net)
+}
+
 /// True or false.
 pub(super) fn boolean(value: &Value) -> Result<bool, ValueError> {
     match value {
@@ -419,12 +689,8 @@ pub(super) fn number<T: TryFrom<i128> + Copy + fmt::Display + PartialOrd>(
     }
 }
 
-/// One of `choices`. Those in `later` are named in the documentation, but this
-/// version cannot do them.
-pub(super) fn choice<T: Copy>(
-    choices: &[(&str, T)],
-    later: &[&str],
-) -> impl Fn(&Value) -> Result<T, ValueError> {
+/// One of `choices`.
+pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value) -> Result<T, ValueError> {
     move |value| {
         let text = value.text()?;
         if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == text) {
@@ -440,11 +706,6 @@ pub(super) fn choice<T: Copy>(
             Some((last, others)) => format!("{} or {last}", others.join(", ")),
             None => String::new(),
         };
-        if later.contains(&text) {
-            return Err(ValueError::Unsupported(format!(
-                "{shown} is not supported by this version; use {names}"
-            )));
-        }
         wrong(format!("{shown} is unknown; use {names}"))
     }
 }

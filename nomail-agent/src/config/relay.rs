@@ -1,0 +1,398 @@
+//! `[relay]`: the domains without mail that this host is MX for, written in the
+//! configuration and in lists of one domain a line.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet, hash_map},
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    error::{Origin, Position, Problem, ValueError, wrong},
+    layer::{Layers, Value},
+    values,
+};
+
+/// Longest file of domains that is read.
+const DOMAIN_FILE_MAX: u64 = 64 << 20;
+/// Most domains, in all lists together.
+const DOMAINS_MAX: usize = 1_000_000;
+/// Most problems of one file of domains that are told one by one.
+const PROBLEMS_MAX: usize = 10;
+/// The text of a refusal where none is written.
+const DEFAULT_TEXT: &str = "this domain does not accept mail";
+
+/// `[relay]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// The domains, each once, at least one, in the order they are written in.
+    pub domains: Vec<RelayDomain>,
+    /// The codes of the refusal.
+    pub code: RelayCode,
+    /// The text of the refusal for a domain without its own: printable ASCII.
+    pub text: String,
+    /// The mailbox that mail to postmaster is pointed to, in ASCII.
+    pub postmaster: Option<String>,
+    /// The files that a reload reads, absolute.
+    pub files: Vec<PathBuf>,
+}
+
+/// A domain that takes no mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayDomain {
+    /// `example.org`, or `*.example.org` for all names below it and not itself.
+    /// In lower case, in A-labels, without a final dot.
+    pub name: String,
+    /// In place of [`Relay::text`]: printable ASCII.
+    pub text: Option<Arc<str>>,
+}
+
+/// How a relay refuses a domain's mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayCode {
+    /// 556 5.1.2: a list says that the domain takes no mail (RFC 7504 section 4).
+    #[default]
+    Listed,
+    /// 556 5.1.10: the domain has a null MX (RFC 7505 section 4.1).
+    NullMx,
+    /// 521 5.3.2: to the letter of RFC 1846 section 3.
+    Rfc1846,
+}
+
+impl RelayCode {
+    /// The codes of `code = 556`.
+    const OF_556: &[(&str, Self)] = &[("5.1.2", Self::Listed), ("5.1.10", Self::NullMx)];
+
+    /// The reply code.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Listed | Self::NullMx => 556,
+            Self::Rfc1846 => 521,
+        }
+    }
+
+    /// The enhanced code behind it.
+    pub const fn enhanced_code(self) -> &'static str {
+        match self {
+            Self::Listed => "5.1.2",
+            Self::NullMx => "5.1.10",
+            Self::Rfc1846 => "5.3.2",
+        }
+    }
+}
+
+/// Reads the table and the files that it names. None: there is no such table.
+pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
+    let table = layers.section("relay");
+    let listed = layers.has("relay.domains") || layers.has("relay.domain_files");
+    let entries = layers
+        .texts("relay.domains", "\"example.org\"")
+        .unwrap_or_default();
+    let files = layers
+        .list(
+            "relay.domain_files",
+            "\"/etc/nomail/domains\"",
+            values::domain_file,
+        )
+        .unwrap_or_default();
+    let code = read_code(layers);
+    let text = layers
+        .value("relay.text", |value| {
+            values::reply_text(value.text()?).map(str::to_owned)
+        })
+        .unwrap_or_else(|| DEFAULT_TEXT.to_owned());
+    let postmaster = layers.value("relay.postmaster", values::mailbox);
+    let table = table?;
+    if !listed {
+        layers.problems.push(Problem {
+            origin: table,
+            text: "relay: names no domain: give domains = [\"example.org\"] or domain_files = \
+                   [\"/etc/nomail/domains\"]"
+                .to_owned(),
+        });
+    }
+    let mut lists = Lists::new(&text, DOMAINS_MAX);
+    for (entry, origin) in entries {
+        if lists.is_full() {
+            break;
+        }
+        if let Err((_, error)) = lists.add(&entry, || origin.clone()) {
+            layers
+                .problems
+                .push(Problem::with_value(&origin, "relay.domains", &error));
+        }
+    }
+    for (number, file) in files.iter().enumerate() {
+        lists.read(number, file, &mut layers.problems);
+    }
+    Some(Arc::new(Relay {
+        domains: lists.into_domains(),
+        code,
+        text,
+        postmaster,
+        files,
+    }))
+}
+
+/// The keys `code` and `enhanced_code`.
+fn read_code(layers: &mut Layers) -> RelayCode {
+    let code = layers.value("relay.code", |value| match value {
+        Value::Integer(556) => Ok(RelayCode::default()),
+        Value::Integer(521) => Ok(RelayCode::Rfc1846),
+        Value::Integer(other) => wrong(format!("{other} is unknown; use 556 or 521")),
+        other => wrong(format!("{} is unknown; use 556 or 521", other.kind())),
+    });
+    let enhanced =
+        layers.value_with_origin("relay.enhanced_code", values::choice(RelayCode::OF_556));
+    match (code, enhanced) {
+        (Some(RelayCode::Rfc1846), Some((_, origin))) => {
+            let error = ValueError::Wrong(format!(
+                "code = 521 has {} and nothing else: leave the key out, or write code = 556",
+                RelayCode::Rfc1846.enhanced_code()
+            ));
+            layers
+                .problems
+                .push(Problem::with_value(&origin, "relay.enhanced_code", &error));
+            RelayCode::Rfc1846
+        }
+        (_, Some((code, _))) => code,
+        (code, None) => code.unwrap_or_default(),
+    }
+}
+
+/// All lists, being put together.
+struct Lists<'a> {
+    /// The text of a domain without its own.
+    default_text: &'a str,
+    domains_max: usize,
+    domains: HashMap<String, Listed>,
+    /// Each text once: whole lists may have the same.
+    texts: HashSet<Arc<str>>,
+    /// There were more domains than may be.
+    overfull: bool,
+}
+
+/// What is known of a domain, and from where.
+struct Listed {
+    /// Its place in the order.
+    number: usize,
+    text: Option<Arc<str>>,
+    origin: Origin,
+}
+
+impl<'a> Lists<'a> {
+    fn new(default_text: &'a str, domains_max: usize) -> Self {
+        Self {
+            default_text,
+            domains_max,
+            domains: HashMap::new(),
+            texts: HashSet::new(),
+            overfull: false,
+        }
+    }
+
+    /// Whether reading on is of no use.
+    const fn is_full(&self) -> bool {
+        self.overfull
+    }
+
+    /// Adds `DOMAIN` or `DOMAIN TEXT`. An error is at this octet of the entry.
+    fn add(
+        &mut self,
+        entry: &str,
+        origin: impl FnOnce() -> Origin,
+    ) -> Result<(), (usize, ValueError)> {
+        let blank = [' ', '\t'];
+        let begin = entry.len() - entry.trim_start_matches(blank).len();
+        let (domain, rest) = match entry[begin..].split_once(blank) {
+            Some((domain, rest)) => (domain, rest.trim_matches(blank)),
+            None => (&entry[begin..], ""),
+        };
+        let name = values::domain(domain).map_err(|error| (begin, error))?;
+        let text = match rest {
+            "" => None,
+            text => {
+                // Trimmed behind only by what blanks end the entry.
+                let at = entry.trim_end_matches(blank).len() - text.len();
+                Some(values::reply_text(text).map_err(|error| (at, error))?)
+            }
+        };
+        let number = self.domains.len();
+        let default = self.default_text;
+        match self.domains.entry(name) {
+            hash_map::Entry::Occupied(known) => {
+                let other = known.get();
+                if other.text.as_deref().unwrap_or(default) != text.unwrap_or(default) {
+                    let text = format!(
+                        "\"{}\" has another text at {}: write the same, or leave one out",
+                        known.key(),
+                        other.origin
+                    );
+                    return Err((begin, ValueError::Wrong(text)));
+                }
+            }
+            hash_map::Entry::Vacant(_) if number >= self.domains_max => {
+                self.overfull = true;
+                let text = format!(
+                    "is one more than the {} domains of a relay: leave some out, or write \
+                     *.example.org for all below example.org",
+                    self.domains_max
+                );
+                return Err((begin, ValueError::Wrong(text)));
+            }
+            hash_map::Entry::Vacant(place) => {
+                let text = text.map(|text| match self.texts.get(text) {
+                    Some(known) => Arc::clone(known),
+                    None => {
+                        let text = Arc::from(text);
+                        self.texts.insert(Arc::clone(&text));
+                        text
+                    }
+                });
+                place.insert(Listed {
+                    number,
+                    text,
+                    origin: origin(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the file `path` lists, the `number`th.
+    fn read(&mut self, number: usize, path: &Path, problems: &mut Vec<Problem>) {
+        let path: Arc<Path> = path.into();
+        let origin = |position| Origin::DomainFile {
+            path: Arc::clone(&path),
+            number,
+            position,
+        };
+        let mut whole = |text| {
+            problems.push(Problem {
+                origin: origin(None),
+                text,
+            });
+        };
+        if self.overfull {
+            return;
+        }
+        let octets = match octets_of(&path, DOMAIN_FILE_MAX) {
+            Ok(octets) => octets,
+            Err(text) => return whole(text),
+        };
+        let (text, invalid) = match str::from_utf8(&octets) {
+            Ok(text) => (text, false),
+            Err(error) => {
+                let valid = octets.get(..error.valid_up_to()).unwrap_or_default();
+                (str::from_utf8(valid).unwrap_or_default(), true)
+            }
+        };
+        if invalid {
+            let last = text.rsplit('\n').next().unwrap_or_default();
+            let position = Position {
+                line: text.bytes().filter(|&octet| octet == b'\n').count() + 1,
+                column: last.chars().count() + 1,
+            };
+            problems.push(Problem {
+                origin: origin(Some(position)),
+                text: "not UTF-8: write the file in UTF-8".to_owned(),
+            });
+            return;
+        }
+        // What some editors put first.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut found = false;
+        let mut wrong = 0_usize;
+        for (line_number, line) in text.lines().enumerate() {
+            let entry = without_comment(line);
+            let begin = entry.len() - entry.trim_start_matches([' ', '\t']).len();
+            if begin == entry.len() {
+                continue;
+            }
+            found = true;
+            let position = |octet: usize| Position {
+                line: line_number + 1,
+                column: line.get(..octet).unwrap_or(line).chars().count() + 1,
+            };
+            if let Err((octet, error)) = self.add(entry, || origin(Some(position(begin)))) {
+                wrong += 1;
+                if wrong <= PROBLEMS_MAX || self.overfull {
+                    let origin = origin(Some(position(octet)));
+                    let text = error.to_string();
+                    problems.push(Problem { origin, text });
+                }
+                if self.overfull {
+                    return;
+                }
+            }
+        }
+        if !found {
+            problems.push(Problem {
+                origin: origin(None),
+                text: "lists no domain: write one a line, or leave the file out of \
+                       relay.domain_files"
+                    .to_owned(),
+            });
+        } else if wrong > PROBLEMS_MAX {
+            problems.push(Problem {
+                origin: origin(None),
+                text: format!("and {} more problems", wrong - PROBLEMS_MAX),
+            });
+        }
+    }
+
+    fn into_domains(self) -> Vec<RelayDomain> {
+        let mut domains: Vec<_> = self
+            .domains
+            .into_iter()
+            .map(|(name, Listed { number, text, .. })| (number, RelayDomain { name, text }))
+            .collect();
+        domains.sort_unstable_by_key(|(number, _)| *number);
+        domains.into_iter().map(|(_, domain)| domain).collect()
+    }
+}
+
+/// `line` up to the first `#` that begins a word.
+fn without_comment(line: &str) -> &str {
+    line.match_indices('#')
+        .map(|(begin, _)| &line[..begin])
+        .find(|before| before.is_empty() || before.ends_with([' ', '\t']))
+        .unwrap_or(line)
+}
+
+/// All of a file, or what is wrong with it.
+fn octets_of(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let cannot = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file: create it, or leave it out of relay.domain_files".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "cannot be read: {error}: let the agent's user read it; a directory that the agent \
+             did not know at its start needs a restart"
+        ),
+        _ => format!("cannot be read: {error}"),
+    };
+    // Opening a named pipe must not wait for its other end.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err("is not a file: name one with a domain a line".to_owned());
+    }
+    let mut octets = Vec::new();
+    file.take(max + 1)
+        .read_to_end(&mut octets)
+        .map_err(cannot)?;
+    if octets.len() as u64 > max {
+        return Err(format!("is longer than {max} octets: split it"));
+    }
+    Ok(octets)
+}

@@ -10,6 +10,8 @@ pub mod exit;
 pub mod iface;
 pub mod logging;
 pub mod privilege;
+pub mod report;
 pub mod smtp;
+pub mod state;
 pub mod status;
 pub mod supervisor;

@@ -96,10 +96,12 @@ pub struct Paths {
     pub read: Vec<PathBuf>,
     /// Directory of the control socket, which is removed at the end.
     pub remove_in: Option<PathBuf>,
+    /// Directory in which files are replaced.
+    pub write_in: Option<PathBuf>,
 }
 
 /// Gives up everything but `keep`. Afterwards no file but `paths` can be
-/// opened, no program run, and no privilege regained.
+/// opened, and no privilege regained; [`restrict_syscalls`] is to follow.
 pub fn drop_privileges(account: Account, keep: &[Capability], paths: &Paths) -> Result<()> {
     only_thread()?;
     let keep: CapsHashSet = keep.iter().copied().collect();
@@ -123,12 +125,17 @@ pub fn drop_privileges(account: Account, keep: &[Capability], paths: &Paths) -> 
     caps::clear(None, CapSet::Inheritable).context("capabilities cannot be given up")?;
     nix::sys::prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
     restrict_files(paths)?;
-    restrict_syscalls()?;
     debug!("running as uid {} with {keep:?}", Uid::effective());
     Ok(())
 }
 
-/// Landlock and seccomp hold for the calling thread and its children only.
+/// Gives up the capabilities of the calling thread alone.
+pub fn drop_capabilities() -> Result<()> {
+    caps::clear(None, CapSet::Effective).context("capabilities cannot be given up")?;
+    caps::clear(None, CapSet::Permitted).context("capabilities cannot be given up")
+}
+
+/// Capabilities and landlock hold for the calling thread and its children only.
 fn only_thread() -> Result<()> {
     let threads = fs::read_dir("/proc/self/task")
         .context("/proc/self/task")?
@@ -148,6 +155,14 @@ fn restrict_files(paths: &Paths) -> Result<()> {
         .collect();
     if let Some(directory) = &paths.remove_in {
         rules.push((directory, AccessFs::RemoveFile.into()));
+    }
+    if let Some(directory) = &paths.write_in {
+        let write = AccessFs::WriteFile
+            | AccessFs::Truncate
+            | AccessFs::MakeReg
+            | AccessFs::RemoveFile
+            | AccessFs::ReadFile;
+        rules.push((directory, write));
     }
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -174,9 +189,10 @@ fn restrict_files(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// What the agent calls once it serves. Anything else fails with EPERM, as
-/// under systemd's SystemCallErrorNumber=EPERM.
-fn restrict_syscalls() -> Result<()> {
+/// Allows all threads only what the agent calls once it serves: no program can
+/// be run, no thread started. Anything else fails with EPERM, as under systemd's
+/// SystemCallErrorNumber=EPERM.
+pub fn restrict_syscalls() -> Result<()> {
     let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
         warn!("no seccomp filter for {}", std::env::consts::ARCH);
         return Ok(());
@@ -199,7 +215,7 @@ fn restrict_syscalls() -> Result<()> {
     )
     .context("seccomp")?;
     let program: BpfProgram = filter.try_into().context("seccomp")?;
-    seccompiler::apply_filter(&program).context("seccomp")
+    seccompiler::apply_filter_all_threads(&program).context("seccomp")
 }
 
 const ALLOWED_SYSCALLS: &[libc::c_long] = &[
@@ -234,12 +250,17 @@ const ALLOWED_SYSCALLS: &[libc::c_long] = &[
     libc::SYS_close,
     libc::SYS_fcntl,
     libc::SYS_fstat,
+    libc::SYS_fsync,
     libc::SYS_getdents64,
     libc::SYS_lseek,
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_read,
     libc::SYS_readv,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
     libc::SYS_statx,
     libc::SYS_unlinkat,
     #[cfg(target_arch = "x86_64")]
@@ -271,12 +292,17 @@ const ALLOWED_SYSCALLS: &[libc::c_long] = &[
     libc::SYS_uname,
 ];
 
-/// Creates the directory of the control socket if it is not there, and gives it
-/// to `account`, so that the socket can be removed at the end. One that is
-/// there already is given only if it is `ours` alone.
-pub fn create_runtime_directory(directory: &Path, account: Account, ours: bool) -> io::Result<()> {
+/// Creates a directory if it is not there, and gives it to `account`, which has
+/// to remove or replace files in it. One that is there already is given only if
+/// it is `ours` alone.
+pub fn create_directory(
+    directory: &Path,
+    mode: u32,
+    account: Account,
+    ours: bool,
+) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, chown};
-    let created = match fs::DirBuilder::new().mode(0o755).create(directory) {
+    let created = match fs::DirBuilder::new().mode(mode).create(directory) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),

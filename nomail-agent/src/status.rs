@@ -1,6 +1,6 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,8 +107,18 @@ pub struct ConnectionStatus {
     pub closed_by_peer: u64,
     /// Ended by the agent for another reason.
     pub closed: u64,
-    /// Greeted and closed for want of room.
+    /// Refused at once and closed, for want of room.
     pub shed: u64,
+    /// Those of `closed` that spoke HTTP.
+    pub http: u64,
+    /// Those of `closed` that began with a TLS hello.
+    pub tls: u64,
+    /// Those of `closed` that sent what no protocol of text has.
+    pub garbage: u64,
+    /// Refused recipients of other domains than this host's name.
+    pub recipients_elsewhere: u64,
+    /// Networks that `refuse_at = "auto"` remembers.
+    pub senders: u64,
 }
 
 /// A source in both halves.
@@ -124,6 +134,15 @@ pub struct SourceStatus {
     pub connections: u64,
     /// Seconds since its last SYN or connection.
     pub last_seen_secs: u64,
+}
+
+/// A source as people write it: an IPv4 address, or the /64 that an IPv6 source
+/// is.
+pub fn shown_source(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("{address}/64"),
+    }
 }
 
 impl fmt::Display for Status {
@@ -171,6 +190,26 @@ impl fmt::Display for Status {
             connections.closed,
             connections.shed
         )?;
+        writeln!(
+            out,
+            "refused      {} in the greeting, {} at EHLO, {} at MAIL, {} at RCPT; {} spoke HTTP, \
+             {} TLS, {} garbage",
+            connections.refused_greeting,
+            connections.refused_ehlo,
+            connections.refused_mail,
+            connections.refused_rcpt,
+            connections.http,
+            connections.tls,
+            connections.garbage
+        )?;
+        if connections.recipients_elsewhere > 0 {
+            writeln!(
+                out,
+                "warning      {} recipients of other domains were refused: is this host an MX of \
+                 one? The log names them",
+                connections.recipients_elsewhere
+            )?;
+        }
         writeln!(
             out,
             "sources      {} tracked, {} replaced by others",

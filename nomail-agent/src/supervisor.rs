@@ -5,8 +5,8 @@ mod places;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,21 +18,25 @@ use nomail_common::{abi, source::Source, verdict::Verdict};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::AbortHandle,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
 use self::places::{ListenSocket, Places};
 use crate::{
     bpf::{self, BpfError, Guard, Mode, Policy},
-    config::{self, Config, Hostname, Overrides, XdpMode},
+    config::{self, Config, Hostname, Overrides, RelayCode, XdpMode},
     control::Control,
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of},
     privilege::{self, Account, Paths},
-    smtp::{self, LISTEN_BACKLOG, Replies, Responder, Settings},
-    status::{ConnectionStatus, InterfaceStatus, SourceStatus, Status},
+    report::Reporter,
+    smtp::{
+        self, LISTEN_BACKLOG, ListenerId, Refuse, RefuseAt, Relay, Replies, Responder, Settings,
+        relay,
+    },
+    state::State,
+    status::{ConnectionStatus, InterfaceStatus, SourceStatus, Status, shown_source},
 };
 
 /// Changes of addresses come in bunches; one answer to all of a bunch.
@@ -41,6 +45,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(30);
 /// Longest that the end waits for open sessions.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How often the memory of `auto` is written down.
+const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
 const DESCRIPTORS_SPARE: u64 = 512;
 /// Read while serving, by every look at a per-CPU map.
@@ -48,13 +54,13 @@ const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Runs the agent until a signal ends it.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
-    raise_descriptor_limit(&config);
+    let connections_max = raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no event loop can be made")?;
     runtime.block_on(async {
-        let mut agent = Agent::start(config).await?;
+        let mut agent = Agent::start(config, connections_max).await?;
         let served = agent.serve(overrides).await;
         agent.stop().await;
         served
@@ -74,8 +80,14 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
-    settings: watch::Sender<Arc<Settings>>,
-    shutdown: watch::Sender<bool>,
+    /// Most connections that the descriptors suffice for.
+    connections_max: u32,
+    /// Resolves when the serving thread has ended.
+    served: oneshot::Receiver<()>,
+    state: Option<State>,
+    /// Connections when the memory was last written down.
+    saved_at: u64,
+    reporter: Reporter,
     control: Arc<Control>,
     signals: Signals,
 }
@@ -115,7 +127,7 @@ impl Signals {
 
 impl Agent {
     /// Does all that needs root. On an error nothing stays bound or attached.
-    async fn start(config: Config) -> Result<Self, Failure> {
+    async fn start(config: Config, connections_max: u32) -> Result<Self, Failure> {
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
         let interfaces = guarded_interfaces(&kernel, &config).await?;
@@ -132,9 +144,7 @@ impl Agent {
             .as_ref()
             .unwrap_or(&found_hostname)
             .to_string();
-        let (settings, settings_seen) = watch::channel(Arc::new(settings_of(&config, &hostname)?));
-        let responder = Responder::new(settings_seen);
-        let (shutdown, _) = watch::channel(false);
+        let settings = settings_of(&config, &hostname, connections_max)?;
         let mut listeners = Listeners::default();
         for socket in places.sockets() {
             listeners.bind(socket)?;
@@ -148,22 +158,38 @@ impl Agent {
             guarded: places.shown(&interfaces),
         };
         let guard = attach_guard(&config, &interfaces, &places, &mut told)?;
+        let state = prepare_state(&config, account)?;
+        // Binding to addresses that appear, and maps on kernels before 5.19.
+        let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
+        if guard.is_some() {
+            keep.push(Capability::CAP_BPF);
+        }
+        let denied = |error: anyhow::Error| {
+            let error = error.context("root privileges cannot be given up");
+            Failure::new(Exit::Permission, error)
+        };
+        let paths = reachable_paths(&config, state.is_some());
+        privilege::drop_privileges(account, &keep, &paths).map_err(denied)?;
+        warn_of_unreadable(&config, account);
+        let age_secs = config.limits.sender_age_secs;
+        let senders = match &state {
+            Some(state) => state.load(age_secs),
+            None => smtp::Senders::new(age_secs),
+        };
+        let (responder, served) = Responder::start(settings, senders, || {
+            if let Err(error) = privilege::drop_capabilities() {
+                warn!("{error:#}");
+            }
+        })
+        .context("the thread that serves cannot be started")?;
+        privilege::restrict_syscalls().map_err(denied)?;
+        listeners.serve(&responder);
         let shared = Arc::new(Shared {
             responder,
             started: Instant::now(),
             guard: guard.map(Mutex::new),
             told: Mutex::new(told),
         });
-        // Binding to addresses that appear, and maps on kernels before 5.19.
-        let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
-        if shared.guard.is_some() {
-            keep.push(Capability::CAP_BPF);
-        }
-        privilege::drop_privileges(account, &keep, &readable_paths(&config))
-            .context("root privileges cannot be given up")
-            .map_err(|error| Failure::new(Exit::Permission, error))?;
-        warn_of_unreadable(&config, account);
-        listeners.serve(&shared.responder, &shutdown);
         Ok(Self {
             config,
             interfaces,
@@ -173,8 +199,11 @@ impl Agent {
             places,
             refused: BTreeSet::new(),
             found_hostname,
-            settings,
-            shutdown,
+            connections_max,
+            served,
+            state,
+            saved_at: 0,
+            reporter: Reporter::default(),
             control: Arc::new(control),
             signals,
         })
@@ -199,11 +228,25 @@ impl Agent {
         let mut told_failure = String::new();
         let mut retry = interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut save = interval(SAVE_INTERVAL);
+        let mut report = self.report_interval();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
-                _ = self.signals.hangup.recv() => self.reload(overrides),
+                _ = &mut self.served => {
+                    return Err(anyhow!("the serving thread has ended: start nomail-agent again")
+                        .into());
+                }
+                _ = self.signals.hangup.recv() => {
+                    let before = self.config.log.interval_secs;
+                    self.reload(overrides);
+                    if self.config.log.interval_secs != before {
+                        report = self.report_interval();
+                    }
+                }
+                _ = report.tick() => self.report(),
+                _ = save.tick() => self.save_state(),
                 _ = retry.tick(), if !self.refused.is_empty() => {
                     self.follow_and_tell(&mut told_failure).await;
                 }
@@ -224,6 +267,40 @@ impl Agent {
         Ok(())
     }
 
+    fn report_interval(&self) -> tokio::time::Interval {
+        let period = Duration::from_secs(self.config.log.interval_secs);
+        interval_at(tokio::time::Instant::now() + period, period)
+    }
+
+    /// Tells what connections did since the last report.
+    fn report(&mut self) {
+        let activity = self.shared.responder.take_activity();
+        if activity == smtp::Activity::default() {
+            return;
+        }
+        let limited = self.shared.limited_syns();
+        let lines = self.reporter.lines(
+            activity,
+            |source| limited.get(&source).copied().unwrap_or(0),
+            self.config.log.sources_max,
+            self.config.log.interval_secs,
+        );
+        for line in lines {
+            line.log();
+        }
+    }
+
+    /// Writes the memory of `auto` down, if anybody came since.
+    fn save_state(&mut self) {
+        let accepted = self.shared.responder.snapshot().accepted;
+        if let Some(state) = &mut self.state
+            && accepted != self.saved_at
+        {
+            state.save(&self.shared.responder.senders());
+            self.saved_at = accepted;
+        }
+    }
+
     /// Tells a failure once, not at every change while it lasts.
     async fn follow_and_tell(&mut self, told_failure: &mut String) {
         let failure = match self.follow_addresses().await {
@@ -237,31 +314,20 @@ impl Agent {
     }
 
     /// Detaches first, so that no SYN is judged for a listener that is gone.
-    async fn stop(self) {
+    async fn stop(mut self) {
         info!("stopping");
-        let Self {
-            shared,
-            listeners,
-            shutdown,
-            control,
-            ..
-        } = self;
-        if let Some(guard) = &shared.guard {
+        if let Some(guard) = &self.shared.guard {
             guard
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .detach();
         }
-        drop(control);
-        // Whether anybody still listens to it does not matter.
-        let _ = shutdown.send(true);
-        if timeout(DRAIN_MAX, shared.responder.drained())
-            .await
-            .is_err()
-        {
+        self.shared.responder.stop(DRAIN_MAX);
+        if timeout(DRAIN_MAX + SETTLE, &mut self.served).await.is_err() {
             warn!("sessions were still open after {DRAIN_MAX:?}");
         }
-        drop(listeners);
+        self.report();
+        self.save_state();
     }
 
     /// Takes over a changed configuration, or keeps the old one as it is.
@@ -284,10 +350,10 @@ impl Agent {
             .as_ref()
             .unwrap_or(&self.found_hostname)
             .to_string();
-        let settings = settings_of(&new, &hostname)?;
+        let settings = settings_of(&new, &hostname, self.connections_max)?;
         self.shared
             .configure(&policy_of(&new, &self.interfaces, &self.places))?;
-        self.settings.send_replace(Arc::new(settings));
+        self.shared.responder.configure(settings);
         {
             let mut told = self.shared.told();
             told.hostname = hostname;
@@ -329,8 +395,8 @@ impl Agent {
             self.listeners.forget_bound();
             return Err(error.into());
         }
-        self.listeners.serve(&self.shared.responder, &self.shutdown);
-        self.listeners.keep(&places);
+        self.listeners.serve(&self.shared.responder);
+        self.listeners.keep(&places, &self.shared.responder);
         let shown = places.shown(&self.interfaces);
         info!("addresses changed: listening on {}", shown.join(", "));
         self.shared.told().guarded = shown;
@@ -404,6 +470,24 @@ impl Shared {
             .configure(policy)
     }
 
+    /// SYNs over the limit by source, since each entered the table.
+    fn limited_syns(&self) -> HashMap<Source, u64> {
+        let Some(guard) = &self.guard else {
+            return HashMap::new();
+        };
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        match guard.sources() {
+            Ok(counts) => counts
+                .into_iter()
+                .map(|count| (Source::from(count.address), count.limited))
+                .collect(),
+            Err(error) => {
+                warn!("the table of sources cannot be read: {error}");
+                HashMap::new()
+            }
+        }
+    }
+
     fn status(&self, sources_max: usize) -> Result<Status> {
         let told = self.told().clone();
         let connections = self.responder.snapshot();
@@ -418,12 +502,19 @@ impl Shared {
                 accepted: connections.accepted,
                 active: connections.active,
                 refused_greeting: connections.refused_greeting,
+                refused_ehlo: connections.refused_ehlo,
+                refused_mail: connections.refused_mail,
+                refused_rcpt: connections.refused_rcpt,
                 quit: connections.quit,
                 timed_out: connections.timed_out,
                 closed_by_peer: connections.closed_by_peer,
                 closed: connections.closed,
                 shed: connections.shed,
-                ..ConnectionStatus::default()
+                http: connections.http,
+                tls: connections.tls,
+                garbage: connections.garbage,
+                recipients_elsewhere: connections.recipients_elsewhere,
+                senders: connections.senders,
             },
             ..Status::default()
         };
@@ -476,19 +567,11 @@ impl Shared {
     }
 }
 
-/// An IPv4 address, or the /64 that an IPv6 source is.
-fn shown_source(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("{address}/64"),
-    }
-}
-
-/// The listening sockets, each with the task that accepts from it.
+/// The listening sockets.
 #[derive(Default)]
 struct Listeners {
     bound: Vec<(ListenSocket, std::net::TcpListener)>,
-    serving: HashMap<ListenSocket, AbortHandle>,
+    serving: HashMap<ListenSocket, ListenerId>,
 }
 
 impl Listeners {
@@ -504,16 +587,9 @@ impl Listeners {
     }
 
     /// Serves what was bound since.
-    fn serve(&mut self, responder: &Responder, shutdown: &watch::Sender<bool>) {
+    fn serve(&mut self, responder: &Responder) {
         for (socket, listener) in self.bound.drain(..) {
-            let responder = responder.clone();
-            let shutdown = shutdown.subscribe();
-            let task = tokio::spawn(async move {
-                if let Err(error) = responder.serve(listener, shutdown).await {
-                    error!("{} is no longer served: {error}", socket.address);
-                }
-            });
-            self.serving.insert(socket, task.abort_handle());
+            self.serving.insert(socket, responder.listen(listener));
         }
     }
 
@@ -523,12 +599,12 @@ impl Listeners {
     }
 
     /// Closes all but those of `places`. Their open sessions go on.
-    fn keep(&mut self, places: &Places) {
+    fn keep(&mut self, places: &Places, responder: &Responder) {
         let sockets = places.sockets();
-        self.serving.retain(|socket, task| {
+        self.serving.retain(|socket, id| {
             let kept = sockets.contains(socket);
             if !kept {
-                task.abort();
+                responder.close(*id);
             }
             kept
         });
@@ -655,21 +731,47 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
     }
 }
 
-fn settings_of(config: &Config, hostname: &str) -> Result<Settings, Failure> {
-    let replies = Replies::new(hostname)
+fn settings_of(config: &Config, hostname: &str, connections_max: u32) -> Result<Settings, Failure> {
+    let after_greeting = match config.after_greeting {
+        config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
+        config::AfterGreeting::Close => smtp::AfterGreeting::Close,
+    };
+    let relay = config.relay.as_deref().map(relay_of).map(Arc::new);
+    let replies = Replies::new(hostname, relay)
         .with_context(|| format!("hostname = {hostname:?}"))
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
     Ok(Settings {
         replies: Arc::new(replies),
-        after_greeting: match config.after_greeting {
-            config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
-            config::AfterGreeting::Close => smtp::AfterGreeting::Close,
+        refuse: match config.refuse_at {
+            config::RefuseAt::Greeting => Refuse::At(RefuseAt::Greeting(after_greeting)),
+            config::RefuseAt::Ehlo => Refuse::At(RefuseAt::Ehlo),
+            config::RefuseAt::Mail => Refuse::At(RefuseAt::Mail),
+            config::RefuseAt::Rcpt => Refuse::At(RefuseAt::Rcpt),
+            config::RefuseAt::Auto => Refuse::Auto(after_greeting),
         },
-        connections_max: config.limits.connections as usize,
+        connections_max: config.limits.connections.min(connections_max) as usize,
         connections_per_source_max: config.limits.connections_per_source as usize,
         idle_timeout: Duration::from_secs(config.limits.idle_timeout_secs),
         session_timeout: Duration::from_secs(config.limits.session_timeout_secs),
+        sender_age_secs: config.limits.sender_age_secs,
+        unlogged: config.log.ignore.clone(),
+        log_envelope: config.log.envelope,
     })
+}
+
+fn relay_of(relay: &config::Relay) -> Relay {
+    let code = match relay.code {
+        RelayCode::Listed => relay::Code::DoesNotAcceptMail,
+        RelayCode::NullMx => relay::Code::NullMx,
+        RelayCode::Rfc1846 => relay::Code::Host,
+    };
+    let domains = relay.domains.iter();
+    Relay::new(
+        code,
+        &relay.text,
+        domains.map(|domain| (&domain.name, domain.text.clone())),
+        relay.postmaster.as_deref(),
+    )
 }
 
 /// The name of the host, or one of its addresses.
@@ -741,8 +843,9 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
         }
     };
     let bound = match path.parent() {
-        Some(directory) => privilege::create_runtime_directory(
+        Some(directory) => privilege::create_directory(
             directory,
+            0o755,
             account,
             path == Path::new(config::DEFAULT_CONTROL),
         )
@@ -756,57 +859,79 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
     })
 }
 
-/// What a reload reads, and where the control socket is removed.
-fn readable_paths(config: &Config) -> Paths {
-    let mut read = vec![POSSIBLE_CPUS.into()];
-    read.extend(
-        config
-            .file
-            .iter()
-            .filter_map(|file| file.parent())
-            .map(Path::to_owned),
-    );
+/// The memory of `auto` is kept where the directory is there, and a directory
+/// that was asked for is made.
+fn prepare_state(config: &Config, account: Account) -> Result<Option<State>, Failure> {
+    let directory = &config.state_dir.path;
+    if !config.state_dir.is_default {
+        privilege::create_directory(directory, 0o750, account, false)
+            .with_context(|| format!("state_dir = {directory:?} cannot be created"))?;
+    }
+    Ok(State::new(directory))
+}
+
+/// What a reload reads, where the control socket is removed, and where the
+/// memory of `auto` is written.
+fn reachable_paths(config: &Config, state: bool) -> Paths {
+    let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into()];
+    for file in config.file.iter().chain(relay_files(config)) {
+        // The directory, because an editor replaces the file in it.
+        read.extend(file.parent().map(Path::to_owned));
+    }
     Paths {
         read,
         remove_in: config.control.parent().map(Path::to_owned),
+        write_in: state.then(|| config.state_dir.path.clone()),
     }
 }
 
 /// A file that only root may read starts the agent, but cannot be reloaded.
 fn warn_of_unreadable(config: &Config, account: Account) {
-    let opened = config.file.as_ref().map(std::fs::File::open);
-    if let (Some(file), Some(Err(error))) = (&config.file, opened)
-        && error.kind() == std::io::ErrorKind::PermissionDenied
-    {
-        warn!(
-            "{}: a reload will fail, because uid {} may not read it: give it to a group of that \
-             user with mode 0640",
-            file.display(),
-            account.uid
-        );
+    for file in config.file.iter().chain(relay_files(config)) {
+        if let Err(error) = std::fs::File::open(file)
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            warn!(
+                "{}: a reload will fail, because uid {} may not read it: give it to a group of \
+                 that user with mode 0640",
+                file.display(),
+                account.uid
+            );
+        }
     }
 }
 
-/// To what the most connections need that a reload may ask for, if allowed.
-fn raise_descriptor_limit(config: &Config) {
+fn relay_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    config.relay.iter().flat_map(|relay| relay.files.iter())
+}
+
+/// Raises the limit of descriptors to what the most connections need that a
+/// reload may ask for, if allowed. Gives the connections that it suffices for.
+fn raise_descriptor_limit(config: &Config) -> u32 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let beside = smtp::listener::SHED_MAX as u64 + DESCRIPTORS_SPARE;
     let most = u64::from(config::CONNECTIONS_MAX) + beside;
-    let needed = u64::from(config.limits.connections) + beside;
     if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
-        return;
+        return config::CONNECTIONS_MAX;
     }
-    let result = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        if hard < needed {
-            warn!(
-                "limits.connections is {}, but only {hard} descriptors are allowed: raise \
-                 LimitNOFILE to {needed}",
-                config.limits.connections
-            );
-        }
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
     });
-    if let Err(error) = result {
-        warn!("the limit of descriptors cannot be raised: {error}");
+    let connections_max = match allowed {
+        Ok(hard) => u32::try_from(hard.saturating_sub(beside).max(1)).unwrap_or(u32::MAX),
+        Err(error) => {
+            warn!("the limit of descriptors cannot be raised: {error}");
+            config::CONNECTIONS_MAX
+        }
+    };
+    if connections_max < config.limits.connections {
+        warn!(
+            "limits.connections is {}, but the descriptors that are allowed suffice for \
+             {connections_max}: raise LimitNOFILE to {}",
+            config.limits.connections,
+            u64::from(config.limits.connections) + beside
+        );
     }
+    connections_max
 }

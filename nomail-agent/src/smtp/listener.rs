@@ -1,31 +1,51 @@
-//! The sockets of the responder: accept, greet, hold, close.
+//! The sockets of the responder: accept, greet, converse, close.
 //!
-//! One [`Responder`] serves all listening sockets on a tokio runtime. Every
-//! connection is one small task. It is written to and read from under an idle
-//! and a session deadline, and closed so that the peer can read what it was
-//! told: shutdown of our direction, a bounded drain, close. (Closing with
-//! unread input makes the kernel send RST, and the peer loses the text.)
+//! One thread serves all listening sockets with one epoll instance: a held
+//! connection is a place in a slab, not a task, and nothing else that the agent
+//! does can delay an answer. [`Responder`] is the handle that the rest of the
+//! agent holds. A connection is written to and read from under an idle and a
+//! session deadline, and closed so that the peer can read what it was told:
+//! shutdown of our direction, a bounded drain, close. (Closing with unread
+//! input makes the kernel send RST, and the peer loses the text.)
 //!
 //! Over [`Settings::connections_max`] or
-//! [`Settings::connections_per_source_max`] a connection is *shed*: greeted
-//! and closed at once. That too is a complete dialog (RFC 1846 section 4.2 a).
+//! [`Settings::connections_per_source_max`] a connection is *shed*: refused in
+//! the greeting and closed at once. That too is a complete dialog (RFC 1846
+//! section 4.2 a). A relay says 421 instead.
 
-use std::collections::HashMap;
-use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Shutdown, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use lru::LruCache;
+use ipnet::IpNet;
+use log::error;
+use mio::{
+    Events, Interest, Poll, Token, Waker,
+    event::Event,
+    net::{TcpListener, TcpStream},
+};
 use nomail_common::source::Source;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
 
-use super::dialog::{AfterGreeting, Dialog, Interruption, Outcome, Replies};
+use super::{
+    command::{Recipient, Talker},
+    dialog::{Action, AfterGreeting, Dialog, Heard, Interruption, Outcome, RefuseAt},
+    ledger::{Activity, Connections, Ended, Ledger, SourceHistory},
+    notices::Notices,
+    replies::Replies,
+    senders::{Rung, Senders},
+};
 
 /// The default backlog of a listening socket.
 pub const LISTEN_BACKLOG: u32 = 4096;
@@ -36,12 +56,20 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How much input a closed connection swallows before it is dropped.
 pub const LINGER_OCTETS_MAX: usize = 256 * 1024;
 
-/// How many shed connections may linger at once. One more is greeted and
-/// dropped without waiting for the peer, which may lose the text.
+/// How many shed connections may linger at once. One more is told and dropped
+/// without waiting for the peer, which may lose the text.
 pub const SHED_MAX: usize = 1024;
 
-/// How many sources are remembered; the one not seen for longest goes first.
-pub const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// How long the kernel goes on with what a peer does not acknowledge, also
+/// after the connection was closed (TCP_USER_TIMEOUT, tcp(7)).
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+
+/// The kernel's buffers of a connection, as setsockopt(2) takes them; it doubles
+/// them for its own bookkeeping. A client that never reads, or floods, fills
+/// these and no more.
+const RECEIVE_BUFFER: usize = 8 * 1024;
+/// See [`RECEIVE_BUFFER`].
+const SEND_BUFFER: usize = 8 * 1024;
 
 /// The rest after an error of accept that the next accept would meet as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,9 +77,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// At most one log line about such errors in this time.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Input is read in pieces of this size. The buffer is part of every held
-/// connection, so it is small; a command line of a sender fits.
-const READ_OCTETS: usize = 64;
+/// Connections accepted from a socket before others get their turn.
+const ACCEPT_BATCH: usize = 64;
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// Input is read in pieces of this size.
+const READ_OCTETS: usize = 1024;
+
+/// Replies that may leave together are gathered up to this size.
+const WRITE_OCTETS: usize = 1024;
+
+/// Wakes the thread for an [`Order`].
+const WAKE: Token = Token(usize::MAX);
+/// What the tokens of listening sockets have and those of connections have not.
+const LISTENER: usize = 1 << (usize::BITS - 2);
+
+/// Where connections are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuse {
+    /// All at the same point.
+    At(RefuseAt),
+    /// In the greeting on a network's first contact, at RCPT when it comes
+    /// back; see [`super::senders`].
+    Auto(AfterGreeting),
+}
 
 /// What the responder says and how much it bears.
 ///
@@ -60,8 +111,8 @@ const READ_OCTETS: usize = 64;
 pub struct Settings {
     /// The texts.
     pub replies: Arc<Replies>,
-    /// Whether a connection is held after the greeting.
-    pub after_greeting: AfterGreeting,
+    /// Where connections are refused.
+    pub refuse: Refuse,
     /// Connections at once, of all sources. File descriptors must suffice for
     /// these, [`SHED_MAX`] and a few more.
     pub connections_max: usize,
@@ -71,52 +122,15 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a session may last in all.
     pub session_timeout: Duration,
+    /// How long `auto` remembers a network.
+    pub sender_age_secs: u32,
+    /// Peers that are left out of the log: health checkers.
+    pub unlogged: Vec<IpNet>,
+    /// Whether envelope addresses are logged.
+    pub log_envelope: bool,
 }
 
-/// Counts of connections.
-///
-/// Always `accepted = active + quit + timed_out + closed_by_peer + closed +
-/// shed`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Connections {
-    /// Accepted from a listening socket.
-    pub accepted: u64,
-    /// Open now, lingering included, shed ones not.
-    pub active: u64,
-    /// Told 521 in the greeting; moves beside the outcomes.
-    pub refused_greeting: u64,
-    /// Ended by QUIT.
-    pub quit: u64,
-    /// Ended by a deadline.
-    pub timed_out: u64,
-    /// Ended by the peer, without QUIT.
-    pub closed_by_peer: u64,
-    /// Ended by us: after the greeting, on input over a bound, on shutdown.
-    pub closed: u64,
-    /// Over a limit: greeted and closed.
-    pub shed: u64,
-    /// Those of `shed` that were over [`SHED_MAX`] too.
-    pub shed_without_linger: u64,
-    /// Shed connections that linger now.
-    pub shed_lingering: u64,
-    /// Sources in the history.
-    pub sources_tracked: u64,
-    /// Sources that the history has forgotten for others.
-    pub sources_evicted: u64,
-}
-
-/// What is remembered of one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceHistory {
-    /// The IPv4 address, or the first address of the IPv6 /64.
-    pub source: IpAddr,
-    /// Connections accepted since the source entered the history.
-    pub connections: u64,
-    /// Seconds since the last of them.
-    pub last_seen_secs: u64,
-}
-
-/// A listening socket, non-blocking and ready for [`Responder::serve`].
+/// A listening socket, non-blocking and ready for [`Responder::listen`].
 ///
 /// An IPv6 socket takes IPv6 only. The scope of a link-local `address` counts.
 /// With `freebind` the address need not exist yet.
@@ -131,9 +145,12 @@ pub fn bind(
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    // Inherited by the accepted sockets: replies to pipelined commands are
+    // Inherited by the accepted sockets. Replies to pipelined commands are
     // small writes, which must not wait for each other's acknowledgement.
     socket.set_tcp_nodelay(true)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(freebind)?,
         SocketAddr::V6(_) => {
@@ -146,419 +163,746 @@ pub fn bind(
     Ok(socket.into())
 }
 
-/// Serves the dialog on any number of listening sockets. Clones share limits,
-/// counts and history.
-#[derive(Clone, Debug)]
+/// A listening socket that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(usize);
+
+/// The handle of the serving thread.
+#[derive(Debug)]
 pub struct Responder {
-    settings: watch::Receiver<Arc<Settings>>,
-    shared: Arc<Shared>,
+    ledger: Arc<Ledger>,
+    orders: mpsc::Sender<Order>,
+    waker: Arc<Waker>,
+    next: AtomicUsize,
+}
+
+/// What the handle asks of the thread.
+#[derive(Debug)]
+enum Order {
+    Listen(ListenerId, std::net::TcpListener),
+    Close(ListenerId),
+    Configure(Arc<Settings>),
+    Stop(Duration),
 }
 
 impl Responder {
-    /// A responder that follows `settings`.
-    pub fn new(settings: watch::Receiver<Arc<Settings>>) -> Self {
-        Self {
-            settings,
-            shared: Arc::new(Shared {
-                ledger: Mutex::new(Ledger {
-                    counts: Connections::default(),
-                    active: HashMap::new(),
-                    history: LruCache::new(SOURCES_MAX),
-                    accept_error_logged: None,
-                }),
-                idle: Notify::new(),
-            }),
-        }
+    /// Starts the thread, which runs `prepare` first. The receiver resolves when
+    /// the thread has ended: to `Ok` after [`Self::stop`], else to an error.
+    ///
+    /// # Errors
+    /// When there is no thread or no epoll instance to be had.
+    pub fn start(
+        settings: Settings,
+        senders: Senders,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let ledger = Arc::new(Ledger::new(senders));
+        let (orders, received) = mpsc::channel();
+        let server = Server {
+            poll,
+            ledger: Arc::clone(&ledger),
+            orders: received,
+            settings: Arc::new(settings),
+            listeners: HashMap::new(),
+            waiting: Vec::new(),
+            accept_after: None,
+            accept_error_logged: None,
+            sessions: Slab::new(),
+            deadlines: BTreeSet::new(),
+            of_source: HashMap::new(),
+            notices: Notices::new(),
+            stopping: None,
+        };
+        let (ready, prepared) = mpsc::sync_channel(0);
+        let (ended, end) = oneshot::channel();
+        thread::Builder::new()
+            .name("smtp".to_owned())
+            .spawn(move || {
+                prepare();
+                // Whether the other side still waits does not matter.
+                let _ = ready.send(());
+                match server.run() {
+                    Ok(()) => drop(ended.send(())),
+                    Err(error) => error!("port 25 is no longer served: {error}"),
+                }
+            })?;
+        // An error means that `prepare` panicked, which `end` tells.
+        let _ = prepared.recv();
+        let responder = Self {
+            ledger,
+            orders,
+            waker,
+            next: AtomicUsize::new(0),
+        };
+        Ok((responder, end))
     }
 
-    /// Accepts from `listener` until `shutdown` becomes true or loses its
-    /// sender.
-    ///
-    /// Then open sessions are told 421 and closed, which takes [`LINGER_MAX`]
-    /// at most; [`Self::drained`] waits for them. Dropping this future instead
-    /// closes the listening socket alone, and its sessions go on.
-    ///
-    /// Errors of accept do not end this; only a socket that the runtime cannot
-    /// take does, at once.
-    pub async fn serve(
-        &self,
-        listener: std::net::TcpListener,
-        mut shutdown: watch::Receiver<bool>,
-    ) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = raised(&mut shutdown) => return Ok(()),
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.welcome(stream, peer.ip(), &shutdown),
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    self.log_accept_error(&error);
-                    tokio::select! {
-                        () = raised(&mut shutdown) => return Ok(()),
-                        () = sleep(ACCEPT_PAUSE) => {}
-                    }
-                }
-            }
-        }
+    /// Serves a bound socket.
+    pub fn listen(&self, listener: std::net::TcpListener) -> ListenerId {
+        let id = ListenerId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.order(Order::Listen(id, listener));
+        id
+    }
+
+    /// Closes a listening socket. Who waits in its queue is told so; open
+    /// sessions go on.
+    pub fn close(&self, listener: ListenerId) {
+        self.order(Order::Close(listener));
+    }
+
+    /// Changes the settings, for connections accepted from now on.
+    pub fn configure(&self, settings: Settings) {
+        self.order(Order::Configure(Arc::new(settings)));
+    }
+
+    /// Tells all sessions 421, closes everything, and ends the thread, which
+    /// takes `within` at most.
+    pub fn stop(&self, within: Duration) {
+        self.order(Order::Stop(within));
     }
 
     /// The counts at this moment.
     pub fn snapshot(&self) -> Connections {
-        let ledger = self.shared.ledger();
-        Connections {
-            sources_tracked: ledger.history.len() as u64,
-            ..ledger.counts
-        }
+        self.ledger.page().snapshot()
     }
 
     /// The history, the source seen last first.
     pub fn sources(&self) -> Vec<SourceHistory> {
-        let ledger = self.shared.ledger();
-        let entries = ledger.history.iter();
-        entries
-            .map(|(source, seen)| SourceHistory {
-                source: source.address(),
-                connections: seen.connections,
-                last_seen_secs: seen.last.elapsed().as_secs(),
-            })
-            .collect()
+        self.ledger.page().sources()
     }
 
-    /// Resolves when no connection is left. Of use once every
-    /// [`Self::serve`] has ended.
-    pub async fn drained(&self) {
-        loop {
-            // Created before the look, so that a change in between is seen.
-            let changed = self.shared.idle.notified();
-            if self.shared.ledger().is_idle() {
-                return;
-            }
-            changed.await;
-        }
+    /// What happened since this was last asked.
+    pub fn take_activity(&self) -> Activity {
+        self.ledger.page().take_activity()
     }
 
-    /// Greets a connection and starts its task. Never waits: the greeting
-    /// fits the empty send buffer of a new socket.
-    fn welcome(&self, stream: TcpStream, peer: IpAddr, shutdown: &watch::Receiver<bool>) {
-        let settings = Arc::clone(&self.settings.borrow());
-        let admission = Shared::admit(&self.shared, Source::from(peer), &settings);
-        let after_greeting = match &admission {
-            Admission::Active(_) => settings.after_greeting,
-            Admission::Shed(_) | Admission::ShedAtOnce => AfterGreeting::Close,
-        };
-        let (dialog, action) = Dialog::open(after_greeting);
-        let greeted = send_at_once(&stream, settings.replies.line(action.reply));
-        if greeted {
-            self.shared.ledger().counts.refused_greeting += 1;
-        }
-        match admission {
-            Admission::Active(mut permit) => {
-                permit.outcome = match action.end {
-                    _ if !greeted => Outcome::ClosedByPeer,
-                    Some(outcome) => outcome,
-                    None => {
-                        let session = Session {
-                            ends: Instant::now() + settings.session_timeout,
-                            dialog,
-                            settings,
-                            shutdown: shutdown.clone(),
-                        };
-                        tokio::spawn(hold(stream, session, permit));
-                        return;
-                    }
-                };
-                tokio::spawn(close(stream, permit));
-            }
-            Admission::Shed(permit) => {
-                tokio::spawn(close(stream, permit));
-            }
-            Admission::ShedAtOnce => {
-                // An error means that the peer has gone already.
-                let _ = SockRef::from(&stream).shutdown(Shutdown::Write);
-            }
-        }
+    /// The memory of `auto`, as it is now.
+    pub fn senders(&self) -> Senders {
+        self.ledger.page().senders.clone()
     }
 
-    fn log_accept_error(&self, error: &io::Error) {
-        let mut ledger = self.shared.ledger();
-        let logged = &mut ledger.accept_error_logged;
-        if logged.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
-            *logged = Some(Instant::now());
-            drop(ledger);
-            log::error!("cannot accept connections, trying again: {error}");
+    fn order(&self, order: Order) {
+        // The thread has ended only when the agent is ending, too.
+        if self.orders.send(order).is_ok() {
+            let _ = self.waker.wake();
         }
     }
 }
 
-/// What all clones of a responder and all its connections share.
-#[derive(Debug)]
-struct Shared {
-    ledger: Mutex<Ledger>,
-    /// Notified when the last connection has gone.
-    idle: Notify,
+/// Seconds since 1970, for what outlives the process.
+pub fn unix_now() -> u32 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| {
+        u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX)
+    })
 }
 
-#[derive(Debug)]
-struct Ledger {
-    counts: Connections,
-    /// Connections open now, by source; bounded by `connections_max`.
-    active: HashMap<Source, usize>,
-    history: LruCache<Source, Seen>,
-    accept_error_logged: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    connections: u64,
-    last: Instant,
-}
-
-/// What becomes of a new connection.
-enum Admission {
-    Active(Permit),
-    Shed(ShedPermit),
-    ShedAtOnce,
-}
-
-impl Shared {
-    /// The ledger. No code panics while it holds it half-changed, so a
-    /// poisoned lock is as good as any.
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a new connection, and takes it in or not.
-    fn admit(shared: &Arc<Self>, source: Source, settings: &Settings) -> Admission {
-        let mut ledger = shared.ledger();
-        ledger.remember(source);
-        ledger.counts.accepted += 1;
-        let of_source = ledger.active.get(&source).copied().unwrap_or(0);
-        if ledger.counts.active < settings.connections_max as u64
-            && of_source < settings.connections_per_source_max
-        {
-            ledger.counts.active += 1;
-            ledger.active.insert(source, of_source + 1);
-            return Admission::Active(Permit {
-                shared: Arc::clone(shared),
-                source,
-                outcome: Outcome::Closed,
-            });
-        }
-        ledger.counts.shed += 1;
-        if ledger.counts.shed_lingering < SHED_MAX as u64 {
-            ledger.counts.shed_lingering += 1;
-            Admission::Shed(ShedPermit(Arc::clone(shared)))
-        } else {
-            ledger.counts.shed_without_linger += 1;
-            Admission::ShedAtOnce
-        }
-    }
-}
-
-impl Ledger {
-    fn remember(&mut self, source: Source) {
-        let last = Instant::now();
-        if let Some(seen) = self.history.get_mut(&source) {
-            seen.connections += 1;
-            seen.last = last;
-        } else {
-            let connections = 1;
-            let evicted = self.history.push(source, Seen { connections, last });
-            self.counts.sources_evicted += u64::from(evicted.is_some());
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.counts.active == 0 && self.counts.shed_lingering == 0
-    }
-}
-
-/// The place of one open connection; its outcome is counted when it is dropped.
-struct Permit {
-    shared: Arc<Shared>,
-    source: Source,
-    outcome: Outcome,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut ledger = self.shared.ledger();
-        if let Some(count) = ledger.active.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                ledger.active.remove(&self.source);
-            }
-        }
-        let counts = &mut ledger.counts;
-        counts.active -= 1;
-        *match self.outcome {
-            Outcome::Quit => &mut counts.quit,
-            Outcome::TimedOut => &mut counts.timed_out,
-            Outcome::ClosedByPeer => &mut counts.closed_by_peer,
-            Outcome::Closed => &mut counts.closed,
-        } += 1;
-        if ledger.is_idle() {
-            self.shared.idle.notify_waiters();
-        }
-    }
-}
-
-/// The place of one shed connection that lingers.
-struct ShedPermit(Arc<Shared>);
-
-impl Drop for ShedPermit {
-    fn drop(&mut self) {
-        let mut ledger = self.0.ledger();
-        ledger.counts.shed_lingering -= 1;
-        if ledger.is_idle() {
-            self.0.idle.notify_waiters();
-        }
-    }
-}
-
-/// A session after its greeting.
-struct Session {
-    dialog: Dialog,
+/// The serving thread.
+struct Server {
+    poll: Poll,
+    ledger: Arc<Ledger>,
+    orders: mpsc::Receiver<Order>,
     settings: Arc<Settings>,
-    ends: Instant,
-    shutdown: watch::Receiver<bool>,
+    listeners: HashMap<ListenerId, TcpListener>,
+    /// Sockets that may have more to accept: epoll tells only once.
+    waiting: Vec<ListenerId>,
+    /// Nothing is accepted before, because of an error.
+    accept_after: Option<Instant>,
+    accept_error_logged: Option<Instant>,
+    /// Bounded by [`Settings::connections_max`] and [`SHED_MAX`].
+    sessions: Slab<Session>,
+    /// When which session is to be looked at, one for each.
+    deadlines: BTreeSet<(Instant, usize)>,
+    /// Active connections by source.
+    of_source: HashMap<Source, usize>,
+    notices: Notices,
+    /// When the thread ends at the latest.
+    stopping: Option<Instant>,
 }
 
-/// The task of a held connection. An async block and not an async fn, whose
-/// `mut` parameters would be kept twice.
-#[expect(clippy::manual_async_fn, reason = "a smaller future")]
-fn hold(
-    mut stream: TcpStream,
-    mut session: Session,
-    mut permit: Permit,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        permit.outcome = session.converse(&mut stream).await;
-        close(stream, permit).await;
-    }
-}
-
-/// Lingers, closes, and only then gives up the place.
-async fn close<P>(stream: TcpStream, permit: P) {
-    linger(&stream).await;
-    drop(stream);
-    drop(permit);
-}
-
-impl Session {
-    /// Reads and replies until the session is over. A reply is written before
-    /// any more input is looked at.
-    async fn converse(&mut self, stream: &mut TcpStream) -> Outcome {
-        let mut buffer = [0; READ_OCTETS];
-        let mut deadline = self.deadline();
+impl Server {
+    fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            let shutdown = &mut self.shutdown;
-            let read = unless_stopped(deadline, shutdown, stream.read(&mut buffer)).await;
-            let mut input = match read {
-                Ok(0) | Err(Stop::Peer) => return Outcome::ClosedByPeer,
-                Ok(count) => &buffer[..count],
-                Err(Stop::Interrupted(why)) => return self.last_words(stream, why),
-            };
-            while let (taken, Some(action)) = self.dialog.receive(input) {
-                input = &input[taken..];
-                let line = self.settings.replies.line(action.reply);
-                let shutdown = &mut self.shutdown;
-                let written = unless_stopped(deadline, shutdown, stream.write_all(line)).await;
-                match (action.end, written) {
-                    // Many clients leave after QUIT without waiting for 221.
-                    (Some(outcome), Ok(()) | Err(Stop::Peer)) => return outcome,
-                    (None, Ok(())) => deadline = self.deadline(),
-                    (None, Err(Stop::Peer)) => return Outcome::ClosedByPeer,
-                    // Part of a line may be out: nothing can follow it.
-                    (_, Err(Stop::Interrupted(Interruption::Deadline))) => {
-                        return Outcome::TimedOut;
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            let now = Instant::now();
+            // First: a connection that comes after an order is served by it.
+            while let Ok(order) = self.orders.try_recv() {
+                self.obey(order, now);
+            }
+            for event in &events {
+                match event.token() {
+                    WAKE => {}
+                    Token(token) if token & LISTENER != 0 => {
+                        let id = ListenerId(token & !LISTENER);
+                        if !self.waiting.contains(&id) {
+                            self.waiting.push(id);
+                        }
                     }
-                    (_, Err(Stop::Interrupted(Interruption::Shutdown))) => return Outcome::Closed,
+                    Token(key) => self.ready(key, event, now),
+                }
+            }
+            // After the sessions, whose places new connections may take.
+            self.accept(now);
+            self.expire(now);
+            if let Some(end) = self.stopping
+                && (self.sessions.is_empty() || now >= end)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing happens unless the kernel says so.
+    fn timeout(&self) -> Option<Duration> {
+        let accept = (!self.waiting.is_empty()).then_some(self.accept_after);
+        let next = [
+            self.deadlines.first().map(|(deadline, _)| *deadline),
+            self.stopping,
+            accept.flatten(),
+        ];
+        if matches!(accept, Some(None)) {
+            return Some(Duration::ZERO);
+        }
+        let next = next.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn obey(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::Listen(id, listener) => {
+                let mut listener = TcpListener::from_std(listener);
+                let token = Token(id.0 | LISTENER);
+                let registry = self.poll.registry();
+                match registry.register(&mut listener, token, Interest::READABLE) {
+                    Ok(()) => drop(self.listeners.insert(id, listener)),
+                    Err(error) => error!("a listening socket cannot be served: {error}"),
+                }
+            }
+            Order::Close(id) => self.close_listener(id, now),
+            Order::Configure(settings) => {
+                let mut page = self.ledger.page();
+                page.senders.set_age(settings.sender_age_secs);
+                drop(page);
+                self.settings = settings;
+            }
+            Order::Stop(within) => {
+                self.stopping = Some(now + within);
+                let ids: Vec<_> = self.listeners.keys().copied().collect();
+                for id in ids {
+                    self.close_listener(id, now);
+                }
+                let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    self.interrupt(key, Interruption::Shutdown, now);
                 }
             }
         }
     }
 
-    /// The end of the idle time that begins now, or of the session.
-    fn deadline(&self) -> Instant {
-        self.ends.min(Instant::now() + self.settings.idle_timeout)
+    /// Whoever is in the queue already is shed instead of reset.
+    fn close_listener(&mut self, id: ListenerId, now: Instant) {
+        let Some(listener) = self.listeners.remove(&id) else {
+            return;
+        };
+        self.waiting.retain(|waiting| *waiting != id);
+        for _ in 0..LISTEN_BACKLOG {
+            let Ok((stream, peer)) = listener.accept() else {
+                return;
+            };
+            self.welcome(stream, peer.ip(), false, now);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        if self.accept_after.is_some_and(|after| now < after) {
+            return;
+        }
+        self.accept_after = None;
+        for id in std::mem::take(&mut self.waiting) {
+            if self.accept_from(id, now) {
+                self.waiting.push(id);
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn accept_from(&mut self, id: ListenerId, now: Instant) -> bool {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(listener) = self.listeners.get(&id) else {
+                return false;
+            };
+            match listener.accept() {
+                Ok((stream, peer)) => self.welcome(stream, peer.ip(), true, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    let logged = &mut self.accept_error_logged;
+                    if logged.is_none_or(|last| now - last >= ACCEPT_LOG_INTERVAL) {
+                        *logged = Some(now);
+                        error!("cannot accept connections, trying again: {error}");
+                    }
+                    self.accept_after = Some(now + ACCEPT_PAUSE);
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Greets a connection and takes it in, or sheds it. Never waits: the
+    /// greeting fits the empty send buffer of a new socket.
+    fn welcome(&mut self, mut stream: TcpStream, peer: IpAddr, room: bool, now: Instant) {
+        let settings = Arc::clone(&self.settings);
+        let source = Source::from(peer);
+        let unlogged = settings.unlogged.iter().any(|net| net.contains(&peer));
+        let of_source = self.of_source.get(&source).copied().unwrap_or(0);
+        let mut on_return = false;
+        let mut room = room && of_source < settings.connections_per_source_max;
+        let mut lingers = true;
+        let (dialog, action) = {
+            let mut page = self.ledger.page();
+            page.accept(source, unlogged, now);
+            room &= page.counts.active < settings.connections_max as u64;
+            if room {
+                page.counts.active += 1;
+                let refuse_at = match settings.refuse {
+                    Refuse::At(refuse_at) => refuse_at,
+                    Refuse::Auto(after) => match page.senders.contact(peer, unix_now()) {
+                        Rung::Greeting => RefuseAt::Greeting(after),
+                        Rung::Ehlo => RefuseAt::Ehlo,
+                        Rung::Rcpt => {
+                            on_return = true;
+                            RefuseAt::Rcpt
+                        }
+                    },
+                };
+                Dialog::open(refuse_at, &settings.replies)
+            } else {
+                page.counts.shed += 1;
+                lingers = page.counts.shed_lingering < SHED_MAX as u64;
+                if lingers {
+                    page.counts.shed_lingering += 1;
+                } else {
+                    page.counts.shed_without_linger += 1;
+                }
+                if matches!(settings.refuse, Refuse::Auto(_)) {
+                    page.senders.greeted(peer, unix_now());
+                }
+                page.end(source, unlogged, Ended::Shed);
+                Dialog::shed(&settings.replies)
+            }
+        };
+        let Action {
+            line, end, refused, ..
+        } = action;
+        let greeted = stream.write(line).is_ok_and(|count| count == line.len());
+        if let Some(at) = refused.filter(|_| greeted) {
+            self.ledger.page().refuse(at);
+        }
+        if !lingers {
+            // An error means that the peer has gone already.
+            let _ = stream.shutdown(Shutdown::Write);
+            return;
+        }
+        let entry = self.sessions.vacant_entry();
+        let key = entry.key();
+        let registry = self.poll.registry();
+        let registered = registry.register(&mut stream, Token(key), Interest::READABLE);
+        let deadline = now + settings.idle_timeout.min(settings.session_timeout);
+        entry.insert(Session {
+            stream,
+            dialog,
+            begun: now,
+            settings,
+            deadline,
+            peer,
+            unlogged,
+            on_return,
+            phase: Phase::Talking(None),
+            ended: if room {
+                Ended::Session(Outcome::ClosedByPeer)
+            } else {
+                Ended::Shed
+            },
+        });
+        self.deadlines.insert((deadline, key));
+        if room {
+            *self.of_source.entry(source).or_default() += 1;
+        }
+        if !greeted || registered.is_err() {
+            self.forget(key, now);
+        } else if let Some(outcome) = end {
+            self.linger(key, outcome, false, now);
+        }
+    }
+
+    /// The kernel has something to tell of a connection.
+    fn ready(&mut self, key: usize, event: &Event, now: Instant) {
+        // An earlier event of the same batch may have ended it.
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut scene = Scene {
+            ledger: &self.ledger,
+            notices: &mut self.notices,
+            now,
+        };
+        match session.go_on(event.is_read_closed(), &mut scene) {
+            Next::Wait => {}
+            Next::WaitUntil(deadline) => self.reschedule(key, deadline),
+            Next::WaitForRoom => {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registry = self.poll.registry();
+                // Without it the deadline ends the session.
+                let _ = registry.reregister(&mut session.stream, Token(key), interest);
+            }
+            Next::Close { outcome, drained } => self.linger(key, outcome, drained, now),
+            Next::Gone => self.forget(key, now),
+        }
+    }
+
+    /// Ends our direction, then swallows what the peer still sends until it
+    /// ends its own, within [`LINGER_MAX`] and [`LINGER_OCTETS_MAX`]. `drained`
+    /// says that there is nothing to be read now.
+    fn linger(&mut self, key: usize, outcome: Outcome, drained: bool, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.end(outcome);
+        session.phase = Phase::Lingering(LINGER_OCTETS_MAX);
+        let gone = session.stream.shutdown(Shutdown::Write).is_err();
+        if gone || (!drained && session.drain()) {
+            self.forget(key, now);
+        } else {
+            self.reschedule(key, now + LINGER_MAX);
+        }
+    }
+
+    fn reschedule(&mut self, key: usize, deadline: Instant) {
+        let session = &mut self.sessions[key];
+        self.deadlines.remove(&(session.deadline, key));
+        self.deadlines.insert((deadline, key));
+        session.deadline = deadline;
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(deadline, key)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.interrupt(key, Interruption::Deadline, now);
+        }
     }
 
     /// Says why the session is over, if there is room in the send buffer.
-    fn last_words(&mut self, stream: &TcpStream, why: Interruption) -> Outcome {
-        let Some(action) = self.dialog.interrupt(why) else {
-            return Outcome::Closed;
+    fn interrupt(&mut self, key: usize, why: Interruption, now: Instant) {
+        let session = &mut self.sessions[key];
+        let outcome = match why {
+            Interruption::Deadline => Outcome::TimedOut,
+            Interruption::Shutdown => Outcome::Closed,
         };
-        send_at_once(stream, self.settings.replies.line(action.reply));
-        action.end.unwrap_or(Outcome::Closed)
+        match &session.phase {
+            // Part of a line is out: nothing can follow it.
+            Phase::Talking(Some(_)) => {
+                session.end(outcome);
+                self.forget(key, now);
+            }
+            Phase::Talking(None) => {
+                let Session {
+                    dialog,
+                    settings,
+                    stream,
+                    ..
+                } = session;
+                if let Some(action) = dialog.interrupt(&settings.replies, why) {
+                    // No room, no last words.
+                    let _ = stream.write(action.line);
+                }
+                self.linger(key, outcome, false, now);
+            }
+            Phase::Lingering(_) if why == Interruption::Deadline => self.forget(key, now),
+            Phase::Lingering(_) => {}
+        }
+    }
+
+    /// Closes the connection, counts how it ended, and gives up its place.
+    fn forget(&mut self, key: usize, now: Instant) {
+        let session = self.sessions.remove(key);
+        self.deadlines.remove(&(session.deadline, key));
+        let source = Source::from(session.peer);
+        let mut page = self.ledger.page();
+        if session.ended == Ended::Shed {
+            page.counts.shed_lingering -= 1;
+        } else {
+            if let Some(count) = self.of_source.get_mut(&source) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_source.remove(&source);
+                }
+            }
+            page.end(source, session.unlogged, session.ended);
+        }
+        if session.on_return && session.dialog.left_after_ehlo() && session.left_by_itself() {
+            page.senders.left_after_ehlo(session.peer, unix_now());
+        }
+        drop(page);
+        if !session.unlogged {
+            self.notices.detail(now, || session.story(now));
+        }
     }
 }
 
-/// Why reading or writing came to nothing.
-enum Stop {
-    /// The connection is broken; the peer may do that at any time.
-    Peer,
-    Interrupted(Interruption),
-}
-
-/// Does `io`, unless the deadline passes or the shutdown begins. These two
-/// come first, or a peer that always has something to read would not let them.
-async fn unless_stopped<T>(
+/// One connection.
+struct Session {
+    stream: TcpStream,
+    dialog: Dialog,
+    settings: Arc<Settings>,
+    begun: Instant,
+    /// When it is looked at next, whatever happens.
     deadline: Instant,
-    shutdown: &mut watch::Receiver<bool>,
-    io: impl Future<Output = io::Result<T>>,
-) -> Result<T, Stop> {
-    tokio::select! {
-        biased;
-        () = raised(shutdown) => Err(Stop::Interrupted(Interruption::Shutdown)),
-        () = sleep_until(deadline) => Err(Stop::Interrupted(Interruption::Deadline)),
-        done = io => done.map_err(|_| Stop::Peer),
+    peer: IpAddr,
+    unlogged: bool,
+    /// `auto` refuses it at RCPT, because its network comes back.
+    on_return: bool,
+    phase: Phase,
+    /// How it has ended, or would if the peer were gone now.
+    ended: Ended,
+}
+
+enum Phase {
+    /// In conversation; with replies that the peer has not taken, if there are.
+    Talking(Option<Box<Stuck>>),
+    /// All is said. So many octets may still come.
+    Lingering(usize),
+}
+
+/// What waits for room in the send buffer: at most [`WRITE_OCTETS`] to say, or
+/// one reply, and [`READ_OCTETS`] to hear.
+struct Stuck {
+    unsent: Vec<u8>,
+    unheard: Vec<u8>,
+    end: Option<Outcome>,
+}
+
+/// What becomes of a session now.
+enum Next {
+    Wait,
+    /// It has been answered, and the next command has its own time.
+    WaitUntil(Instant),
+    /// Until the peer reads.
+    WaitForRoom,
+    /// It is over. `drained` says that there is nothing to be read now.
+    Close {
+        outcome: Outcome,
+        drained: bool,
+    },
+    /// So is the connection.
+    Gone,
+}
+
+/// What a session acts upon while it is served.
+struct Scene<'a> {
+    ledger: &'a Ledger,
+    notices: &'a mut Notices,
+    now: Instant,
+}
+
+impl Scene<'_> {
+    fn note(&mut self, action: &Action<'_>, peer: IpAddr, settings: &Settings) {
+        if let Some(at) = action.refused {
+            self.ledger.page().refuse(at);
+        }
+        match action.heard {
+            Some(Heard::Sender(path)) if settings.log_envelope => {
+                self.notices.envelope(self.now, peer, "MAIL FROM", path);
+            }
+            Some(Heard::Recipient(recipient)) => {
+                if settings.log_envelope {
+                    let path = recipient.path();
+                    self.notices.envelope(self.now, peer, "RCPT TO", path);
+                }
+                if let Recipient::Mailbox(mailbox) = recipient
+                    && settings.replies.relay().is_none()
+                    && !settings.replies.is_own(mailbox.domain)
+                {
+                    self.ledger.page().counts.recipients_elsewhere += 1;
+                    self.notices.domain(mailbox.domain, peer, self.now);
+                }
+            }
+            Some(Heard::Sender(_) | Heard::Talker(_)) | None => {}
+        }
     }
 }
 
-/// Resolves when the shutdown begins. A lost sender means the same.
-async fn raised(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|begun| *begun).await;
-}
-
-/// Writes a line without waiting; false if the socket did not take it whole.
-///
-/// Straight to the socket, because the runtime does not try to write to one
-/// that it has not yet seen writable.
-fn send_at_once(stream: &TcpStream, line: &[u8]) -> bool {
-    let sent = SockRef::from(stream).send_with_flags(line, libc::MSG_NOSIGNAL);
-    sent.is_ok_and(|count| count == line.len())
-}
-
-/// Ends our direction, then swallows what the peer still sends until it ends
-/// its own, within [`LINGER_MAX`] and [`LINGER_OCTETS_MAX`].
-async fn linger(stream: &TcpStream) {
-    if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
-        return; // The peer has gone.
-    }
-    let drain = async {
-        let mut left = LINGER_OCTETS_MAX;
-        while left > 0 && stream.readable().await.is_ok() {
-            match discard(stream) {
-                Ok(0) => return,
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+impl Session {
+    /// Reads and replies as far as the kernel lets it.
+    fn go_on(&mut self, read_closed: bool, scene: &mut Scene<'_>) -> Next {
+        let stuck = match &mut self.phase {
+            Phase::Talking(stuck) => stuck.take(),
+            Phase::Lingering(_) => return if self.drain() { Next::Gone } else { Next::Wait },
+        };
+        match self.converse(stuck, read_closed, scene) {
+            Err(next) => next,
+            Ok(false) => Next::Wait,
+            Ok(true) => {
+                let idle = scene.now + self.settings.idle_timeout;
+                Next::WaitUntil(idle.min(self.begun + self.settings.session_timeout))
             }
         }
-    };
-    let _ = timeout(LINGER_MAX, drain).await;
-}
+    }
 
-/// Reads and forgets. The large buffer lives here, on the stack of the thread,
-/// not in the task of the connection.
-fn discard(stream: &TcpStream) -> io::Result<usize> {
-    stream.try_read(&mut [0; 4096])
+    /// Whether anything was answered, if the conversation goes on.
+    fn converse(
+        &mut self,
+        stuck: Option<Box<Stuck>>,
+        read_closed: bool,
+        scene: &mut Scene<'_>,
+    ) -> Result<bool, Next> {
+        let mut answered = stuck.is_some();
+        if let Some(stuck) = stuck {
+            self.say(&stuck.unsent, &stuck.unheard, stuck.end)?;
+            self.hear(&stuck.unheard, scene)?;
+        }
+        let mut buffer = [0; READ_OCTETS];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(Next::Gone),
+                Ok(count) => {
+                    // A short read leaves nothing behind, and the kernel tells
+                    // what comes after it.
+                    let last = count < READ_OCTETS && !read_closed;
+                    match self.hear(&buffer[..count], scene) {
+                        Ok(more) => answered |= more,
+                        Err(Next::Close { outcome, .. }) => {
+                            return Err(Next::Close {
+                                outcome,
+                                drained: last,
+                            });
+                        }
+                        Err(next) => return Err(next),
+                    }
+                    if last {
+                        return Ok(answered);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answered),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Next::Gone),
+            }
+        }
+    }
+
+    /// Answers what has arrived; whether there was anything to answer. A reply
+    /// is with the kernel before any input after it is looked at, but for those
+    /// that may leave together.
+    fn hear(&mut self, mut input: &[u8], scene: &mut Scene<'_>) -> Result<bool, Next> {
+        let mut out = Vec::new();
+        let mut answered = false;
+        while !input.is_empty() {
+            let (taken, action) = self.dialog.receive(&self.settings.replies, input);
+            let Some(action) = action else { break };
+            scene.note(&action, self.peer, &self.settings);
+            if let Some(Heard::Talker(talker)) = action.heard {
+                self.ended = Ended::Talker(talker);
+            }
+            out.extend_from_slice(action.line);
+            let (may_wait, end) = (action.may_wait, action.end);
+            input = &input[taken..];
+            answered = true;
+            if !may_wait || end.is_some() || out.len() >= WRITE_OCTETS {
+                self.say(&out, input, end)?;
+                out.clear();
+            }
+        }
+        if !out.is_empty() {
+            self.say(&out, &[], None)?;
+        }
+        Ok(answered)
+    }
+
+    /// Writes `line`. What the peer does not take now waits, and with it the
+    /// input behind it.
+    fn say(&mut self, line: &[u8], unheard: &[u8], end: Option<Outcome>) -> Result<(), Next> {
+        let sent = match self.stream.write(line) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                // Many clients leave after QUIT without waiting for 221.
+                self.end(end.unwrap_or(Outcome::ClosedByPeer));
+                return Err(Next::Gone);
+            }
+        };
+        if sent < line.len() {
+            self.phase = Phase::Talking(Some(Box::new(Stuck {
+                unsent: line[sent..].to_vec(),
+                unheard: unheard.to_vec(),
+                end,
+            })));
+            return Err(Next::WaitForRoom);
+        }
+        match end {
+            Some(outcome) => Err(Next::Close {
+                outcome,
+                drained: false,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Swallows what the peer still sends; whether it is done with.
+    fn drain(&mut self) -> bool {
+        let Phase::Lingering(left) = &mut self.phase else {
+            return false;
+        };
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(count) if count > 0 && count < *left => *left -= count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return true,
+            }
+        }
+    }
+
+    const fn end(&mut self, outcome: Outcome) {
+        if let Ended::Session(ended) = &mut self.ended {
+            *ended = outcome;
+        }
+    }
+
+    /// Whether the client has gone of its own will.
+    const fn left_by_itself(&self) -> bool {
+        matches!(
+            self.ended,
+            Ended::Session(Outcome::Quit | Outcome::ClosedByPeer)
+        )
+    }
+
+    /// One line on how it went.
+    fn story(&self, now: Instant) -> String {
+        let ended = match self.ended {
+            Ended::Shed => "shed",
+            Ended::Talker(Talker::Http) => "spoke HTTP",
+            Ended::Talker(Talker::Tls) => "began with TLS",
+            Ended::Talker(Talker::Garbage) => "sent garbage",
+            Ended::Session(Outcome::Quit) => "quit",
+            Ended::Session(Outcome::TimedOut) => "timed out",
+            Ended::Session(Outcome::ClosedByPeer) => "closed by the client",
+            Ended::Session(Outcome::Closed) => "closed",
+        };
+        format!(
+            "{}: {ended} after {} commands and {:.1} s",
+            self.peer,
+            self.dialog.commands(),
+            (now - self.begun).as_secs_f64()
+        )
+    }
 }
 
 /// Whether an error of accept belongs to the connection that was to be
@@ -589,9 +933,15 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use rstest::rstest;
-    use tokio::task::JoinHandle;
+    use socket2::SockRef;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::{sleep, timeout},
+    };
 
     use super::*;
+    use crate::smtp::relay::{Code, Relay};
 
     const HOST: &str = "mailless.example.org";
     const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
@@ -606,22 +956,30 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
-            replies: Arc::new(Replies::new(HOST).unwrap()),
-            after_greeting: AfterGreeting::Hold,
+            replies: Arc::new(Replies::new(HOST, None).unwrap()),
+            refuse: Refuse::At(RefuseAt::Greeting(AfterGreeting::Hold)),
             connections_max: 10_000,
             connections_per_source_max: 10_000,
             idle_timeout: PATIENCE,
             session_timeout: PATIENCE,
+            sender_age_secs: 3600,
+            unlogged: Vec::new(),
+            log_envelope: false,
         }
     }
 
     /// A responder on a port of 127.0.0.1.
     struct House {
         responder: Responder,
+        listener: ListenerId,
         address: SocketAddr,
-        settings: watch::Sender<Arc<Settings>>,
-        shutdown: watch::Sender<bool>,
-        serving: JoinHandle<io::Result<()>>,
+        ended: Option<oneshot::Receiver<()>>,
+    }
+
+    impl Drop for House {
+        fn drop(&mut self) {
+            self.responder.stop(Duration::ZERO);
+        }
     }
 
     impl House {
@@ -632,19 +990,14 @@ mod tests {
 
         fn on(listener: std::net::TcpListener, settings: Settings) -> Self {
             let address = listener.local_addr().unwrap();
-            let (settings, followed) = watch::channel(Arc::new(settings));
-            let (shutdown, begun) = watch::channel(false);
-            let responder = Responder::new(followed);
-            let serving = tokio::spawn({
-                let responder = responder.clone();
-                async move { responder.serve(listener, begun).await }
-            });
+            let senders = Senders::new(settings.sender_age_secs);
+            let (responder, ended) = Responder::start(settings, senders, || {}).unwrap();
+            let listener = responder.listen(listener);
             Self {
                 responder,
+                listener,
                 address,
-                settings,
-                shutdown,
-                serving,
+                ended: Some(ended),
             }
         }
 
@@ -652,14 +1005,10 @@ mod tests {
             TcpStream::connect(self.address).await.unwrap()
         }
 
-        /// Waits until all connections have gone, and checks the sum.
+        /// The counts once no connection is left.
         async fn drained(&self) -> Connections {
-            timeout(PATIENCE, self.responder.drained()).await.unwrap();
-            let counts = self.responder.snapshot();
-            check_sum(&counts);
-            assert_eq!((counts.active, counts.shed_lingering), (0, 0));
-            assert!(self.responder.shared.ledger().active.is_empty());
-            counts
+            self.until(|counts| counts.active == 0 && counts.shed_lingering == 0)
+                .await
         }
 
         /// Waits until the counts are as wanted.
@@ -675,6 +1024,13 @@ mod tests {
                 }
             };
             timeout(PATIENCE, poll).await.unwrap()
+        }
+
+        /// What a client is told that sends all at once and then reads on.
+        async fn told(&self, input: &[u8]) -> String {
+            let mut client = self.visit().await;
+            client.write_all(input).await.unwrap();
+            read_all(&mut client).await
         }
     }
 
@@ -766,7 +1122,7 @@ mod tests {
     async fn an_early_talker_reads_the_greeting(#[case] after_greeting: AfterGreeting) {
         const TIMES: u64 = 1000;
         let house = House::open(Settings {
-            after_greeting,
+            refuse: Refuse::At(RefuseAt::Greeting(after_greeting)),
             ..settings()
         });
         for _ in 0..TIMES {
@@ -916,7 +1272,7 @@ mod tests {
             connections_max: 0,
             ..settings()
         });
-        house.responder.shared.ledger().counts.shed_lingering = SHED_MAX as u64;
+        house.responder.ledger.page().counts.shed_lingering = SHED_MAX as u64;
         let mut client = house.visit().await;
         assert_eq!(read_all(&mut client).await, GREETING);
         let counts = house.responder.snapshot();
@@ -926,7 +1282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shutdown_is_said_to_all() {
-        let house = House::open(settings());
+        let mut house = House::open(settings());
         let mut clients = Vec::new();
         for _ in 0..20 {
             let mut client = house.visit().await;
@@ -935,23 +1291,23 @@ mod tests {
             clients.push(client);
         }
         let begun = Instant::now();
-        house.shutdown.send(true).unwrap();
+        house.responder.stop(LINGER_MAX * 2);
         for client in &mut clients {
             assert_eq!(read_all(client).await, SHUTTING_DOWN);
         }
         // The clients keep their side open, and the bound holds.
         assert_eq!(house.drained().await.closed, 20);
         assert!(begun.elapsed() < LINGER_MAX + Duration::from_secs(1));
-        house.serving.await.unwrap().unwrap();
+        house.ended.take().unwrap().await.unwrap();
         assert!(TcpStream::connect(house.address).await.is_err());
     }
 
     #[tokio::test]
-    async fn without_its_future_a_socket_closes_and_its_sessions_go_on() {
+    async fn a_socket_closes_and_its_sessions_go_on() {
         let house = House::open(settings());
         let mut client = house.visit().await;
         expect(&mut client, GREETING).await;
-        house.serving.abort();
+        house.responder.close(house.listener);
         while TcpStream::connect(house.address).await.is_ok() {}
         client.write_all(b"QUIT\r\n").await.unwrap();
         assert_eq!(read_all(&mut client).await, GOODBYE);
@@ -962,53 +1318,15 @@ mod tests {
         let house = House::open(settings());
         let mut old = house.visit().await;
         expect(&mut old, GREETING).await;
-        let replies = Arc::new(Replies::new("[192.0.2.7]").unwrap());
-        let after_greeting = AfterGreeting::Close;
-        house.settings.send_replace(Arc::new(Settings {
-            replies,
-            after_greeting,
+        house.responder.configure(Settings {
+            replies: Arc::new(Replies::new("[192.0.2.7]", None).unwrap()),
+            refuse: Refuse::At(RefuseAt::Greeting(AfterGreeting::Close)),
             ..settings()
-        }));
-        let mut new = house.visit().await;
-        assert_eq!(
-            read_all(&mut new).await,
-            "521 [192.0.2.7] does not accept mail\r\n"
-        );
+        });
+        let told = house.told(b"QUIT\r\n").await;
+        assert_eq!(told, "521 [192.0.2.7] does not accept mail\r\n");
         old.write_all(b"QUIT\r\n").await.unwrap();
         assert_eq!(read_all(&mut old).await, GOODBYE);
-    }
-
-    #[test]
-    fn the_history_is_bounded_and_says_what_it_forgets() {
-        let responder = Responder::new(watch::channel(Arc::new(settings())).1);
-        let sources = SOURCES_MAX.get() as u32 + 10;
-        for address in 0..sources {
-            for _ in 0..2 {
-                responder
-                    .shared
-                    .ledger()
-                    .remember(Source::from_ipv4(address));
-            }
-        }
-        let counts = responder.snapshot();
-        assert_eq!(
-            (counts.sources_tracked, counts.sources_evicted),
-            (SOURCES_MAX.get() as u64, 10)
-        );
-        let history = responder.sources();
-        assert_eq!(
-            history[0].source,
-            IpAddr::from(Ipv4Addr::from_bits(sources - 1))
-        );
-        assert!(history.iter().all(|seen| seen.connections == 2));
-    }
-
-    #[test]
-    fn sources_are_ipv4_addresses_and_ipv6_networks() {
-        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
-        assert_eq!(source("2001:db8::7"), source("2001:db8::8"));
-        assert_ne!(source("2001:db8::7"), source("2001:db8:0:1::7"));
     }
 
     #[test]
@@ -1025,24 +1343,125 @@ mod tests {
         assert!(full.map(concerns_one) == [false; 5]);
     }
 
+    #[test]
+    fn a_held_connection_is_small() {
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+    }
+
     #[tokio::test]
-    async fn a_held_connection_is_small() {
-        let house = House::open(settings());
-        let client = house.visit().await;
-        let permit = Permit {
-            shared: Arc::clone(&house.responder.shared),
-            source: Source::from_ipv4(0),
-            outcome: Outcome::Closed,
-        };
-        house.responder.shared.ledger().counts.active += 1;
-        let session = Session {
-            dialog: Dialog::open(AfterGreeting::Hold).0,
-            settings: Arc::new(settings()),
-            ends: Instant::now(),
-            shutdown: house.shutdown.subscribe(),
-        };
-        let size = size_of_val(&hold(client, session, permit));
-        assert!(size <= 640, "{size} octets");
+    async fn auto_greets_first_and_refuses_at_rcpt_on_return() {
+        let house = House::open(Settings {
+            refuse: Refuse::Auto(AfterGreeting::Hold),
+            ..settings()
+        });
+        assert_eq!(house.told(b"QUIT\r\n").await, [GREETING, GOODBYE].concat());
+        let mail = b"EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nQUIT\r\n";
+        let told = house.told(mail).await;
+        let codes: Vec<_> = told.lines().map(|line| &line[..4]).collect();
+        let ehlo = ["250-", "250-", "250-", "250 "];
+        assert_eq!(
+            codes,
+            [&["220 "], &ehlo[..], &["250 ", "521 ", "221 "]].concat()
+        );
+        // Whoever leaves after EHLO may have missed TLS, which must not be
+        // offered: refused there, once.
+        for codes in [["220 ", "250-"], ["220 ", "521 "], ["220 ", "250-"]] {
+            let told = house.told(b"EHLO a\r\nQUIT\r\n").await;
+            let mut lines = told.lines();
+            assert!(
+                codes
+                    .iter()
+                    .all(|code| lines.next().unwrap().starts_with(code)),
+                "{told}"
+            );
+            house.drained().await;
+        }
+        let counts = house.drained().await;
+        assert_eq!(
+            (
+                counts.refused_greeting,
+                counts.refused_rcpt,
+                counts.refused_ehlo
+            ),
+            (1, 1, 1)
+        );
+        assert_eq!((counts.senders, counts.recipients_elsewhere), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_relay_without_room_says_421() {
+        let relay = Relay::new(
+            Code::DoesNotAcceptMail,
+            "no mail",
+            [("a.example", None)],
+            None,
+        );
+        let house = House::open(Settings {
+            replies: Arc::new(Replies::new(HOST, Some(Arc::new(relay))).unwrap()),
+            refuse: Refuse::At(RefuseAt::Rcpt),
+            connections_max: 1,
+            ..settings()
+        });
+        let mut held = house.visit().await;
+        expect(&mut held, "220 mailless.example.org ESMTP nomail\r\n").await;
+        assert!(
+            house
+                .told(b"QUIT\r\n")
+                .await
+                .starts_with("421 mailless.example.org ")
+        );
+        let counts = house.responder.snapshot();
+        assert_eq!((counts.shed, counts.refused_greeting), (1, 0));
+    }
+
+    #[rstest]
+    #[case::http(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
+    #[case::tls(b"\x16\x03\x01\x02\x00\x01\x00")]
+    #[case::garbage(b"\x00\x01\x02")]
+    #[tokio::test]
+    async fn what_is_not_mail_is_told_once_and_closed(#[case] input: &[u8]) {
+        let house = House::open(Settings {
+            refuse: Refuse::At(RefuseAt::Rcpt),
+            ..settings()
+        });
+        let told = house.told(input).await;
+        assert_eq!(
+            told,
+            ["220 mailless.example.org ESMTP nomail\r\n", REFUSAL].concat()
+        );
+        let counts = house.drained().await;
+        let kinds = [counts.http, counts.tls, counts.garbage];
+        assert_eq!((counts.closed, kinds.iter().sum::<u64>()), (1, 1));
+        let activity = house.responder.take_activity();
+        let tally = activity.of_source.values().next().unwrap();
+        assert_eq!((tally.http, tally.tls, tally.garbage), kinds.into());
+    }
+
+    #[tokio::test]
+    async fn pipelined_replies_of_a_transaction_leave_together() {
+        let house = House::open(Settings {
+            refuse: Refuse::At(RefuseAt::Rcpt),
+            ..settings()
+        });
+        let mut client = house.visit().await;
+        client.write_all(b"EHLO a\r\n").await.unwrap();
+        let mut buffer = [0; 4096];
+        let mut text = String::new();
+        while !text.ends_with("250 HELP\r\n") {
+            let count = client.read(&mut buffer).await.unwrap();
+            text.push_str(str::from_utf8(&buffer[..count]).unwrap());
+        }
+        let rcpt = "RCPT TO:<a@mailless.example.org>\r\n".repeat(3);
+        let commands = format!("MAIL FROM:<>\r\n{rcpt}DATA\r\n");
+        client.write_all(commands.as_bytes()).await.unwrap();
+        let expected = [
+            "250 2.1.0 sender noted\r\n",
+            &REFUSAL.repeat(3),
+            "554 5.5.1 no valid recipients\r\n",
+        ];
+        // One piece of input, one of output: all up to DATA, which may not wait.
+        let count = client.read(&mut buffer).await.unwrap();
+        assert_eq!(str::from_utf8(&buffer[..count]), Ok(&*expected.concat()));
     }
 
     #[rstest]

@@ -1,0 +1,341 @@
+//! What the responder has seen: counts, sources, and the activity since the
+//! last report. Everything is bounded; the serving thread writes, others read.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    num::NonZeroUsize,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use lru::LruCache;
+use nomail_common::source::Source;
+
+use super::{
+    command::Talker,
+    dialog::{Outcome, Refusal},
+    senders::Senders,
+};
+
+/// How many sources are remembered; the one not seen for longest goes first.
+pub const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// How many sources the activity between two reports tells apart.
+pub const ACTIVITY_SOURCES_MAX: usize = 4096;
+
+/// Counts of connections.
+///
+/// Always `accepted = active + quit + timed_out + closed_by_peer + closed +
+/// shed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Accepted from a listening socket.
+    pub accepted: u64,
+    /// Open now, lingering included, shed ones not.
+    pub active: u64,
+    /// Refused in the greeting; this and the next three move beside the
+    /// outcomes, once for each connection.
+    pub refused_greeting: u64,
+    /// Refused at EHLO or HELO.
+    pub refused_ehlo: u64,
+    /// Refused at MAIL.
+    pub refused_mail: u64,
+    /// Refused at RCPT.
+    pub refused_rcpt: u64,
+    /// Ended by QUIT.
+    pub quit: u64,
+    /// Ended by a deadline.
+    pub timed_out: u64,
+    /// Ended by the peer, without QUIT.
+    pub closed_by_peer: u64,
+    /// Ended by us: after the greeting, on what is not mail, on input over a
+    /// bound, on shutdown.
+    pub closed: u64,
+    /// Over a limit: refused at once and closed.
+    pub shed: u64,
+    /// Those of `shed` that were over [`super::listener::SHED_MAX`] too.
+    pub shed_without_linger: u64,
+    /// Shed connections that linger now.
+    pub shed_lingering: u64,
+    /// Those of `closed` that spoke HTTP.
+    pub http: u64,
+    /// Those of `closed` that began with a TLS hello.
+    pub tls: u64,
+    /// Those of `closed` that sent what no protocol of text has.
+    pub garbage: u64,
+    /// Refused recipients of other domains than this host's name: is it their MX?
+    pub recipients_elsewhere: u64,
+    /// Sources in the history.
+    pub sources_tracked: u64,
+    /// Sources that the history has forgotten for others.
+    pub sources_evicted: u64,
+    /// Networks in the memory of `refuse_at = "auto"`.
+    pub senders: u64,
+}
+
+/// What is remembered of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceHistory {
+    /// The IPv4 address, or the first address of the IPv6 /64.
+    pub source: IpAddr,
+    /// Connections accepted since the source entered the history.
+    pub connections: u64,
+    /// Seconds since the last of them.
+    pub last_seen_secs: u64,
+}
+
+/// What connections did between two reports: those accepted, and how those
+/// ended that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Accepted.
+    pub connections: u64,
+    /// Ended by QUIT.
+    pub quit: u64,
+    /// Ended by a deadline.
+    pub timed_out: u64,
+    /// Ended by the peer, without QUIT.
+    pub closed_by_peer: u64,
+    /// Ended by us, and what they spoke was mail.
+    pub closed: u64,
+    /// Over a limit.
+    pub shed: u64,
+    /// Spoke HTTP.
+    pub http: u64,
+    /// Began with a TLS hello.
+    pub tls: u64,
+    /// Sent what no protocol of text has.
+    pub garbage: u64,
+}
+
+impl Tally {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            quit: self.quit + other.quit,
+            timed_out: self.timed_out + other.timed_out,
+            closed_by_peer: self.closed_by_peer + other.closed_by_peer,
+            closed: self.closed + other.closed,
+            shed: self.shed + other.shed,
+            http: self.http + other.http,
+            tls: self.tls + other.tls,
+            garbage: self.garbage + other.garbage,
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        *match ended {
+            Ended::Shed => &mut self.shed,
+            Ended::Talker(Talker::Http) => &mut self.http,
+            Ended::Talker(Talker::Tls) => &mut self.tls,
+            Ended::Talker(Talker::Garbage) => &mut self.garbage,
+            Ended::Session(Outcome::Quit) => &mut self.quit,
+            Ended::Session(Outcome::TimedOut) => &mut self.timed_out,
+            Ended::Session(Outcome::ClosedByPeer) => &mut self.closed_by_peer,
+            Ended::Session(Outcome::Closed) => &mut self.closed,
+        } += 1;
+    }
+}
+
+/// The activity between two reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Sources by what they did; at most [`ACTIVITY_SOURCES_MAX`].
+    pub of_source: HashMap<Source, Tally>,
+    /// All that was done by sources beyond these.
+    pub beyond: Tally,
+}
+
+impl Activity {
+    fn of(&mut self, source: Source) -> &mut Tally {
+        if self.of_source.len() >= ACTIVITY_SOURCES_MAX && !self.of_source.contains_key(&source) {
+            return &mut self.beyond;
+        }
+        self.of_source.entry(source).or_default()
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// There was no room for it.
+    Shed,
+    /// It did not speak SMTP, and was closed.
+    Talker(Talker),
+    /// Any other session.
+    Session(Outcome),
+}
+
+/// What the serving thread shares with the rest of the agent.
+#[derive(Debug)]
+pub(super) struct Ledger(Mutex<Page>);
+
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) counts: Connections,
+    pub(super) senders: Senders,
+    history: LruCache<Source, Seen>,
+    activity: Activity,
+}
+
+#[derive(Debug)]
+struct Seen {
+    connections: u64,
+    last: Instant,
+}
+
+impl Ledger {
+    pub(super) fn new(senders: Senders) -> Self {
+        Self(Mutex::new(Page {
+            counts: Connections::default(),
+            senders,
+            history: LruCache::new(SOURCES_MAX),
+            activity: Activity::default(),
+        }))
+    }
+
+    /// Locked for a moment. No code panics while it holds it half-changed, so
+    /// a poisoned lock is as good as any.
+    pub(super) fn page(&self) -> MutexGuard<'_, Page> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Page {
+    pub(super) fn snapshot(&self) -> Connections {
+        Connections {
+            sources_tracked: self.history.len() as u64,
+            senders: self.senders.len() as u64,
+            ..self.counts
+        }
+    }
+
+    /// The history, the source seen last first.
+    pub(super) fn sources(&self) -> Vec<SourceHistory> {
+        let entries = self.history.iter();
+        entries
+            .map(|(source, seen)| SourceHistory {
+                source: source.address(),
+                connections: seen.connections,
+                last_seen_secs: seen.last.elapsed().as_secs(),
+            })
+            .collect()
+    }
+
+    pub(super) fn take_activity(&mut self) -> Activity {
+        std::mem::take(&mut self.activity)
+    }
+
+    /// A connection was accepted. One that is `unlogged` is not part of the
+    /// activity.
+    pub(super) fn accept(&mut self, source: Source, unlogged: bool, now: Instant) {
+        self.counts.accepted += 1;
+        if !unlogged {
+            self.activity.of(source).connections += 1;
+        }
+        if let Some(seen) = self.history.get_mut(&source) {
+            seen.connections += 1;
+            seen.last = now;
+            return;
+        }
+        let seen = Seen {
+            connections: 1,
+            last: now,
+        };
+        let evicted = self.history.push(source, seen);
+        self.counts.sources_evicted += u64::from(evicted.is_some());
+    }
+
+    pub(super) const fn refuse(&mut self, at: Refusal) {
+        *match at {
+            Refusal::Greeting => &mut self.counts.refused_greeting,
+            Refusal::Ehlo => &mut self.counts.refused_ehlo,
+            Refusal::Mail => &mut self.counts.refused_mail,
+            Refusal::Rcpt => &mut self.counts.refused_rcpt,
+        } += 1;
+    }
+
+    /// A connection has ended, and `shed` or `active` was counted before.
+    pub(super) fn end(&mut self, source: Source, unlogged: bool, ended: Ended) {
+        if !unlogged {
+            self.activity.of(source).end(ended);
+        }
+        let counts = &mut self.counts;
+        let outcome = match ended {
+            Ended::Shed => return,
+            Ended::Talker(talker) => {
+                *match talker {
+                    Talker::Http => &mut counts.http,
+                    Talker::Tls => &mut counts.tls,
+                    Talker::Garbage => &mut counts.garbage,
+                } += 1;
+                Outcome::Closed
+            }
+            Ended::Session(outcome) => outcome,
+        };
+        counts.active -= 1;
+        *match outcome {
+            Outcome::Quit => &mut counts.quit,
+            Outcome::TimedOut => &mut counts.timed_out,
+            Outcome::ClosedByPeer => &mut counts.closed_by_peer,
+            Outcome::Closed => &mut counts.closed,
+        } += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_history_is_bounded_and_says_what_it_forgets() {
+        let ledger = Ledger::new(Senders::new(1));
+        let sources = SOURCES_MAX.get() as u32 + 10;
+        for address in 0..sources {
+            for _ in 0..2 {
+                let source = Source::from_ipv4(address);
+                ledger.page().accept(source, false, Instant::now());
+            }
+        }
+        let counts = ledger.page().snapshot();
+        assert_eq!(
+            (counts.sources_tracked, counts.sources_evicted),
+            (SOURCES_MAX.get() as u64, 10)
+        );
+        let history = ledger.page().sources();
+        assert_eq!(
+            history[0].source,
+            IpAddr::from(Ipv4Addr::from_bits(sources - 1))
+        );
+        assert!(history.iter().all(|seen| seen.connections == 2));
+        let activity = ledger.page().take_activity();
+        assert_eq!(activity.of_source.len(), ACTIVITY_SOURCES_MAX);
+        assert_eq!(activity.beyond.connections, 20);
+        assert_eq!(ledger.page().take_activity(), Activity::default());
+    }
+
+    #[test]
+    fn what_is_unlogged_is_counted_but_no_activity() {
+        let ledger = Ledger::new(Senders::new(1));
+        let mut page = ledger.page();
+        page.accept(Source::from_ipv4(1), true, Instant::now());
+        page.counts.active += 1;
+        page.end(Source::from_ipv4(1), true, Ended::Talker(Talker::Http));
+        assert_eq!(page.take_activity(), Activity::default());
+        let counts = page.snapshot();
+        assert_eq!((counts.accepted, counts.http, counts.closed), (1, 1, 1));
+    }
+
+    #[test]
+    fn sources_are_ipv4_addresses_and_ipv6_networks() {
+        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
+        assert_eq!(source("2001:db8::7"), source("2001:db8::8"));
+        assert_ne!(source("2001:db8::7"), source("2001:db8:0:1::7"));
+    }
+}

@@ -55,10 +55,14 @@ impl State {
         }
     }
 
-    /// Writes the memory down. A failure leaves the file as it was.
-    pub fn save(&mut self, senders: &Senders) {
+    /// Writes the memory down; whether that could be done. A failure leaves the
+    /// file as it was.
+    pub fn save(&mut self, senders: &Senders) -> bool {
         match write(&self.directory, &senders.save(unix_now())) {
-            Ok(()) => self.failing = false,
+            Ok(()) => {
+                self.failing = false;
+                return true;
+            }
             Err(error) if !self.failing => {
                 self.failing = true;
                 warn!(
@@ -69,6 +73,7 @@ impl State {
             }
             Err(_) => {}
         }
+        false
     }
 }
 
@@ -124,7 +129,7 @@ mod tests {
         let mut state = State::new(directory.path()).unwrap();
         let mut senders = state.load(AGE);
         assert_eq!(senders.contact(PEER, unix_now()), Rung::Greeting);
-        state.save(&senders);
+        assert!(state.save(&senders));
         let mode = fs::metadata(directory.path().join(FILE))
             .unwrap()
             .permissions()
@@ -151,7 +156,7 @@ mod tests {
         fs::write(&precious, "precious").unwrap();
         std::os::unix::fs::symlink(&precious, directory.path().join(NEW_FILE)).unwrap();
         let mut state = State::new(directory.path()).unwrap();
-        state.save(&Senders::new(AGE));
+        assert!(!state.save(&Senders::new(AGE)));
         assert!(state.failing);
         assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
     }

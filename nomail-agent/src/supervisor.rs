@@ -54,13 +54,13 @@ const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Runs the agent until a signal ends it.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
-    let connections_max = raise_descriptor_limit(&config);
+    let room = raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no event loop can be made")?;
     runtime.block_on(async {
-        let mut agent = Agent::start(config, connections_max).await?;
+        let mut agent = Agent::start(config, room).await?;
         let served = agent.serve(overrides).await;
         agent.stop().await;
         served
@@ -80,16 +80,26 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
-    /// Most connections that the descriptors suffice for.
-    connections_max: u32,
+    room: Room,
     /// Resolves when the serving thread has ended.
     served: oneshot::Receiver<()>,
     state: Option<State>,
     /// Connections when the memory was last written down.
     saved_at: u64,
     reporter: Reporter,
+    /// When the last report was due.
+    reported: Instant,
     control: Arc<Control>,
     signals: Signals,
+}
+
+/// Most connections that the descriptors suffice for.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Those that are served.
+    connections: u32,
+    /// Those that are shed, and linger.
+    shed: usize,
 }
 
 /// What `status` is made of.
@@ -127,7 +137,7 @@ impl Signals {
 
 impl Agent {
     /// Does all that needs root. On an error nothing stays bound or attached.
-    async fn start(config: Config, connections_max: u32) -> Result<Self, Failure> {
+    async fn start(config: Config, room: Room) -> Result<Self, Failure> {
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
         let interfaces = guarded_interfaces(&kernel, &config).await?;
@@ -144,7 +154,7 @@ impl Agent {
             .as_ref()
             .unwrap_or(&found_hostname)
             .to_string();
-        let settings = settings_of(&config, &hostname, connections_max)?;
+        let settings = settings_of(&config, &hostname, room)?;
         let mut listeners = Listeners::default();
         for socket in places.sockets() {
             listeners.bind(socket)?;
@@ -158,7 +168,7 @@ impl Agent {
             guarded: places.shown(&interfaces),
         };
         let guard = attach_guard(&config, &interfaces, &places, &mut told)?;
-        let state = prepare_state(&config, account)?;
+        let mut state = prepare_state(&config, account)?;
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
         if guard.is_some() {
@@ -176,6 +186,10 @@ impl Agent {
             Some(state) => state.load(age_secs),
             None => smtp::Senders::new(age_secs),
         };
+        // Now, so that a directory that cannot be written is told at the start.
+        if let Some(state) = &mut state {
+            state.save(&senders);
+        }
         let (responder, served) = Responder::start(settings, senders, || {
             if let Err(error) = privilege::drop_capabilities() {
                 warn!("{error:#}");
@@ -199,11 +213,12 @@ impl Agent {
             places,
             refused: BTreeSet::new(),
             found_hostname,
-            connections_max,
+            room,
             served,
             state,
             saved_at: 0,
             reporter: Reporter::default(),
+            reported: Instant::now(),
             control: Arc::new(control),
             signals,
         })
@@ -274,6 +289,9 @@ impl Agent {
 
     /// Tells what connections did since the last report.
     fn report(&mut self) {
+        // The last report is early, others may be late.
+        let elapsed = self.reported.elapsed() + Duration::from_millis(500);
+        self.reported = Instant::now();
         let activity = self.shared.responder.take_activity();
         if activity == smtp::Activity::default() {
             return;
@@ -283,7 +301,7 @@ impl Agent {
             activity,
             |source| limited.get(&source).copied().unwrap_or(0),
             self.config.log.sources_max,
-            self.config.log.interval_secs,
+            elapsed.as_secs().max(1),
         );
         for line in lines {
             line.log();
@@ -295,8 +313,8 @@ impl Agent {
         let accepted = self.shared.responder.snapshot().accepted;
         if let Some(state) = &mut self.state
             && accepted != self.saved_at
+            && state.save(&self.shared.responder.senders())
         {
-            state.save(&self.shared.responder.senders());
             self.saved_at = accepted;
         }
     }
@@ -323,7 +341,10 @@ impl Agent {
                 .detach();
         }
         self.shared.responder.stop(DRAIN_MAX);
-        if timeout(DRAIN_MAX + SETTLE, &mut self.served).await.is_err() {
+        // It may be the thread's end that is the reason.
+        if !self.served.is_terminated()
+            && timeout(DRAIN_MAX + SETTLE, &mut self.served).await.is_err()
+        {
             warn!("sessions were still open after {DRAIN_MAX:?}");
         }
         self.report();
@@ -350,7 +371,7 @@ impl Agent {
             .as_ref()
             .unwrap_or(&self.found_hostname)
             .to_string();
-        let settings = settings_of(&new, &hostname, self.connections_max)?;
+        let settings = settings_of(&new, &hostname, self.room)?;
         self.shared
             .configure(&policy_of(&new, &self.interfaces, &self.places))?;
         self.shared.responder.configure(settings);
@@ -731,7 +752,7 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
     }
 }
 
-fn settings_of(config: &Config, hostname: &str, connections_max: u32) -> Result<Settings, Failure> {
+fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, Failure> {
     let after_greeting = match config.after_greeting {
         config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
         config::AfterGreeting::Close => smtp::AfterGreeting::Close,
@@ -749,7 +770,8 @@ fn settings_of(config: &Config, hostname: &str, connections_max: u32) -> Result<
             config::RefuseAt::Rcpt => Refuse::At(RefuseAt::Rcpt),
             config::RefuseAt::Auto => Refuse::Auto(after_greeting),
         },
-        connections_max: config.limits.connections.min(connections_max) as usize,
+        connections_max: config.limits.connections.min(room.connections) as usize,
+        shed_max: room.shed,
         connections_per_source_max: config.limits.connections_per_source as usize,
         idle_timeout: Duration::from_secs(config.limits.idle_timeout_secs),
         session_timeout: Duration::from_secs(config.limits.session_timeout_secs),
@@ -907,31 +929,47 @@ fn relay_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
 
 /// Raises the limit of descriptors to what the most connections need that a
 /// reload may ask for, if allowed. Gives the connections that it suffices for.
-fn raise_descriptor_limit(config: &Config) -> u32 {
+fn raise_descriptor_limit(config: &Config) -> Room {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let beside = smtp::listener::SHED_MAX as u64 + DESCRIPTORS_SPARE;
+    let enough = Room {
+        connections: config::CONNECTIONS_MAX,
+        shed: smtp::listener::SHED_MAX,
+    };
+    let beside = enough.shed as u64 + DESCRIPTORS_SPARE;
     let most = u64::from(config::CONNECTIONS_MAX) + beside;
     if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
-        return config::CONNECTIONS_MAX;
+        return enough;
     }
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });
-    let connections_max = match allowed {
-        Ok(hard) => u32::try_from(hard.saturating_sub(beside).max(1)).unwrap_or(u32::MAX),
+    let room = match allowed {
+        Ok(hard) => room_in(hard),
         Err(error) => {
             warn!("the limit of descriptors cannot be raised: {error}");
-            config::CONNECTIONS_MAX
+            enough
         }
     };
-    if connections_max < config.limits.connections {
+    if room.connections < config.limits.connections {
         warn!(
             "limits.connections is {}, but the descriptors that are allowed suffice for \
-             {connections_max}: raise LimitNOFILE to {}",
+             {}: raise LimitNOFILE to {}",
             config.limits.connections,
+            room.connections,
             u64::from(config.limits.connections) + beside
         );
     }
-    connections_max
+    room
+}
+
+/// How descriptors are shared out: where there are few, half of them at most for
+/// what is no connection, and half of the others for those that are shed.
+fn room_in(descriptors: u64) -> Room {
+    let free = descriptors - DESCRIPTORS_SPARE.min(descriptors / 2);
+    let shed = (free / 2).min(smtp::listener::SHED_MAX as u64);
+    Room {
+        connections: u32::try_from(free - shed).unwrap_or(u32::MAX),
+        shed: shed as usize,
+    }
 }

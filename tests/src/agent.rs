@@ -9,7 +9,11 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        ptrace,
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, waitpid},
+    },
     unistd::Pid,
 };
 use serde_json::Value;
@@ -40,7 +44,16 @@ impl Agent {
     /// # Panics
     /// When it ends instead, with its log.
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
-        let mut agent = Self::spawn(namespace, arguments);
+        Self::spawn(namespace, arguments).serving()
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    /// When it ends instead, with its log.
+    #[must_use]
+    pub fn serving(self) -> Self {
+        let mut agent = self;
         until("the agent serves", || {
             if let Some(status) = agent.child.try_wait().expect("a child can be waited for") {
                 panic!("the agent ended with {status}:\n{}", agent.log());
@@ -58,6 +71,15 @@ impl Agent {
     /// # Panics
     /// When there is no such binary.
     pub fn spawn(namespace: &Namespace, arguments: &[&str]) -> Self {
+        Self::spawn_through(namespace, &[], arguments)
+    }
+
+    /// Starts it without waiting, by a command that ends in becoming it, such as
+    /// `prlimit --nofile=1024`.
+    ///
+    /// # Panics
+    /// When there is no such command or binary.
+    pub fn spawn_through(namespace: &Namespace, through: &[&str], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The agent, no longer root by then, removes its socket in there.
         std::fs::set_permissions(
@@ -72,6 +94,7 @@ impl Agent {
         command
             .arg(format!("--net={namespace}"))
             .arg("--")
+            .args(through)
             .arg(binary())
             .args(["run", "--control"])
             .arg(control)
@@ -109,6 +132,55 @@ impl Agent {
         serde_json::from_str(&text).expect("status --json is JSON")
     }
 
+    /// A number of the status, by its JSON pointer: `/connections/quit`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn count(&self, pointer: &str) -> u64 {
+        let status = self.status();
+        let number = status.pointer(pointer).and_then(Value::as_u64);
+        number.unwrap_or_else(|| panic!("the status has no number {pointer}: {status:#}"))
+    }
+
+    /// A field of its `/proc/PID/status`, such as `VmRSS`: the first word.
+    ///
+    /// # Panics
+    /// When it is gone, or the field is not there.
+    pub fn process(&self, field: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the agent runs");
+        let rest = status.lines().find_map(|line| {
+            let rest = line.strip_prefix(field)?.strip_prefix(':')?;
+            rest.split_whitespace().next()
+        });
+        rest.expect("the kernel tells the field").to_owned()
+    }
+
+    /// Stops one of its threads in the system call that it waits in, once it has
+    /// nothing else to do.
+    ///
+    /// # Panics
+    /// When there is no such thread, or it cannot be traced.
+    pub fn hold_thread(&self, name: &str) -> HeldThread {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        let named = tasks
+            .map(|task| task.expect("it runs").path())
+            .find(|task| {
+                let of = std::fs::read_to_string(task.join("comm")).expect("it runs");
+                of.trim_end() == name
+            })
+            .expect("there is such a thread");
+        let id = named.file_name().and_then(|id| id.to_str()?.parse().ok());
+        let thread = Pid::from_raw(id.expect("a number"));
+        until("the thread waits", || {
+            let of = std::fs::read_to_string(named.join("status")).expect("it runs");
+            of.contains("\nState:\tS").then_some(())
+        });
+        ptrace::attach(thread).expect("root may trace it");
+        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+        HeldThread(thread)
+    }
+
     /// Sends a signal.
     ///
     /// # Panics
@@ -135,6 +207,33 @@ impl Agent {
         self.signal(Signal::SIGTERM);
         let status = self.wait();
         assert!(status.success(), "{status}:\n{}", self.log());
+    }
+}
+
+/// A thread of an agent that stands still; it goes on on drop. To be dropped by
+/// the thread that holds it.
+#[derive(Debug)]
+pub struct HeldThread(Pid);
+
+impl HeldThread {
+    /// Has its system call fail with EBADF.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[cfg(target_arch = "x86_64")]
+    pub fn fail(self) {
+        let mut registers = ptrace::getregs(self.0).expect("it stands still");
+        registers.rax = -i64::from(libc::EBADF) as u64;
+        // No system call to be started again.
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(self.0, registers).expect("it stands still");
+    }
+}
+
+impl Drop for HeldThread {
+    fn drop(&mut self) {
+        // The agent may be gone, after a test that failed.
+        let _ = ptrace::detach(self.0, None);
     }
 }
 

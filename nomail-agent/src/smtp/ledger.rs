@@ -54,7 +54,7 @@ pub struct Connections {
     pub closed: u64,
     /// Over a limit: refused at once and closed.
     pub shed: u64,
-    /// Those of `shed` that were over [`super::listener::SHED_MAX`] too.
+    /// Those of `shed` that were over [`super::listener::Settings::shed_max`] too.
     pub shed_without_linger: u64,
     /// Shed connections that linger now.
     pub shed_lingering: u64,

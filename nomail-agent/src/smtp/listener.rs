@@ -56,8 +56,9 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How much input a closed connection swallows before it is dropped.
 pub const LINGER_OCTETS_MAX: usize = 256 * 1024;
 
-/// How many shed connections may linger at once. One more is told and dropped
-/// without waiting for the peer, which may lose the text.
+/// How many shed connections may linger at once, where descriptors suffice. One
+/// more is told and dropped without waiting for the peer, which may lose the
+/// text.
 pub const SHED_MAX: usize = 1024;
 
 /// How long the kernel goes on with what a peer does not acknowledge, also
@@ -114,8 +115,10 @@ pub struct Settings {
     /// Where connections are refused.
     pub refuse: Refuse,
     /// Connections at once, of all sources. File descriptors must suffice for
-    /// these, [`SHED_MAX`] and a few more.
+    /// these, [`Self::shed_max`] and a few more.
     pub connections_max: usize,
+    /// Shed connections that may linger at once; [`SHED_MAX`] or less.
+    pub shed_max: usize,
     /// Connections at once of one source.
     pub connections_per_source_max: usize,
     /// How long after a reply the next command must be complete.
@@ -311,7 +314,7 @@ struct Server {
     /// Nothing is accepted before, because of an error.
     accept_after: Option<Instant>,
     accept_error_logged: Option<Instant>,
-    /// Bounded by [`Settings::connections_max`] and [`SHED_MAX`].
+    /// Bounded by [`Settings::connections_max`] and [`Settings::shed_max`].
     sessions: Slab<Session>,
     /// When which session is to be looked at, one for each.
     deadlines: BTreeSet<(Instant, usize)>,
@@ -331,10 +334,7 @@ impl Server {
                 polled => polled?,
             }
             let now = Instant::now();
-            // First: a connection that comes after an order is served by it.
-            while let Ok(order) = self.orders.try_recv() {
-                self.obey(order, now);
-            }
+            self.obey_all(now);
             for event in &events {
                 match event.token() {
                     WAKE => {}
@@ -371,6 +371,12 @@ impl Server {
         }
         let next = next.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn obey_all(&mut self, now: Instant) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order, now);
+        }
     }
 
     fn obey(&mut self, order: Order, now: Instant) {
@@ -438,7 +444,11 @@ impl Server {
                 return false;
             };
             match listener.accept() {
-                Ok((stream, peer)) => self.welcome(stream, peer.ip(), true, now),
+                Ok((stream, peer)) => {
+                    // A connection that came after an order is served by it.
+                    self.obey_all(now);
+                    self.welcome(stream, peer.ip(), self.stopping.is_none(), now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -485,7 +495,7 @@ impl Server {
                 Dialog::open(refuse_at, &settings.replies)
             } else {
                 page.counts.shed += 1;
-                lingers = page.counts.shed_lingering < SHED_MAX as u64;
+                lingers = page.counts.shed_lingering < settings.shed_max as u64;
                 if lingers {
                     page.counts.shed_lingering += 1;
                 } else {
@@ -713,16 +723,17 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn note(&mut self, action: &Action<'_>, peer: IpAddr, settings: &Settings) {
+    fn note(&mut self, action: &Action<'_>, peer: IpAddr, unlogged: bool, settings: &Settings) {
+        let log_envelope = settings.log_envelope && !unlogged;
         if let Some(at) = action.refused {
             self.ledger.page().refuse(at);
         }
         match action.heard {
-            Some(Heard::Sender(path)) if settings.log_envelope => {
+            Some(Heard::Sender(path)) if log_envelope => {
                 self.notices.envelope(self.now, peer, "MAIL FROM", path);
             }
             Some(Heard::Recipient(recipient)) => {
-                if settings.log_envelope {
+                if log_envelope {
                     let path = recipient.path();
                     self.notices.envelope(self.now, peer, "RCPT TO", path);
                 }
@@ -731,7 +742,9 @@ impl Scene<'_> {
                     && !settings.replies.is_own(mailbox.domain)
                 {
                     self.ledger.page().counts.recipients_elsewhere += 1;
-                    self.notices.domain(mailbox.domain, peer, self.now);
+                    if !unlogged {
+                        self.notices.domain(mailbox.domain, peer, self.now);
+                    }
                 }
             }
             Some(Heard::Sender(_) | Heard::Talker(_)) | None => {}
@@ -806,7 +819,7 @@ impl Session {
         while !input.is_empty() {
             let (taken, action) = self.dialog.receive(&self.settings.replies, input);
             let Some(action) = action else { break };
-            scene.note(&action, self.peer, &self.settings);
+            scene.note(&action, self.peer, self.unlogged, &self.settings);
             if let Some(Heard::Talker(talker)) = action.heard {
                 self.ended = Ended::Talker(talker);
             }
@@ -959,6 +972,7 @@ mod tests {
             replies: Arc::new(Replies::new(HOST, None).unwrap()),
             refuse: Refuse::At(RefuseAt::Greeting(AfterGreeting::Hold)),
             connections_max: 10_000,
+            shed_max: SHED_MAX,
             connections_per_source_max: 10_000,
             idle_timeout: PATIENCE,
             session_timeout: PATIENCE,

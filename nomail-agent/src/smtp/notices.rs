@@ -43,6 +43,7 @@ impl Notices {
     /// for more than [`DOMAINS_MAX`] of them, because who looks for an open
     /// relay makes up as many as he likes.
     pub(super) fn domain(&mut self, domain: &[u8], peer: IpAddr, now: Instant) {
+        let domain = domain.strip_suffix(b".").unwrap_or(domain);
         let domain = domain.to_ascii_lowercase().into_boxed_slice();
         let due = |told: &Instant| now.duration_since(*told) >= DOMAIN_PAUSE;
         match self.domains.get(&domain) {

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use super::lines::List;
+
 /// Most characters of a value or a key that an error repeats.
 pub(super) const SHOWN_MAX: usize = 64;
 
@@ -20,15 +22,23 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// The problems: those of the file first and in its order, then those of
-    /// the domain files.
+    /// the files that it names.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| match problem.origin {
-            Origin::File { position, .. } => (0, 0, position),
-            Origin::DomainFile {
-                number, position, ..
-            } => (1, number, Some(position.unwrap_or(Position::END))),
-            Origin::Flag(_) => (2, 0, None),
-            Origin::Environment(_) => (3, 0, None),
+            Origin::File { position, .. } => (0, None, 0, position),
+            Origin::LineFile {
+                list,
+                number,
+                position,
+                ..
+            } => (
+                1,
+                Some(list),
+                number,
+                Some(position.unwrap_or(Position::END)),
+            ),
+            Origin::Flag(_) => (2, None, 0, None),
+            Origin::Environment(_) => (3, None, 0, None),
         });
         Self { problems }
     }
@@ -91,10 +101,11 @@ pub(super) enum Origin {
         path: Arc<Path>,
         position: Option<Position>,
     },
-    /// In one of the files that list domains.
-    DomainFile {
+    /// In one of the files that the file names.
+    LineFile {
         path: Arc<Path>,
-        /// Its place among them.
+        list: List,
+        /// Its place among those of its list.
         number: usize,
         /// None: the file as a whole.
         position: Option<Position>,
@@ -118,7 +129,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, position } | Self::DomainFile { path, position, .. } => {
+            Self::File { path, position } | Self::LineFile { path, position, .. } => {
                 path.display().fmt(out)?;
                 match position {
                     Some(Position { line, column }) => write!(out, ":{line}:{column}"),

@@ -194,14 +194,19 @@ impl Layers {
                 problems.push(is_empty(key, example, written));
                 return None;
             }
-            let mut texts = Vec::with_capacity(items.len());
-            for item in items {
-                match item.value.text() {
-                    Ok(text) => texts.push((text.to_owned(), item.origin.clone())),
-                    Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
-                }
-            }
-            Some(texts)
+            Some(texts_of(key, items, problems))
+        })
+    }
+
+    /// The texts of `key`, of which there may be none, each with its place.
+    pub(super) fn texts_or_empty(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Vec<(String, Origin)>> {
+        self.read(key, |written, problems| {
+            let items = items(key, example, written, problems)?;
+            Some(texts_of(key, items, problems))
         })
     }
 
@@ -284,6 +289,18 @@ fn items<'a>(
 fn is_empty(key: &str, example: &str, written: &Written) -> Problem {
     let text = format!("is empty: write [{example}], or leave the key out");
     Problem::with_value(&written.origin, key, &ValueError::Wrong(text))
+}
+
+/// Those of `items` that are texts, each with its place.
+fn texts_of(key: &str, items: &[Written], problems: &mut Vec<Problem>) -> Vec<(String, Origin)> {
+    let mut texts = Vec::with_capacity(items.len());
+    for item in items {
+        match item.value.text() {
+            Ok(text) => texts.push((text.to_owned(), item.origin.clone())),
+            Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
+        }
+    }
+    texts
 }
 
 /// Those of `items` that `check` takes.

@@ -11,6 +11,8 @@ mod error;
 mod file;
 mod fqdn;
 mod layer;
+mod lines;
+mod lists;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use ipnet::IpNet;
 pub use self::{
     error::{ConfigError, ValueError},
     fqdn::host_fqdn,
+    lists::{LIST_PREFIXES_MAX, Lists},
     relay::{Relay, RelayCode, RelayDomain},
     values::{Hostname, ListenAddress, StateDir, User},
 };
@@ -50,7 +53,12 @@ pub const DEFAULT_ROUTE: &str = "default-route";
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The tables of the file.
-const SECTIONS: [&str; 3] = ["limits", "relay", "log"];
+const SECTIONS: [&str; 4] = ["limits", "lists", "relay", "log"];
+/// Highest rate of a source or a prefix. At 100 jiffies per second, which is the
+/// fewest, [`nomail_common::limiter::Limit`] keeps it within 1.3 %.
+const RATE_MAX: u32 = 10_000;
+/// Most SYNs of a prefix at once: the default of the highest rate.
+const PREFIX_BURST_MAX: u32 = 2 * RATE_MAX;
 /// Longest that a session may be allowed to last, and a source be remembered: a
 /// year.
 const YEAR_SECS: u32 = 31_536_000;
@@ -83,6 +91,8 @@ pub struct Config {
     pub control: PathBuf,
     /// What one source, and all together, may take.
     pub limits: Limits,
+    /// The sources that are let through or turned away.
+    pub lists: Arc<Lists>,
     /// The domains without mail that this host is MX for. None: it is no MX.
     pub relay: Option<Arc<Relay>>,
     /// How the log is written, and what of.
@@ -104,6 +114,7 @@ impl Default for Config {
             user: User::default(),
             control: PathBuf::from(DEFAULT_CONTROL),
             limits: Limits::default(),
+            lists: Arc::default(),
             relay: None,
             log: Log::default(),
         }
@@ -117,6 +128,12 @@ pub struct Limits {
     pub syn_rate: u32,
     /// SYNs that one source may send at once.
     pub syn_burst: u32,
+    /// SYNs per second of one prefix (IPv4 /24, IPv6 /48). 0: no limit.
+    pub prefix_rate: u32,
+    /// SYNs that one prefix may send at once; not 0 where there is a rate.
+    pub prefix_burst: u32,
+    /// What becomes of SYNs in a flood.
+    pub flood_answer: FloodAnswer,
     /// Connections at once.
     pub connections: u32,
     /// Connections at once of one source.
@@ -134,6 +151,9 @@ impl Default for Limits {
         Self {
             syn_rate: 10,
             syn_burst: 20,
+            prefix_rate: 0,
+            prefix_burst: 0,
+            flood_answer: FloodAnswer::default(),
             connections: 10_000,
             connections_per_source: 100,
             idle_timeout_secs: 300,
@@ -231,6 +251,21 @@ impl XdpMode {
         ("generic", Self::Generic),
         ("off", Self::Off),
     ];
+}
+
+/// What becomes of a SYN of a source that has proven nothing, when there are too
+/// many of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloodAnswer {
+    /// The source is made to prove that it is there.
+    #[default]
+    Challenge,
+    /// It is dropped.
+    Drop,
+}
+
+impl FloodAnswer {
+    const CHOICES: &[(&str, Self)] = &[("challenge", Self::Challenge), ("drop", Self::Drop)];
 }
 
 /// The form of the log.
@@ -379,7 +414,6 @@ fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Confi
 /// Every key there is. What is wrong goes to `layers.problems`.
 fn read(layers: &mut Layers) -> Config {
     let default = Config::default();
-    let limits = default.limits;
     let relayed = layers.section("relay").is_some();
     Config {
         file: None,
@@ -428,68 +462,109 @@ fn read(layers: &mut Layers) -> Config {
         control: layers
             .value("control", values::socket_path)
             .unwrap_or(default.control),
-        limits: Limits {
-            syn_rate: layers
-                .value(
-                    "limits.syn_rate",
-                    number(
-                        1..=10_000,
-                        "give the SYNs per second that one source may send",
-                    ),
-                )
-                .unwrap_or(limits.syn_rate),
-            syn_burst: layers
-                .value(
-                    "limits.syn_burst",
-                    number(1..=10_000, "give the SYNs that one source may send at once"),
-                )
-                .unwrap_or(limits.syn_burst),
-            connections: layers
-                .value(
-                    "limits.connections",
-                    number(
-                        1..=CONNECTIONS_MAX,
-                        "give the connections that may be open at once",
-                    ),
-                )
-                .unwrap_or(limits.connections),
-            connections_per_source: layers
-                .value(
-                    "limits.connections_per_source",
-                    number(
-                        1..=CONNECTIONS_MAX,
-                        "give the connections that one source may have open at once",
-                    ),
-                )
-                .unwrap_or(limits.connections_per_source),
-            idle_timeout_secs: layers
-                .value(
-                    "limits.idle_timeout_secs",
-                    number(1..=86_400, "give the seconds to wait for the next command"),
-                )
-                .unwrap_or(limits.idle_timeout_secs),
-            session_timeout_secs: layers
-                .value(
-                    "limits.session_timeout_secs",
-                    number(
-                        1..=u64::from(YEAR_SECS),
-                        "give the seconds that a session may last",
-                    ),
-                )
-                .unwrap_or(limits.session_timeout_secs),
-            sender_age_secs: layers
-                .value(
-                    "limits.sender_age_secs",
-                    number(
-                        3600..=YEAR_SECS,
-                        "give the seconds that a source's network is remembered",
-                    ),
-                )
-                .unwrap_or(limits.sender_age_secs),
-        },
+        limits: read_limits(layers, default.limits),
+        lists: lists::read(layers),
         relay: relay::read(layers),
         log: read_log(layers, default.log),
     }
+}
+
+fn read_limits(layers: &mut Layers, default: Limits) -> Limits {
+    let syn_rate = layers
+        .value(
+            "limits.syn_rate",
+            number(
+                1..=RATE_MAX,
+                "give the SYNs per second that one source may send",
+            ),
+        )
+        .unwrap_or(default.syn_rate);
+    let syn_burst = layers
+        .value(
+            "limits.syn_burst",
+            number(1..=10_000, "give the SYNs that one source may send at once"),
+        )
+        .unwrap_or(default.syn_burst);
+    let (prefix_rate, prefix_burst) = read_prefix(layers, default);
+    Limits {
+        syn_rate,
+        syn_burst,
+        prefix_rate,
+        prefix_burst,
+        flood_answer: layers
+            .value("limits.flood_answer", choice(FloodAnswer::CHOICES))
+            .unwrap_or(default.flood_answer),
+        connections: layers
+            .value(
+                "limits.connections",
+                number(
+                    1..=CONNECTIONS_MAX,
+                    "give the connections that may be open at once",
+                ),
+            )
+            .unwrap_or(default.connections),
+        connections_per_source: layers
+            .value(
+                "limits.connections_per_source",
+                number(
+                    1..=CONNECTIONS_MAX,
+                    "give the connections that one source may have open at once",
+                ),
+            )
+            .unwrap_or(default.connections_per_source),
+        idle_timeout_secs: layers
+            .value(
+                "limits.idle_timeout_secs",
+                number(1..=86_400, "give the seconds to wait for the next command"),
+            )
+            .unwrap_or(default.idle_timeout_secs),
+        session_timeout_secs: layers
+            .value(
+                "limits.session_timeout_secs",
+                number(
+                    1..=u64::from(YEAR_SECS),
+                    "give the seconds that a session may last",
+                ),
+            )
+            .unwrap_or(default.session_timeout_secs),
+        sender_age_secs: layers
+            .value(
+                "limits.sender_age_secs",
+                number(
+                    3600..=YEAR_SECS,
+                    "give the seconds that a source's network is remembered",
+                ),
+            )
+            .unwrap_or(default.sender_age_secs),
+    }
+}
+
+/// The rate and the burst of a prefix.
+fn read_prefix(layers: &mut Layers, default: Limits) -> (u32, u32) {
+    // Also one that is wrong, which is told once.
+    let has_rate = layers.has("limits.prefix_rate");
+    let rate = layers
+        .value(
+            "limits.prefix_rate",
+            number(
+                0..=RATE_MAX,
+                "give the SYNs per second that one prefix may send, or 0 for no limit",
+            ),
+        )
+        .unwrap_or(default.prefix_rate);
+    let burst = layers.value("limits.prefix_burst", |value| {
+        let burst = number(
+            1..=PREFIX_BURST_MAX,
+            "give the SYNs that one prefix may send at once",
+        )(value)?;
+        if !has_rate {
+            return Err(Wrong(
+                "is of no effect without prefix_rate: give that too, or leave this out".to_owned(),
+            ));
+        }
+        Ok(burst)
+    });
+    (rate, burst.unwrap_or(2 * rate))
 }
 
 fn read_log(layers: &mut Layers, default: Log) -> Log {

@@ -6,25 +6,19 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
-    fs::File,
-    io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
 use super::{
-    error::{Origin, Position, Problem, ValueError, wrong},
+    error::{Origin, Problem, ValueError, wrong},
     layer::{Layers, Value},
+    lines::{BLANK, EntryError, LineFile, List, begin_of},
     values,
 };
 
-/// Longest file of domains that is read.
-const DOMAIN_FILE_MAX: u64 = 64 << 20;
 /// Most domains, in all lists together.
 const DOMAINS_MAX: usize = 1_000_000;
-/// Most problems of one file of domains that are told one by one.
-const PROBLEMS_MAX: usize = 10;
 /// The text of a refusal where none is written.
 const DEFAULT_TEXT: &str = "this domain does not accept mail";
 
@@ -98,7 +92,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
         .list(
             "relay.domain_files",
             "\"/etc/nomail/domains\"",
-            values::domain_file,
+            values::list_file,
         )
         .unwrap_or_default();
     let code = read_code(layers);
@@ -122,14 +116,15 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
         if lists.is_full() {
             break;
         }
-        if let Err((_, error)) = lists.add(&entry, || origin.clone()) {
+        if let Err(wrong) = lists.add(&entry, || origin.clone()) {
             layers
                 .problems
-                .push(Problem::with_value(&origin, "relay.domains", &error));
+                .push(Problem::with_value(&origin, "relay.domains", &wrong.error));
         }
     }
-    for (number, file) in files.iter().enumerate() {
-        lists.read(number, file, &mut layers.problems);
+    for (number, path) in files.iter().enumerate() {
+        let file = LineFile::new(path, List::Domains, number);
+        lists.read(&file, &mut layers.problems);
     }
     Some(Arc::new(Relay {
         domains: lists.into_domains(),
@@ -202,25 +197,20 @@ impl<'a> Lists<'a> {
         self.overfull
     }
 
-    /// Adds `DOMAIN` or `DOMAIN TEXT`. An error is at this octet of the entry.
-    fn add(
-        &mut self,
-        entry: &str,
-        origin: impl FnOnce() -> Origin,
-    ) -> Result<(), (usize, ValueError)> {
-        let blank = [' ', '\t'];
-        let begin = entry.len() - entry.trim_start_matches(blank).len();
-        let (domain, rest) = match entry[begin..].split_once(blank) {
-            Some((domain, rest)) => (domain, rest.trim_matches(blank)),
+    /// Adds `DOMAIN` or `DOMAIN TEXT`.
+    fn add(&mut self, entry: &str, origin: impl FnOnce() -> Origin) -> Result<(), EntryError> {
+        let begin = begin_of(entry);
+        let (domain, rest) = match entry[begin..].split_once(BLANK) {
+            Some((domain, rest)) => (domain, rest.trim_matches(BLANK)),
             None => (&entry[begin..], ""),
         };
-        let name = values::domain(domain).map_err(|error| (begin, error))?;
+        let name = values::domain(domain).map_err(|error| EntryError::new(begin, error))?;
         let text = match rest {
             "" => None,
             text => {
                 // Trimmed behind only by what blanks end the entry.
-                let at = entry.trim_end_matches(blank).len() - text.len();
-                Some(values::reply_text(text).map_err(|error| (at, error))?)
+                let at = entry.trim_end_matches(BLANK).len() - text.len();
+                Some(values::reply_text(text).map_err(|error| EntryError::new(at, error))?)
             }
         };
         let number = self.domains.len();
@@ -234,7 +224,7 @@ impl<'a> Lists<'a> {
                         known.key(),
                         other.origin
                     );
-                    return Err((begin, ValueError::Wrong(text)));
+                    return Err(EntryError::new(begin, ValueError::Wrong(text)));
                 }
             }
             hash_map::Entry::Vacant(_) if number >= self.domains_max => {
@@ -244,7 +234,10 @@ impl<'a> Lists<'a> {
                      *.example.org for all below example.org",
                     self.domains_max
                 );
-                return Err((begin, ValueError::Wrong(text)));
+                return Err(EntryError {
+                    is_last: true,
+                    ..EntryError::new(begin, ValueError::Wrong(text))
+                });
             }
             hash_map::Entry::Vacant(place) => {
                 let text = text.map(|text| match self.texts.get(text) {
@@ -265,84 +258,20 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// Adds what the file `path` lists, the `number`th.
-    fn read(&mut self, number: usize, path: &Path, problems: &mut Vec<Problem>) {
-        let path: Arc<Path> = path.into();
-        let origin = |position| Origin::DomainFile {
-            path: Arc::clone(&path),
-            number,
-            position,
-        };
-        let mut whole = |text| {
-            problems.push(Problem {
-                origin: origin(None),
-                text,
-            });
-        };
+    /// Adds what a file lists, which has to be something.
+    fn read(&mut self, file: &LineFile, problems: &mut Vec<Problem>) {
         if self.overfull {
             return;
         }
-        let octets = match octets_of(&path, DOMAIN_FILE_MAX) {
-            Ok(octets) => octets,
-            Err(text) => return whole(text),
-        };
-        let (text, invalid) = match str::from_utf8(&octets) {
-            Ok(text) => (text, false),
-            Err(error) => {
-                let valid = octets.get(..error.valid_up_to()).unwrap_or_default();
-                (str::from_utf8(valid).unwrap_or_default(), true)
-            }
-        };
-        if invalid {
-            let last = text.rsplit('\n').next().unwrap_or_default();
-            let position = Position {
-                line: text.bytes().filter(|&octet| octet == b'\n').count() + 1,
-                column: last.chars().count() + 1,
-            };
+        let is_empty = file.read(problems, |entry, position| {
+            self.add(entry, || file.origin(Some(position)))
+        });
+        if is_empty {
             problems.push(Problem {
-                origin: origin(Some(position)),
-                text: "not UTF-8: write the file in UTF-8".to_owned(),
-            });
-            return;
-        }
-        // What some editors put first.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut found = false;
-        let mut wrong = 0_usize;
-        for (line_number, line) in text.lines().enumerate() {
-            let entry = without_comment(line);
-            let begin = entry.len() - entry.trim_start_matches([' ', '\t']).len();
-            if begin == entry.len() {
-                continue;
-            }
-            found = true;
-            let position = |octet: usize| Position {
-                line: line_number + 1,
-                column: line.get(..octet).unwrap_or(line).chars().count() + 1,
-            };
-            if let Err((octet, error)) = self.add(entry, || origin(Some(position(begin)))) {
-                wrong += 1;
-                if wrong <= PROBLEMS_MAX || self.overfull {
-                    let origin = origin(Some(position(octet)));
-                    let text = error.to_string();
-                    problems.push(Problem { origin, text });
-                }
-                if self.overfull {
-                    return;
-                }
-            }
-        }
-        if !found {
-            problems.push(Problem {
-                origin: origin(None),
+                origin: file.origin(None),
                 text: "lists no domain: write one a line, or leave the file out of \
                        relay.domain_files"
                     .to_owned(),
-            });
-        } else if wrong > PROBLEMS_MAX {
-            problems.push(Problem {
-                origin: origin(None),
-                text: format!("and {} more problems", wrong - PROBLEMS_MAX),
             });
         }
     }
@@ -356,43 +285,4 @@ impl<'a> Lists<'a> {
         domains.sort_unstable_by_key(|(number, _)| *number);
         domains.into_iter().map(|(_, domain)| domain).collect()
     }
-}
-
-/// `line` up to the first `#` that begins a word.
-fn without_comment(line: &str) -> &str {
-    line.match_indices('#')
-        .map(|(begin, _)| &line[..begin])
-        .find(|before| before.is_empty() || before.ends_with([' ', '\t']))
-        .unwrap_or(line)
-}
-
-/// All of a file, or what is wrong with it.
-fn octets_of(path: &Path, max: u64) -> Result<Vec<u8>, String> {
-    let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "there is no such file: create it, or leave it out of relay.domain_files".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => format!(
-            "cannot be read: {error}: let the agent's user read it; a directory that the agent \
-             did not know at its start needs a restart"
-        ),
-        _ => format!("cannot be read: {error}"),
-    };
-    // Opening a named pipe must not wait for its other end.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(cannot)?;
-    if !file.metadata().map_err(cannot)?.is_file() {
-        return Err("is not a file: name one with a domain a line".to_owned());
-    }
-    let mut octets = Vec::new();
-    file.take(max + 1)
-        .read_to_end(&mut octets)
-        .map_err(cannot)?;
-    if octets.len() as u64 > max {
-        return Err(format!("is longer than {max} octets: split it"));
-    }
-    Ok(octets)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nomail_common::limiter::{Limit, TICK_SHIFT};
 use proptest::prelude::*;
 use rstest::rstest;
 use tempfile::TempDir;
@@ -48,6 +49,7 @@ fn defaults() {
     assert_eq!(config.state_dir.path, Path::new("/var/lib/nomail"));
     assert!(config.state_dir.is_default);
     assert_eq!(config.relay, None);
+    assert_eq!(*config.lists, Lists::default());
     let expected = Log {
         format: LogFormat::Text,
         interval_secs: 60,
@@ -59,6 +61,9 @@ fn defaults() {
     let expected = Limits {
         syn_rate: 10,
         syn_burst: 20,
+        prefix_rate: 0,
+        prefix_burst: 0,
+        flood_answer: FloodAnswer::Challenge,
         connections: 10_000,
         connections_per_source: 100,
         idle_timeout_secs: 300,
@@ -82,11 +87,17 @@ control = "/run/other.sock"
 [limits]
 syn_rate = 1_000
 syn_burst = 10000
+prefix_rate = 10_000
+prefix_burst = 1
+flood_answer = "drop"
 connections = 1_000_000
 connections_per_source = 1
 idle_timeout_secs = 86400
 session_timeout_secs = 0x10
 sender_age_secs = 3600
+[lists]
+allow = ["192.0.2.7"]
+deny = ["2001:db8::/32", "192.0.2.0/24"]
 [log]
 format = "json"
 interval_secs = 86400
@@ -120,12 +131,22 @@ fn every_key() {
         limits: Limits {
             syn_rate: 1000,
             syn_burst: 10_000,
+            prefix_rate: 10_000,
+            prefix_burst: 1,
+            flood_answer: FloodAnswer::Drop,
             connections: 1_000_000,
             connections_per_source: 1,
             idle_timeout_secs: 86_400,
             session_timeout_secs: 16,
             sender_age_secs: 3600,
         },
+        lists: Arc::new(Lists {
+            allow: vec!["192.0.2.7/32".parse().unwrap()],
+            deny: ["192.0.2.0/24", "2001:db8::/32"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+            files: Vec::new(),
+        }),
         relay: None,
         log: Log {
             format: LogFormat::Json,
@@ -153,7 +174,8 @@ fn every_key() {
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [relay], [log]"
+     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [lists], [relay], \
+     [log]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -161,9 +183,10 @@ fn every_key() {
      ignore, envelope"
 )]
 #[case::unknown_section(
-    "[lists]\nallow = []",
-    "t.toml:1:2: lists: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [relay], [log]"
+    "[metrics]\nlisten = []",
+    "t.toml:1:2: metrics: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
+     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [lists], [relay], \
+     [log]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -409,6 +432,31 @@ fn every_key() {
     "t.toml:1:20: limits.syn_burst: a string is not a whole number in 1..=10000: give the SYNs that \
      one source may send at once"
 )]
+#[case::unknown_limit(
+    "limits.rate = 1",
+    "t.toml:1:8: limits.rate: unknown key; [limits] knows syn_rate, syn_burst, prefix_rate, \
+     prefix_burst, flood_answer, connections, connections_per_source, idle_timeout_secs, \
+     session_timeout_secs, sender_age_secs"
+)]
+#[case::prefix_rate(
+    "limits.prefix_rate = 10001\nlimits.prefix_burst = 1",
+    "t.toml:1:22: limits.prefix_rate: 10001 is not in 0..=10000: give the SYNs per second that one \
+     prefix may send, or 0 for no limit"
+)]
+#[case::prefix_burst(
+    "limits.prefix_rate = 1\nlimits.prefix_burst = 0",
+    "t.toml:2:23: limits.prefix_burst: 0 is not in 1..=20000: give the SYNs that one prefix may \
+     send at once"
+)]
+#[case::prefix_burst_alone(
+    "[limits]\nprefix_burst = 20",
+    "t.toml:2:16: limits.prefix_burst: is of no effect without prefix_rate: give that too, or leave \
+     this out"
+)]
+#[case::flood_answer(
+    "limits.flood_answer = \"cookie\"",
+    "t.toml:1:23: limits.flood_answer: \"cookie\" is unknown; use \"challenge\" or \"drop\""
+)]
 #[case::connections(
     "limits.connections = 1000001",
     "t.toml:1:22: limits.connections: 1000001 is not in 1..=1000000: give the connections that may \
@@ -629,6 +677,7 @@ fn reload() {
         after_greeting: new.after_greeting,
         observe: new.observe,
         limits: new.limits,
+        lists: new.lists,
         log: Log {
             format: LogFormat::Text,
             ..new.log
@@ -650,6 +699,30 @@ fn refusal_points(#[case] written: &'static str, #[case] expected: RefuseAt) {
     assert_eq!(config.refuse_at, expected);
     let flag = flags(&[("refuse_at", "--refuse-at", &[written])]);
     assert_eq!(load_text(b"", &flag).unwrap().refuse_at, expected);
+}
+
+#[rstest]
+#[case::rate_alone("prefix_rate = 10_000", 10_000, 20_000)]
+#[case::both("prefix_burst = 20_000\nprefix_rate = 1", 1, 20_000)]
+#[case::off("prefix_rate = 0", 0, 0)]
+#[case::off_for_now("prefix_rate = 0\nprefix_burst = 7", 0, 7)]
+fn prefixes(#[case] written: &str, #[case] rate: u32, #[case] burst: u32) {
+    let text = format!("[limits]\n{written}");
+    let limits = load_text(text.as_bytes(), &Overrides::default())
+        .unwrap()
+        .limits;
+    assert_eq!((limits.prefix_rate, limits.prefix_burst), (rate, burst));
+}
+
+/// Whatever the kernel's clock, it can keep all that may be written.
+#[rstest]
+fn limits_fit_the_clock(#[values(100, 250, 300, 1000, 1200)] hz: u32) {
+    let second = f64::from(hz) * f64::from(1 << TICK_SHIFT);
+    for rate in 1..=RATE_MAX {
+        let limit = Limit::new(rate, PREFIX_BURST_MAX, hz).unwrap();
+        let kept = second / limit.interval as f64;
+        assert!((kept / f64::from(rate) - 1.0).abs() < 0.013, "{rate}");
+    }
 }
 
 #[test]
@@ -702,6 +775,12 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "limits",
         "limits.syn_rate",
         "limits.connections",
+        "limits.prefix_rate",
+        "limits.prefix_burst",
+        "limits.flood_answer",
+        "lists",
+        "lists.allow",
+        "lists.deny",
         "log.format",
         "log",
         "log.ignore",
@@ -713,6 +792,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "relay.text",
         "relay.postmaster",
         "[limits]",
+        "[lists]",
         "[relay]",
         "[[log]]",
     ]);

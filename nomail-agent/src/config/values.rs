@@ -36,8 +36,8 @@ const LOCAL_PART_MAX: usize = 64;
 const MAILBOX_MAX: usize = 254;
 /// Most health checkers that the log can be told to leave out.
 const IGNORED_MAX: usize = 1000;
-/// Most files that list domains.
-const DOMAIN_FILES_MAX: usize = 64;
+/// Most files that one key names.
+const LIST_FILES_MAX: usize = 64;
 
 /// The first word of the greeting: a domain name or an address literal
 /// (RFC 5321 section 4.1.3), hence printable ASCII without spaces.
@@ -432,15 +432,15 @@ pub(super) fn state_dir(value: &Value) -> Result<StateDir, ValueError> {
     })
 }
 
-/// A file that lists domains, beside those `before` it.
-pub(super) fn domain_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, ValueError> {
+/// A file with one entry a line, beside those `before` it.
+pub(super) fn list_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, ValueError> {
     let path = absolute_path(text, "file")?;
     if before.contains(&path) {
         return wrong(format!("{} is named twice: leave one out", quoted(text)));
     }
-    if before.len() >= DOMAIN_FILES_MAX {
+    if before.len() >= LIST_FILES_MAX {
         return wrong(format!(
-            "{} is one more than the {DOMAIN_FILES_MAX} files that are read: put some together",
+            "{} is one more than the {LIST_FILES_MAX} files that are read: put some together",
             quoted(text)
         ));
     }
@@ -614,8 +614,8 @@ pub(super) fn mailbox(value: &Value) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
-/// An address or a network that the log leaves out, beside those `before` it.
-pub(super) fn ignored(text: &str, before: &[IpNet]) -> Result<IpNet, ValueError> {
+/// An address or a network without host bits.
+pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
     let shown = quoted(text);
     let give = "write \"192.0.2.7\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
     let parsed = match text.parse::<IpAddr>() {
@@ -643,6 +643,13 @@ pub(super) fn ignored(text: &str, before: &[IpNet]) -> Result<IpNet, ValueError>
             net.addr()
         ));
     }
+    Ok(net)
+}
+
+/// An address or a network that the log leaves out, beside those `before` it.
+pub(super) fn ignored(text: &str, before: &[IpNet]) -> Result<IpNet, ValueError> {
+    let net = network(text)?;
+    let shown = quoted(text);
     if before.contains(&net) {
         return wrong(format!("{shown} is named twice: leave one out"));
     }

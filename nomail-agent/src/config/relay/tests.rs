@@ -499,37 +499,16 @@ fn problems_of_a_list_are_bounded_and_in_order() {
 }
 
 #[test]
-fn a_list_that_is_too_long() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("list");
-    fs::write(&path, b"12345").unwrap();
-    assert_eq!(octets_of(&path, 5), Ok(b"12345".to_vec()));
-    assert_eq!(
-        octets_of(&path, 4),
-        Err("is longer than 4 octets: split it".to_owned())
-    );
-}
-
-#[test]
-fn a_named_pipe_does_not_hang() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("pipe");
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(
-        octets_of(&path, 5),
-        Err("is not a file: name one with a domain a line".to_owned())
-    );
-}
-
-#[test]
 fn too_many_domains() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, "a\nb\na\nc\nd\n").unwrap();
     let mut lists = Lists::new("", 2);
     let mut problems = Vec::new();
-    lists.read(0, &path, &mut problems);
-    lists.read(1, &path, &mut problems);
+    for number in 0..2 {
+        let file = LineFile::new(&path, List::Domains, number);
+        lists.read(&file, &mut problems);
+    }
     let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
     let expected = format!(
         "{}:4:1: is one more than the 2 domains of a relay: leave some out, or write *.example.org \

@@ -77,8 +77,10 @@ pub struct AnswerStatus {
     pub cookie: u64,
     /// Challenges sent.
     pub challenge: u64,
-    /// Sources that proved themselves.
+    /// Challenges that were answered, so that the client's next SYN passes.
     pub proven: u64,
+    /// SYNs that were to be answered and could not be; they were dropped.
+    pub unanswerable: u64,
     /// Refusals without a socket.
     pub stateless: u64,
 }
@@ -175,9 +177,29 @@ impl fmt::Display for Status {
         writeln!(out, "listening    {}", self.guarded.join(", "))?;
         writeln!(
             out,
-            "SYNs         {} received: {} passed, {} over their source's limit, {} malformed",
-            syn.total, syn.passed, syn.limited_source, syn.malformed
+            "SYNs         {} received: {} passed, {} over their source's limit, {} over their \
+             prefix's, {} over the listener's, {} denied, {} malformed",
+            syn.total,
+            syn.passed,
+            syn.limited_source,
+            syn.limited_prefix,
+            syn.flood,
+            syn.denied,
+            syn.malformed
         )?;
+        if self.answers != AnswerStatus::default() {
+            let AnswerStatus {
+                challenge,
+                proven,
+                unanswerable,
+                ..
+            } = self.answers;
+            writeln!(
+                out,
+                "answers      {challenge} challenges sent, {proven} proven; {unanswerable} SYNs \
+                 could not be answered"
+            )?;
+        }
         writeln!(
             out,
             "connections  {} accepted: {} active, {} quit, {} timed out, {} closed by the client, \

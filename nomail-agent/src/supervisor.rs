@@ -7,16 +7,22 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use log::{error, info, warn};
-use nomail_common::{abi, source::Source, verdict::Verdict};
+use nomail_common::{
+    abi,
+    source::Source,
+    verdict::{Answer, Verdict},
+};
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
@@ -24,8 +30,8 @@ use tokio::{
 
 use self::places::{ListenSocket, Places};
 use crate::{
-    bpf::{self, BpfError, Guard, Mode, Policy},
-    config::{self, Config, Hostname, Overrides, RelayCode, XdpMode},
+    bpf::{self, BpfError, Guard, GuardedInterface, Lists, Mode, Policy, Rate},
+    config::{self, Config, FloodAnswer, Hostname, Overrides, RelayCode, XdpMode},
     control::Control,
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of},
@@ -45,10 +51,16 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(30);
 /// Longest that the end waits for open sessions.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked whether there is a flood.
+const FLOOD_INTERVAL: Duration = Duration::from_secs(1);
+/// Seconds without a SYN of a flood after which it is over.
+const FLOOD_QUIET_SECS: u32 = 5;
 /// How often the memory of `auto` is written down.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
 const DESCRIPTORS_SPARE: u64 = 512;
+/// Bounds the queues of all listening sockets.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// Read while serving, by every look at a per-CPU map.
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
@@ -87,6 +99,7 @@ struct Agent {
     /// Connections when the memory was last written down.
     saved_at: u64,
     reporter: Reporter,
+    flood: FloodWatch,
     /// When the last report was due.
     reported: Instant,
     control: Arc<Control>,
@@ -108,6 +121,7 @@ struct Shared {
     started: Instant,
     guard: Option<Mutex<Guard>>,
     told: Mutex<Told>,
+    flood: AtomicBool,
 }
 
 /// The parts of the status that change with the configuration.
@@ -203,6 +217,7 @@ impl Agent {
             started: Instant::now(),
             guard: guard.map(Mutex::new),
             told: Mutex::new(told),
+            flood: AtomicBool::new(false),
         });
         Ok(Self {
             config,
@@ -218,6 +233,7 @@ impl Agent {
             state,
             saved_at: 0,
             reporter: Reporter::default(),
+            flood: FloodWatch::default(),
             reported: Instant::now(),
             control: Arc::new(control),
             signals,
@@ -230,7 +246,6 @@ impl Agent {
         let control = Arc::clone(&self.control);
         let control_task =
             tokio::spawn(async move { control.serve(move |sources| asked.status(sources)).await });
-        self.follow_program_log();
         {
             let told = self.shared.told();
             info!(
@@ -245,6 +260,7 @@ impl Agent {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save = interval(SAVE_INTERVAL);
         let mut report = self.report_interval();
+        let mut flood = interval(FLOOD_INTERVAL);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -262,6 +278,7 @@ impl Agent {
                 }
                 _ = report.tick() => self.report(),
                 _ = save.tick() => self.save_state(),
+                _ = flood.tick() => self.watch_for_floods(),
                 _ = retry.tick(), if !self.refused.is_empty() => {
                     self.follow_and_tell(&mut told_failure).await;
                 }
@@ -305,6 +322,25 @@ impl Agent {
         );
         for line in lines {
             line.log();
+        }
+    }
+
+    /// Tells when a flood begins and when it is over.
+    fn watch_for_floods(&mut self) {
+        let Ok(syn) = self.shared.flood_syns() else {
+            return;
+        };
+        let was = self.shared.flood.load(Ordering::Relaxed);
+        let is = self.flood.look(syn);
+        self.shared.flood.store(is, Ordering::Relaxed);
+        match (was, is) {
+            (false, true) => warn!(
+                event = "flood_began";
+                "a flood of SYNs: more than the listeners can take, so that clients are asked for \
+                 a proof of their address"
+            ),
+            (true, false) => info!(event = "flood_over"; "the flood of SYNs is over"),
+            _ => {}
         }
     }
 
@@ -408,21 +444,48 @@ impl Agent {
         }
         places.remove(&refused);
         self.refused = refused;
-        if places == self.places {
+        let interfaces = self.current_interfaces().await?;
+        if places == self.places && interfaces == self.interfaces {
             return Ok(());
         }
-        let policy = policy_of(&self.config, &self.interfaces, &places);
+        let policy = policy_of(&self.config, &interfaces, &places);
         if let Err(error) = self.shared.configure(&policy) {
             self.listeners.forget_bound();
             return Err(error.into());
         }
         self.listeners.serve(&self.shared.responder);
         self.listeners.keep(&places, &self.shared.responder);
+        self.interfaces = interfaces;
         let shown = places.shown(&self.interfaces);
-        info!("addresses changed: listening on {}", shown.join(", "));
-        self.shared.told().guarded = shown;
+        {
+            let mut told = self.shared.told();
+            for (told, interface) in told.interfaces.iter_mut().zip(&self.interfaces) {
+                told.name.clone_from(&interface.name);
+            }
+            told.guarded.clone_from(&shown);
+        }
+        if places != self.places {
+            info!("addresses changed: listening on {}", shown.join(", "));
+        }
         self.places = places;
         Ok(())
+    }
+
+    /// The guarded interfaces with the names and hardware addresses that they
+    /// have now.
+    async fn current_interfaces(&self) -> Result<Vec<Interface>, Failure> {
+        let all = self.kernel.all().await?;
+        let current = self.interfaces.iter().map(|guarded| {
+            let found = all.iter().find(|found| found.index == guarded.index);
+            found.map_or_else(
+                || guarded.clone(),
+                |found| Interface {
+                    xdp_program: guarded.xdp_program,
+                    ..found.clone()
+                },
+            )
+        });
+        Ok(current.collect())
     }
 
     /// Without its interface the agent guards nothing, and it has given up what
@@ -445,35 +508,6 @@ impl Agent {
         }
         Ok(())
     }
-
-    /// Hands what the XDP program logs to the agent's log.
-    fn follow_program_log(&self) {
-        let Some(guard) = &self.shared.guard else {
-            return;
-        };
-        if !log::log_enabled!(log::Level::Debug) {
-            return;
-        }
-        let logger = guard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .logger();
-        let reader = logger.map_err(anyhow::Error::from).and_then(|logger| {
-            // SAFETY: the logger owns its ring buffer and keeps the descriptor
-            // open until it is dropped, which the AsyncFd alone does.
-            unsafe { AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE) }
-                .map_err(Into::into)
-        });
-        match reader {
-            Ok(mut reader) => drop(tokio::spawn(async move {
-                while let Ok(mut ready) = reader.readable_mut().await {
-                    ready.get_inner_mut().flush();
-                    ready.clear_ready();
-                }
-            })),
-            Err(error) => warn!("{error:#}"),
-        }
-    }
 }
 
 impl Shared {
@@ -489,6 +523,19 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .configure(policy)
+    }
+
+    /// SYNs with the verdict flood so far.
+    fn flood_syns(&self) -> Result<u64, BpfError> {
+        let Some(guard) = &self.guard else {
+            return Ok(0);
+        };
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut syn = 0;
+        for place in std::iter::once(None).chain((0..self.told().interfaces.len()).map(Some)) {
+            syn += guard.counters(place)?.verdicts[Verdict::Flood as usize];
+        }
+        Ok(syn)
     }
 
     /// SYNs over the limit by source, since each entered the table.
@@ -517,6 +564,7 @@ impl Shared {
             abi: abi::ABI_VERSION,
             hostname: told.hostname,
             uptime_secs: self.started.elapsed().as_secs(),
+            flood: self.flood.load(Ordering::Relaxed),
             observe: told.observe,
             guarded: told.guarded,
             connections: ConnectionStatus {
@@ -557,8 +605,15 @@ impl Shared {
                 let counters = guard.counters(place)?;
                 let verdict = |verdict: Verdict| counters.verdicts[verdict as usize];
                 status.syn.passed += verdict(Verdict::Passed);
-                status.syn.limited_source += verdict(Verdict::LimitedSource);
                 status.syn.malformed += verdict(Verdict::Malformed);
+                status.syn.denied += verdict(Verdict::Denied);
+                status.syn.limited_source += verdict(Verdict::LimitedSource);
+                status.syn.limited_prefix += verdict(Verdict::LimitedPrefix);
+                status.syn.flood += verdict(Verdict::Flood);
+                let answer = |answer: Answer| counters.answers[answer as usize];
+                status.answers.challenge += answer(Answer::Challenge);
+                status.answers.proven += answer(Answer::Proven);
+                status.answers.unanswerable += answer(Answer::Unanswerable);
                 status.syn.total += counters.verdicts.iter().sum::<u64>();
                 status.source_evictions += counters.evictions;
             }
@@ -585,6 +640,26 @@ impl Shared {
         });
         status.sources.truncate(sources_max);
         Ok(status)
+    }
+}
+
+/// Whether there is a flood, looked at in steady intervals.
+#[derive(Debug, Default)]
+struct FloodWatch {
+    syn: u64,
+    /// Looks that are left before it is over.
+    left: u32,
+}
+
+impl FloodWatch {
+    fn look(&mut self, syn: u64) -> bool {
+        if syn > self.syn {
+            self.left = FLOOD_QUIET_SECS;
+        } else {
+            self.left = self.left.saturating_sub(1);
+        }
+        self.syn = syn;
+        self.left > 0
     }
 }
 
@@ -709,7 +784,7 @@ fn attach_guard(
     let ports = ports
         .chain(config.listen.iter().map(|listen| listen.port))
         .collect();
-    let mut guard = Guard::load(&ports, log::log_enabled!(log::Level::Debug))?;
+    let mut guard = Guard::load(&ports)?;
     guard.configure(&policy_of(config, interfaces, places))?;
     for interface in interfaces {
         let name = &interface.name;
@@ -743,12 +818,47 @@ fn attach_guard(
 }
 
 fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Policy {
+    let limits = &config.limits;
     Policy {
-        syn_rate: config.limits.syn_rate,
-        syn_burst: config.limits.syn_burst,
+        source: Rate {
+            rate: limits.syn_rate,
+            burst: limits.syn_burst,
+        },
+        prefix: (limits.prefix_rate > 0).then_some(Rate {
+            rate: limits.prefix_rate,
+            burst: limits.prefix_burst,
+        }),
+        cap: Some(cap()),
+        challenge: limits.flood_answer == FloodAnswer::Challenge,
         observe: config.observe,
-        interfaces: interfaces.iter().map(|interface| interface.index).collect(),
+        interfaces: interfaces
+            .iter()
+            .map(|interface| GuardedInterface {
+                index: interface.index,
+                hardware: interface.hardware.unwrap_or_default(),
+            })
+            .collect(),
         guarded: places.guarded(),
+        answerable: places.direct(),
+        lists: Arc::new(Lists {
+            allow: config.lists.allow.clone(),
+            deny: config.lists.deny.clone(),
+        }),
+    }
+}
+
+/// The unproven SYNs that a listener's queue can absorb. The kernel drops half-open
+/// connections faster once the queue is half full; an eighth of it a second
+/// leaves it that half.
+fn cap() -> Rate {
+    let somaxconn = std::fs::read_to_string(SOMAXCONN).ok();
+    let somaxconn = somaxconn.and_then(|text| text.trim().parse::<u32>().ok());
+    let backlog = LISTEN_BACKLOG
+        .min(somaxconn.unwrap_or(LISTEN_BACKLOG))
+        .max(8);
+    Rate {
+        rate: backlog / 8,
+        burst: backlog / 2,
     }
 }
 
@@ -896,7 +1006,7 @@ fn prepare_state(config: &Config, account: Account) -> Result<Option<State>, Fai
 /// memory of `auto` is written.
 fn reachable_paths(config: &Config, state: bool) -> Paths {
     let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into()];
-    for file in config.file.iter().chain(relay_files(config)) {
+    for file in config.file.iter().chain(list_files(config)) {
         // The directory, because an editor replaces the file in it.
         read.extend(file.parent().map(Path::to_owned));
     }
@@ -909,7 +1019,7 @@ fn reachable_paths(config: &Config, state: bool) -> Paths {
 
 /// A file that only root may read starts the agent, but cannot be reloaded.
 fn warn_of_unreadable(config: &Config, account: Account) {
-    for file in config.file.iter().chain(relay_files(config)) {
+    for file in config.file.iter().chain(list_files(config)) {
         if let Err(error) = std::fs::File::open(file)
             && error.kind() == std::io::ErrorKind::PermissionDenied
         {
@@ -923,8 +1033,10 @@ fn warn_of_unreadable(config: &Config, account: Account) {
     }
 }
 
-fn relay_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    config.relay.iter().flat_map(|relay| relay.files.iter())
+/// The files beside the configuration's own that a reload reads.
+fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    let relay = config.relay.iter().flat_map(|relay| relay.files.iter());
+    relay.chain(&config.lists.files)
 }
 
 /// Raises the limit of descriptors to what the most connections need that a

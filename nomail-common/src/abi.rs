@@ -1,10 +1,15 @@
 //! The maps: names, keys, values and bounds. Both halves are built from this
 //! file; [`ABI_VERSION`] changes whenever a layout or a meaning here does.
 
-use crate::{limiter::Limit, packet::Address, verdict::Verdict};
+use crate::{
+    limiter::Limit,
+    packet::Address,
+    siphash::Key,
+    verdict::{Answer, Verdict},
+};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -21,6 +26,25 @@ pub const ACTIVE_MAP: &str = "ACTIVE";
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// `Array<`[`Line`]`>`, mapped page-aligned so that a line is a cache line.
 pub const SOURCES_MAP: &str = "SOURCES";
+/// Like [`SOURCES_MAP`], with [`PROVEN_LINES`] lines: the buckets of sources for
+/// SYNs whose tuple is proven. Who forges an address does not empty this one.
+pub const PROVEN_MAP: &str = "PROVEN";
+/// Like [`SOURCES_MAP`], with [`PREFIX_LINES`] lines: the buckets of prefixes.
+pub const PREFIXES_MAP: &str = "PREFIXES";
+/// `Array<`[`TupleLine`]`>`: the proven tuples, see [`crate::tuples`].
+pub const TUPLES_MAP: &str = "TUPLES";
+/// `Array<u64>` with one entry: the [`crate::limiter::Bucket`] of all unproven
+/// SYNs together.
+pub const CAP_MAP: &str = "CAP";
+/// `LpmTrie<[u8; 4], u32>` and `LpmTrie<[u8; 16], u32>`: the lists, of which
+/// [`Config::list_set`] chooses one set.
+pub const ALLOW_IPV4_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV4_0", "ALLOW_IPV4_1"];
+/// See [`ALLOW_IPV4_MAPS`].
+pub const ALLOW_IPV6_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV6_0", "ALLOW_IPV6_1"];
+/// See [`ALLOW_IPV4_MAPS`].
+pub const DENY_IPV4_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV4_0", "DENY_IPV4_1"];
+/// See [`ALLOW_IPV4_MAPS`].
+pub const DENY_IPV6_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV6_0", "DENY_IPV6_1"];
 /// `Array<SourceCarry>`: one for each slot of [`SOURCES_MAP`].
 pub const CARRIES_MAP: &str = "CARRIES";
 
@@ -30,6 +54,9 @@ pub const PORTS_GLOBAL: &str = "PORTS";
 /// Global of the program, patched before load: the secret of the hash that
 /// chooses a source's line.
 pub const SEED_GLOBAL: &str = "SEED";
+/// Global of the program, patched before load: the [`Key`] of challenges, as two
+/// words.
+pub const KEY_GLOBAL: &str = "KEY";
 
 /// Entries of [`CONFIG_MAP`].
 pub const CONFIGS: u32 = 2;
@@ -49,6 +76,16 @@ pub const SLOTS_PER_LINE: usize = 4;
 /// Lines in [`SOURCES_MAP`], a power of two: 65,536 sources in 1 MiB, which
 /// keeps the table within a second-level cache.
 pub const LINES: usize = 16_384;
+/// Lines in [`PROVEN_MAP`], a power of two: 16,384 sources.
+pub const PROVEN_LINES: usize = 4096;
+/// Lines in [`PREFIXES_MAP`], a power of two: 16,384 prefixes.
+pub const PREFIX_LINES: usize = 4096;
+/// Entries in one [`TupleLine`].
+pub const TUPLES_PER_LINE: usize = 8;
+/// Lines in [`TUPLES_MAP`], a power of two: 65,536 tuples.
+pub const TUPLE_LINES: usize = 8192;
+/// Most prefixes in one list of one family.
+pub const MAX_LIST_PREFIXES: u32 = 1 << 20;
 
 /// A place in the table of guarded pairs. `port` 0 means free.
 #[repr(C)]
@@ -57,8 +94,17 @@ pub struct Guarded {
     /// The address.
     pub address: Address,
     /// The port, in host byte order.
-    pub port: u64,
+    pub port: u16,
+    /// The VLAN that frames for the address are tagged with, 0 for none, or
+    /// [`VLAN_NONE`].
+    pub vlan: u16,
+    /// Nothing.
+    pub reserved: u32,
 }
+
+/// [`Guarded::vlan`] of an address that XDP never answers for, because it is not
+/// known behind which tag it lives.
+pub const VLAN_NONE: u16 = 0xfffe;
 
 /// What the program is told by the agent. Written as a whole into the entry
 /// that is not in use, then made the one in use.
@@ -67,12 +113,29 @@ pub struct Guarded {
 pub struct Config {
     /// The bucket of each source.
     pub limit: Limit,
-    /// Not 0: count every verdict, drop nothing.
-    pub observe: u64,
+    /// The bucket of each prefix; [`Limit::UNLIMITED`] when there is none.
+    pub prefix_limit: Limit,
+    /// The bucket of all unproven SYNs together; [`Limit::UNLIMITED`] when they
+    /// all pass.
+    pub cap: Limit,
+    /// Not 0: count every verdict, neither drop nor answer anything.
+    pub observe: u32,
+    /// Not 0: challenge the unproven. Else what is over a limit is dropped.
+    pub challenge: u32,
+    /// Jiffies shifted right by this are time slots of proofs.
+    pub slot_shift: u32,
+    /// How long a proof holds, in jiffies.
+    pub proof_ticks: u32,
+    /// Which set of lists is in use, below [`CONFIGS`].
+    pub list_set: u32,
+    /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
+    pub lists: u32,
     /// Odd multiplier of the hash into `guarded`, see [`guarded_place`].
     pub guarded_seed: u64,
     /// Interface indexes, 0 where unused.
     pub interfaces: [u32; MAX_INTERFACES],
+    /// Their hardware addresses, as six octets of a frame and two of zero.
+    pub hardware: [[u8; 8]; MAX_INTERFACES],
     /// Open-addressed table of the guarded pairs.
     pub guarded: [Guarded; GUARDED_PLACES],
 }
@@ -81,40 +144,42 @@ impl Config {
     /// A configuration that guards nothing.
     pub const EMPTY: Self = Self {
         limit: Limit::UNLIMITED,
+        prefix_limit: Limit::UNLIMITED,
+        cap: Limit::UNLIMITED,
         observe: 0,
+        challenge: 0,
+        slot_shift: 0,
+        proof_ticks: 0,
+        list_set: 0,
+        lists: 0,
         guarded_seed: 1,
         interfaces: [0; MAX_INTERFACES],
+        hardware: [[0; 8]; MAX_INTERFACES],
         guarded: [Guarded {
             address: Address { high: 0, low: 0 },
             port: 0,
+            vlan: 0,
+            reserved: 0,
         }; GUARDED_PLACES],
     };
 
     /// Puts `pairs` into the table, trying seeds from `seeds` until each pair
     /// is found within [`GUARDED_PROBES`] places. False, and the table
     /// unchanged, when there are more than [`MAX_GUARDED`] or no seed fits.
-    pub fn set_guarded(
-        &mut self,
-        pairs: &[(Address, u16)],
-        mut seeds: impl Iterator<Item = u64>,
-    ) -> bool {
+    pub fn set_guarded(&mut self, pairs: &[Guarded], mut seeds: impl Iterator<Item = u64>) -> bool {
         if pairs.len() > MAX_GUARDED {
             return false;
         }
         seeds.any(|seed| {
             let seed = seed | 1;
             let mut table = Self::EMPTY.guarded;
-            let all_placed = pairs.iter().all(|&(address, port)| {
-                let first = guarded_place(seed, address, port);
+            let all_placed = pairs.iter().all(|wanted| {
+                let first = guarded_place(seed, wanted.address, wanted.port);
                 (0..GUARDED_PROBES).any(|probe| {
                     let place = &mut table[(first + probe) % GUARDED_PLACES];
-                    let wanted = Guarded {
-                        address,
-                        port: u64::from(port),
-                    };
-                    let free = place.port == 0 || *place == wanted;
+                    let free = place.port == 0 || place == wanted;
                     if free {
-                        *place = wanted;
+                        *place = *wanted;
                     }
                     free
                 })
@@ -127,22 +192,32 @@ impl Config {
         })
     }
 
-    /// Whether (address, port) is one of the pairs the agent listens on.
+    /// The place of (address, port), if it is one of the pairs the agent listens
+    /// on.
     #[inline(always)]
-    pub fn guards(&self, address: Address, port: u16) -> bool {
+    pub fn guarded(&self, address: Address, port: u16) -> Option<&Guarded> {
         let first = guarded_place(self.guarded_seed, address, port);
         for probe in 0..GUARDED_PROBES {
             let place = &self.guarded[(first + probe) % GUARDED_PLACES];
-            if place.port == u64::from(port)
+            if place.port == port
                 && place.address.high == address.high
                 && place.address.low == address.low
             {
-                return true;
+                return Some(place);
             }
         }
-        false
+        None
     }
 }
+
+/// Bit of [`Config::lists`].
+pub const LIST_ALLOW_IPV4: u32 = 1;
+/// Bit of [`Config::lists`].
+pub const LIST_ALLOW_IPV6: u32 = 2;
+/// Bit of [`Config::lists`].
+pub const LIST_DENY_IPV4: u32 = 4;
+/// Bit of [`Config::lists`].
+pub const LIST_DENY_IPV6: u32 = 8;
 
 /// First place of a pair in [`Config::guarded`]: the top bits of a product.
 #[inline(always)]
@@ -161,6 +236,8 @@ pub struct Counters {
     /// Received SYNs by [`Verdict`]; their sum is every SYN received for a
     /// guarded pair.
     pub verdicts: [u64; Verdict::COUNT],
+    /// What XDP did by itself, by [`Answer`].
+    pub answers: [u64; Answer::COUNT],
     /// Sources that lost their slot to another.
     pub evictions: u64,
     /// SYNs that passed without a bucket, because other CPUs kept changing
@@ -178,6 +255,14 @@ pub struct Line {
     pub buckets: [u64; SLOTS_PER_LINE],
 }
 
+/// One set of the store of proven tuples: a cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TupleLine {
+    /// [`crate::tuples::Entry`] of each place.
+    pub entries: [u64; TUPLES_PER_LINE],
+}
+
 /// Counts that ran over in a [`crate::limiter::Bucket`]. They belong to the
 /// source named here, which may no longer be the one in the slot.
 #[repr(C)]
@@ -193,9 +278,12 @@ pub struct SourceCarry {
 
 const _: () = {
     assert!(size_of::<Guarded>() == 24);
-    assert!(size_of::<Config>() == 16 + 8 + 8 + 4 * MAX_INTERFACES + 24 * GUARDED_PLACES);
+    assert!(size_of::<Config>() == 3 * 16 + 6 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
     assert!(align_of::<Config>() == 8);
-    assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + 2));
+    assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
+    assert!(size_of::<TupleLine>() == 64 && TUPLE_LINES.is_power_of_two());
+    assert!(PROVEN_LINES.is_power_of_two() && PREFIX_LINES.is_power_of_two());
+    assert!(size_of::<Key>() == 16);
     assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
     assert!(size_of::<SourceCarry>() == 24);
     assert!(GUARDED_PLACES.is_power_of_two() && LINES.is_power_of_two());
@@ -211,6 +299,8 @@ mod pod {
     unsafe impl aya::Pod for super::Line {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::SourceCarry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::TupleLine {}
 }
 
 #[cfg(test)]
@@ -219,6 +309,14 @@ mod tests {
 
     use super::*;
 
+    fn pair(address: Address, port: u16) -> Guarded {
+        Guarded {
+            address,
+            port,
+            ..Guarded::default()
+        }
+    }
+
     fn seeds() -> impl Iterator<Item = u64> {
         (1u64..200).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -226,20 +324,22 @@ mod tests {
     #[test]
     fn the_most_pairs_are_guarded_and_no_other() {
         let pairs: Vec<_> = (0..MAX_GUARDED as u32)
-            .map(|n| (Address::from_ipv4(0xc000_0200 + n), 25))
+            .map(|n| pair(Address::from_ipv4(0xc000_0200 + n), 25))
             .collect();
         let mut config = Config::EMPTY;
         assert!(config.set_guarded(&pairs, seeds()));
-        for &(address, port) in &pairs {
-            assert!(config.guards(address, port));
-            assert!(!config.guards(address, 26));
+        for &Guarded { address, port, .. } in &pairs {
+            assert!(config.guarded(address, port).is_some());
+            assert!(config.guarded(address, 26).is_none());
         }
-        assert!(!config.guards(Address::from_ipv4(0xc000_0200 + 256), 25));
+        let other = Address::from_ipv4(0xc000_0200 + 256);
+        assert!(config.guarded(other, 25).is_none());
         let one_more: Vec<_> = (0..=MAX_GUARDED as u32)
-            .map(|n| (Address::from_ipv4(n + 1), 25))
+            .map(|n| pair(Address::from_ipv4(n + 1), 25))
             .collect();
         assert!(!config.set_guarded(&one_more, seeds()));
-        assert!(config.guards(pairs[0].0, 25), "a refusal changes nothing");
+        let kept = config.guarded(pairs[0].address, 25);
+        assert!(kept.is_some(), "a refusal changes nothing");
     }
 
     proptest! {
@@ -249,15 +349,15 @@ mod tests {
             outside in (any::<u64>(), any::<u64>(), 1u16..),
         ) {
             let pairs: Vec<_> =
-                inside.iter().map(|&(high, low, port)| (Address { high, low }, port)).collect();
+                inside.iter().map(|&(high, low, port)| pair(Address { high, low }, port)).collect();
             let mut config = Config::EMPTY;
             prop_assert!(config.set_guarded(&pairs, seeds()));
-            for &(address, port) in &pairs {
-                prop_assert!(config.guards(address, port));
+            for wanted in &pairs {
+                prop_assert_eq!(config.guarded(wanted.address, wanted.port), Some(wanted));
             }
             let (high, low, port) = outside;
             prop_assert_eq!(
-                config.guards(Address { high, low }, port),
+                config.guarded(Address { high, low }, port).is_some(),
                 inside.contains(&outside)
             );
         }

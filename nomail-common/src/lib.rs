@@ -1,15 +1,18 @@
 //! What the XDP program and the agent share.
 //!
 //! Everything here is pure and `no_std`: the kernel half runs it behind
-//! [`frame::Frame`] and [`sources::SourceSet`], the tests run it on the host.
+//! [`frame::Frame`], [`sources::SourceSet`] and [`tuples::TupleSet`], the tests run it on the host.
 
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+pub mod challenge;
 pub mod frame;
 pub mod limiter;
 pub mod packet;
 pub mod policy;
+pub mod siphash;
 pub mod source;
 pub mod sources;
+pub mod tuples;
 pub mod verdict;

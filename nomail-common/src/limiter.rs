@@ -135,6 +135,13 @@ impl Bucket {
         if ahead > limit.debt_max() { 0 } else { ahead }
     }
 
+    /// Whether one more SYN at `now` would be over. Changes nothing: a bucket that
+    /// all CPUs share need not be written to say no.
+    #[inline(always)]
+    pub const fn is_over(self, now: Time, limit: Limit) -> bool {
+        self.debt(now, limit) > limit.tolerance
+    }
+
     /// Lower means replaced earlier: first the longest full, last the deepest
     /// in debt.
     #[inline(always)]

@@ -1,4 +1,5 @@
-//! From a frame to a SYN for one of our ports, or to nothing.
+//! From a frame to a SYN for one of our ports, to a RST that may answer a
+//! challenge, or to nothing.
 //!
 //! Nothing means: pass. A packet in doubt passes too; what is dropped as
 //! malformed is only what the stack would drop as well, and fragments.
@@ -53,6 +54,19 @@ impl Address {
         }
     }
 
+    /// Whether a host elsewhere can have the address, so that it can be answered:
+    /// not of "this network", loopback, multicast, reserved or broadcast (RFC 6890),
+    /// nor of IPv6's `::/8`.
+    #[inline(always)]
+    pub const fn is_answerable(self, ipv6: bool) -> bool {
+        if ipv6 {
+            let first = self.high >> 56;
+            return first != 0 && first != 0xff;
+        }
+        let first = self.low >> 24 & 0xff;
+        first != 0 && first != 127 && first < 224
+    }
+
     #[inline(always)]
     const fn is_ipv4(self) -> bool {
         self.high == 0 && self.low >> 32 == 0xffff
@@ -72,20 +86,80 @@ impl From<core::net::IpAddr> for Address {
     }
 }
 
-/// A SYN (SYN set, ACK clear), or a first fragment of TCP, for one of our ports.
+/// What a segment is.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Syn {
+pub enum Kind {
+    /// A SYN: SYN set, ACK clear.
+    Syn = 0,
+    /// A SYN that the stack would not take as one (FIN or RST beside it, a header
+    /// length below 20 or beyond the packet: tcp_v4_rcv and tcp_rcv_state_process
+    /// of Linux), or a first fragment of TCP.
+    Malformed = 1,
+    /// A RST without SYN and ACK, as a challenge is answered.
+    Reset = 2,
+}
+
+/// A segment for one of our ports that matters. Of integers only, so that the
+/// verifier lets it be handed to a function.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
     /// Whom it claims to be from.
-    pub source: Source,
+    pub peer: Address,
     /// Where it goes.
-    pub destination: Address,
+    pub local: Address,
+    /// Its sequence number; 0 in a fragment.
+    pub sequence: u32,
+    /// Where its IP header begins in the frame.
+    pub network: u32,
+    /// From which port, in host byte order.
+    pub peer_port: u16,
     /// To which port, in host byte order.
     pub port: u16,
-    /// The stack would not take it as a SYN (FIN or RST beside it, a header
-    /// length below 20 or beyond the packet: tcp_v4_rcv and
-    /// tcp_rcv_state_process of Linux), or it is a fragment.
-    pub malformed: bool,
+    /// The VLAN of its tag, 0 without one, [`VLAN_STACKED`] with more than one.
+    pub vlan: u16,
+    /// What it is.
+    pub kind: Kind,
+    /// Bits [`IPV6`] and [`PLAIN`].
+    pub flags: u8,
 }
+
+/// [`Segment::flags`]: it came by IPv6.
+pub const IPV6: u8 = 1;
+/// [`Segment::flags`]: no IP option, extension header or fragmentation.
+pub const PLAIN: u8 = 2;
+
+const _: () = assert!(size_of::<Segment>() == 48, "no padding");
+
+impl Segment {
+    /// Whether it came by IPv6.
+    #[inline(always)]
+    pub const fn is_ipv6(&self) -> bool {
+        self.flags & IPV6 != 0
+    }
+
+    /// Whether it has no IP option, extension header or fragmentation.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.flags & PLAIN != 0
+    }
+
+    /// The source that it is counted for.
+    #[inline(always)]
+    pub const fn source(&self) -> Source {
+        if self.is_ipv6() {
+            Source::from_ipv6(self.peer.high)
+        } else {
+            Source::from_ipv4(self.peer.low as u32)
+        }
+    }
+}
+
+/// [`Segment::vlan`] of a frame with two tags. No VLAN has this number.
+pub const VLAN_STACKED: u16 = 0xffff;
+/// The number of the VLAN in a tag (IEEE 802.1Q).
+const VLAN_MASK: u16 = 0x0fff;
 
 /// Where the transport header is, and between whom.
 struct Transport {
@@ -93,30 +167,38 @@ struct Transport {
     /// Octets from `offset` to the end of the IP packet, padding left out.
     length: usize,
     first_fragment: bool,
-    source: Source,
-    destination: Address,
+    ipv6: bool,
+    peer: Address,
+    local: Address,
+    plain: bool,
 }
 
-/// Finds a SYN for one of `ports` (0 where unused).
+/// Finds a SYN for one of `ports` (0 where unused), or a RST.
 #[inline(always)]
-pub fn parse<F: Frame + ?Sized>(frame: &F, ports: &[u16; MAX_PORTS]) -> Option<Syn> {
+pub fn parse<F: Frame + ?Sized>(frame: &F, ports: &[u16; MAX_PORTS]) -> Option<Segment> {
     let ethernet: [u8; ETHERNET_LENGTH] = frame.read(0)?;
     let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    let mut offset = ETHERNET_LENGTH;
-    for _ in 0..MAX_VLAN_TAGS {
+    let mut network = ETHERNET_LENGTH;
+    let mut vlan = 0;
+    for tags in 0..MAX_VLAN_TAGS {
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_SERVICE_VLAN {
             break;
         }
-        let tag: [u8; VLAN_TAG_LENGTH] = frame.read(offset)?;
+        let tag: [u8; VLAN_TAG_LENGTH] = frame.read(network)?;
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
-        offset += VLAN_TAG_LENGTH;
+        network += VLAN_TAG_LENGTH;
+        vlan = if tags == 0 {
+            u16::from_be_bytes([tag[0], tag[1]]) & VLAN_MASK
+        } else {
+            VLAN_STACKED
+        };
     }
     let transport = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        ETHERTYPE_IPV4 => ipv4(frame, network),
+        ETHERTYPE_IPV6 => ipv6(frame, network),
         _ => None,
     }?;
-    tcp(frame, &transport, ports)
+    tcp(frame, &transport, network, vlan, ports)
 }
 
 #[inline(always)]
@@ -136,12 +218,14 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
         offset: offset + header_length,
         length: total_length.checked_sub(header_length)?,
         first_fragment: fragment & 0x2000 != 0,
-        source: Source::from_ipv4(u32::from_be_bytes([
+        ipv6: false,
+        peer: Address::from_ipv4(u32::from_be_bytes([
             header[12], header[13], header[14], header[15],
         ])),
-        destination: Address::from_ipv4(u32::from_be_bytes([
+        local: Address::from_ipv4(u32::from_be_bytes([
             header[16], header[17], header[18], header[19],
         ])),
+        plain: header_length == 20,
     })
 }
 
@@ -194,12 +278,12 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
             addresses[at + 7],
         ])
     };
-    let destination = Address {
+    let local = Address {
         high: word(16),
         low: word(24),
     };
     // On the wire such an address is nobody's; it must not match an IPv4 pair.
-    if destination.is_ipv4() {
+    if local.is_ipv4() {
         return None;
     }
     let payload_length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
@@ -207,8 +291,13 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
         offset: offset + IPV6_LENGTH + skipped,
         length: payload_length.checked_sub(skipped)?,
         first_fragment,
-        source: Source::from_ipv6(word(0)),
-        destination,
+        ipv6: true,
+        peer: Address {
+            high: word(0),
+            low: word(8),
+        },
+        local,
+        plain: skipped == 0,
     })
 }
 
@@ -216,33 +305,54 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
 fn tcp<F: Frame + ?Sized>(
     frame: &F,
     transport: &Transport,
+    network: usize,
+    vlan: u16,
     ports: &[u16; MAX_PORTS],
-) -> Option<Syn> {
-    let (port, malformed) = if transport.first_fragment {
+) -> Option<Segment> {
+    let (peer_port, port, sequence, kind) = if transport.first_fragment {
         // It need not reach the flags.
         let header: [u8; 4] = frame.read(transport.offset)?;
-        (u16::from_be_bytes([header[2], header[3]]), true)
+        let port = u16::from_be_bytes([header[2], header[3]]);
+        (0, port, 0, Kind::Malformed)
     } else {
         let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
         let flags = header[13];
-        if flags & (TCP_SYN | TCP_ACK) != TCP_SYN {
-            return None;
-        }
         let header_length = usize::from(header[12] >> 4) * 4;
-        (
-            u16::from_be_bytes([header[2], header[3]]),
-            flags & (TCP_FIN | TCP_RST) != 0
+        let kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+            if flags & (TCP_FIN | TCP_RST) != 0
                 || header_length < TCP_LENGTH_MIN
-                || header_length > transport.length,
+                || header_length > transport.length
+            {
+                Kind::Malformed
+            } else {
+                Kind::Syn
+            }
+        } else if flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_RST {
+            Kind::Reset
+        } else {
+            return None;
+        };
+        (
+            u16::from_be_bytes([header[0], header[1]]),
+            u16::from_be_bytes([header[2], header[3]]),
+            u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            kind,
         )
     };
     if port == 0 || !ports.contains(&port) {
         return None;
     }
-    Some(Syn {
-        source: transport.source,
-        destination: transport.destination,
+    let plain = transport.plain && !transport.first_fragment;
+    let ipv6 = if transport.ipv6 { IPV6 } else { 0 };
+    Some(Segment {
+        peer: transport.peer,
+        local: transport.local,
+        sequence,
+        network: network as u32,
+        peer_port,
         port,
-        malformed,
+        vlan,
+        kind,
+        flags: ipv6 | if plain { PLAIN } else { 0 },
     })
 }

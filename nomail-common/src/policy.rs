@@ -1,45 +1,161 @@
-//! The one truth table of verdicts.
+//! The one truth table of verdicts, and what follows from a verdict.
 
 use crate::verdict::Verdict;
 
+/// What is to be known of a SYN for a guarded pair. Each is asked at most once,
+/// in the order of [`decide`], and only when the answer matters: a question may
+/// charge a bucket.
+pub trait Facts {
+    /// The stack would not take it as a SYN either.
+    fn malformed(&mut self) -> bool;
+    /// Its source is on the allow list.
+    fn allowed(&mut self) -> bool;
+    /// Its source is on the deny list.
+    fn denied(&mut self) -> bool;
+    /// Its tuple has proven itself a moment ago.
+    fn proven(&mut self) -> bool;
+    /// Its source is over its bucket: the one for proven tuples, or the other.
+    fn over_source(&mut self, proven: bool) -> bool;
+    /// The same of its prefix.
+    fn over_prefix(&mut self, proven: bool) -> bool;
+    /// More unproven SYNs have come than the listener can take.
+    fn over_cap(&mut self) -> bool;
+}
+
+/// A verdict, and whether the tuple is proven as far as that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The verdict, of which each SYN has exactly one.
+    pub verdict: Verdict,
+    /// Whether the tuple is proven.
+    pub proven: bool,
+}
+
 /// Decides about a SYN for a guarded pair.
 ///
-/// `over_bucket` is asked only when the answer matters: a malformed SYN must
-/// not charge the source it claims.
+/// Who is on the allow list is exempt from the deny list and from the buckets,
+/// and from nothing else.
 #[inline(always)]
-pub fn decide(malformed: bool, over_bucket: impl FnOnce() -> bool) -> Verdict {
-    if malformed {
-        Verdict::Malformed
-    } else if over_bucket() {
+pub fn decide(facts: &mut impl Facts) -> Decision {
+    let unproven = |verdict| Decision {
+        verdict,
+        proven: false,
+    };
+    if facts.malformed() {
+        return unproven(Verdict::Malformed);
+    }
+    let allowed = facts.allowed();
+    if !allowed && facts.denied() {
+        return unproven(Verdict::Denied);
+    }
+    let proven = facts.proven();
+    let verdict = if !allowed && facts.over_source(proven) {
         Verdict::LimitedSource
+    } else if !allowed && facts.over_prefix(proven) {
+        Verdict::LimitedPrefix
+    } else if !proven && facts.over_cap() {
+        Verdict::Flood
     } else {
         Verdict::Passed
+    };
+    Decision { verdict, proven }
+}
+
+impl Decision {
+    /// Whether the SYN is to be answered with a challenge: it is not given to
+    /// the stack, and its source address is no proof of who sent it.
+    #[inline(always)]
+    pub const fn wants_challenge(self) -> bool {
+        !self.proven
+            && matches!(
+                self.verdict,
+                Verdict::LimitedSource | Verdict::LimitedPrefix | Verdict::Flood
+            )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
-    #[rstest]
-    #[case(false, false, Verdict::Passed, true)]
-    #[case(false, true, Verdict::LimitedSource, true)]
-    #[case(true, false, Verdict::Malformed, false)]
-    #[case(true, true, Verdict::Malformed, false)]
-    fn truth_table(
-        #[case] malformed: bool,
-        #[case] over: bool,
-        #[case] verdict: Verdict,
-        #[case] charged: bool,
-    ) {
-        let mut asked = false;
-        let decided = decide(malformed, || {
-            asked = true;
-            over
-        });
-        assert_eq!((decided, asked), (verdict, charged));
+    /// Facts, one bit each, and which of them were asked.
+    struct Bits {
+        bits: u32,
+        asked: Vec<&'static str>,
+    }
+
+    impl Bits {
+        fn ask(&mut self, bit: u32, name: &'static str) -> bool {
+            assert!(!self.asked.contains(&name), "{name} asked twice");
+            self.asked.push(name);
+            self.bits & 1 << bit != 0
+        }
+    }
+
+    impl Facts for Bits {
+        fn malformed(&mut self) -> bool {
+            self.ask(0, "malformed")
+        }
+        fn allowed(&mut self) -> bool {
+            self.ask(1, "allowed")
+        }
+        fn denied(&mut self) -> bool {
+            self.ask(2, "denied")
+        }
+        fn proven(&mut self) -> bool {
+            self.ask(3, "proven")
+        }
+        fn over_source(&mut self, proven: bool) -> bool {
+            assert_eq!(proven, self.bits & 1 << 3 != 0);
+            self.ask(4, "over_source")
+        }
+        fn over_prefix(&mut self, proven: bool) -> bool {
+            assert_eq!(proven, self.bits & 1 << 3 != 0);
+            self.ask(5, "over_prefix")
+        }
+        fn over_cap(&mut self) -> bool {
+            self.ask(6, "over_cap")
+        }
+    }
+
+    /// The table, said in another way, over every combination of facts.
+    #[test]
+    fn truth_table() {
+        for bits in 0..1u32 << 7 {
+            let [malformed, allowed, denied, proven, source, prefix, cap] =
+                std::array::from_fn(|bit| bits & 1 << bit != 0);
+            let reasons = [
+                (malformed, Verdict::Malformed),
+                (denied && !allowed, Verdict::Denied),
+                (source && !allowed, Verdict::LimitedSource),
+                (prefix && !allowed, Verdict::LimitedPrefix),
+                (cap && !proven, Verdict::Flood),
+            ];
+            let first = reasons.iter().find(|(holds, _)| *holds);
+            let verdict = first.map_or(Verdict::Passed, |(_, verdict)| *verdict);
+            let mut facts = Bits {
+                bits,
+                asked: Vec::new(),
+            };
+            let decision = decide(&mut facts);
+            assert_eq!(decision.verdict, verdict, "{bits:07b}");
+            let asked = |name| facts.asked.contains(&name);
+            assert_eq!(
+                asked("over_source"),
+                !allowed && verdict != Verdict::Malformed && verdict != Verdict::Denied
+            );
+            assert!(
+                !asked("over_cap") || !proven,
+                "proven tuples are not under the cap"
+            );
+            let challenged = decision.wants_challenge();
+            let limited = [
+                Verdict::LimitedSource,
+                Verdict::LimitedPrefix,
+                Verdict::Flood,
+            ];
+            assert_eq!(challenged, limited.contains(&verdict) && !proven);
+        }
     }
 
     #[test]

@@ -30,6 +30,14 @@ impl Source {
         }
     }
 
+    /// The key of the IPv4 /24 or IPv6 /48 that the source is in. The bits below
+    /// it are free: the lowest tells the buckets of proven tuples from others.
+    #[inline(always)]
+    pub const fn prefix(self, proven: bool) -> Self {
+        let below = if self.0 >> 56 == 0 { 0xff } else { 0xffff };
+        Self(self.0 & !below | proven as u64)
+    }
+
     /// The lowest address of the source, as people write it.
     pub fn address(self) -> IpAddr {
         if self.0 >> 32 == 1 {

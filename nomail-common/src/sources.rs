@@ -18,7 +18,7 @@
 //! consistent.
 
 use crate::{
-    abi::{LINES, SLOTS_PER_LINE},
+    abi::SLOTS_PER_LINE,
     limiter::{Bucket, Limit, Step, Time},
     source::Source,
 };
@@ -64,14 +64,14 @@ pub enum Charge {
     Contended,
 }
 
-/// Index of the line of a source: the finalizer of MurmurHash3 over the key
+/// Index of the line of a source among `lines`, a power of two: the finalizer of MurmurHash3 over the key
 /// and a secret, so that nobody can aim at a line.
 #[inline(always)]
-pub const fn line_of(source: Source, seed: u64) -> usize {
+pub const fn line_of(source: Source, seed: u64, lines: usize) -> usize {
     let mut hash = source.0 ^ seed;
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    (hash >> (64 - LINES.trailing_zeros())) as usize
+    (hash >> (64 - lines.trailing_zeros())) as usize
 }
 
 /// Charges one SYN of `source` in its line.

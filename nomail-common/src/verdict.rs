@@ -10,22 +10,56 @@ pub enum Verdict {
     /// Dropped: the stack would not take it as a SYN either, or it is the
     /// first fragment of one.
     Malformed = 1,
-    /// Dropped: its source is over its bucket.
-    LimitedSource = 2,
+    /// Dropped: its source is on the deny list.
+    Denied = 2,
+    /// Its source is over its bucket: dropped if proven, else answered.
+    LimitedSource = 3,
+    /// Its prefix is over its bucket: dropped if proven, else answered.
+    LimitedPrefix = 4,
+    /// Not proven, and more than the listener can take: answered.
+    Flood = 5,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 6;
     /// All, in the order of their index.
-    pub const ALL: [Self; Self::COUNT] = [Self::Passed, Self::Malformed, Self::LimitedSource];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Passed,
+        Self::Malformed,
+        Self::Denied,
+        Self::LimitedSource,
+        Self::LimitedPrefix,
+        Self::Flood,
+    ];
 
     /// The name in status and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
             Self::Malformed => "malformed",
+            Self::Denied => "denied",
             Self::LimitedSource => "limited_source",
+            Self::LimitedPrefix => "limited_prefix",
+            Self::Flood => "flood",
         }
     }
+}
+
+/// What XDP said by itself, counted apart from verdicts. The discriminant is the
+/// index into [`crate::abi::Counters::answers`].
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// A SYN was answered with a challenge.
+    Challenge = 0,
+    /// A RST has answered one: the tuple is proven.
+    Proven = 1,
+    /// A SYN that was to be answered could not be, and was dropped.
+    Unanswerable = 2,
+}
+
+impl Answer {
+    /// How many there are.
+    pub const COUNT: usize = 3;
 }

@@ -13,7 +13,7 @@ use etherparse::{
 };
 use nomail_common::{
     frame::Frame,
-    packet::{Address, MAX_EXTENSION_HEADERS, Syn, parse},
+    packet::{Address, IPV6, Kind, MAX_EXTENSION_HEADERS, PLAIN, Segment, VLAN_STACKED, parse},
     source::Source,
 };
 use proptest::{collection::vec, prelude::*};
@@ -161,30 +161,62 @@ impl Plan {
         }
     }
 
-    fn expected(&self) -> Option<Syn> {
+    fn expected(&self) -> Option<Segment> {
+        let kind = match (self.syn, self.ack, self.rst) {
+            (true, false, _) if self.fin || self.rst => Kind::Malformed,
+            (true, false, _) => Kind::Syn,
+            (false, false, true) => Kind::Reset,
+            _ => return None,
+        };
         let found = self.tags <= 2
             && !(self.ipv6 && self.destination >> 32 == 0xffff)
             && !(self.ipv6 && self.extensions > MAX_EXTENSION_HEADERS)
-            && self.syn
-            && !self.ack
             && (self.port == 25 || self.port == 587);
-        let (source, destination) = if self.ipv6 {
-            (
-                Source::from_ipv6((self.source >> 64) as u64),
-                IpAddr::from(Ipv6Addr::from_bits(self.destination)),
-            )
-        } else {
-            (
-                Source::from_ipv4(self.source as u32),
-                IpAddr::from(Ipv4Addr::from_bits(self.destination as u32)),
-            )
+        let address = |bits: u128| -> IpAddr {
+            if self.ipv6 {
+                Ipv6Addr::from_bits(bits).into()
+            } else {
+                Ipv4Addr::from_bits(bits as u32).into()
+            }
         };
-        found.then_some(Syn {
-            source,
-            destination: Address::from(destination),
+        let plain = if self.ipv6 {
+            self.extensions == 0
+        } else {
+            self.ip_options.is_empty()
+        };
+        let segment = Segment {
+            peer: raw(address(self.source)),
+            local: raw(address(self.destination)),
+            sequence: 7,
+            network: 14 + 4 * self.tags as u32,
+            peer_port: 40_000,
             port: self.port,
-            malformed: self.fin || self.rst,
-        })
+            vlan: [0, 7, VLAN_STACKED][self.tags.min(2)],
+            kind,
+            flags: if self.ipv6 { IPV6 } else { 0 } | if plain { PLAIN } else { 0 },
+        };
+        if found {
+            let source = match address(self.source) {
+                IpAddr::V4(source) => Source::from_ipv4(source.to_bits()),
+                IpAddr::V6(source) => Source::from_ipv6((source.to_bits() >> 64) as u64),
+            };
+            assert_eq!(segment.source(), source);
+        }
+        found.then_some(segment)
+    }
+}
+
+/// As on the wire: an IPv6 address that looks IPv4-mapped stays what it is.
+fn raw(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::from_ipv4(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            Address {
+                high: (bits >> 64) as u64,
+                low: bits as u64,
+            }
+        }
     }
 }
 

@@ -1,6 +1,10 @@
-//! The only place that reads packet memory.
+//! The only place that reads and writes packet memory.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
+    helpers::generated::bpf_xdp_adjust_tail,
+    programs::XdpContext,
+};
 use nomail_common::frame::Frame;
 
 /// Largest offset that is read. Far above any header [`nomail_common::packet`]
@@ -23,6 +27,52 @@ impl XdpFrame {
         }
     }
 }
+
+/// Turns the frame into an answer and sends it back: from `network` on it is
+/// `packet`, and nothing after that; the hardware addresses change places, VLAN
+/// tags stay. Dropped where that cannot be done.
+#[inline(always)]
+pub(crate) fn answer<const N: usize>(context: &XdpContext, network: usize, packet: [u8; N]) -> u32 {
+    let length = context.data_end() - context.data();
+    let wanted = network + N;
+    // Only ever shorter: never more out than came in.
+    if wanted > OFFSET_MAX || length < wanted {
+        return XDP_DROP;
+    }
+    let shrink = wanted as i32 - length as i32;
+    // SAFETY: the context is this run's.
+    if shrink != 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, shrink) } != 0 {
+        return XDP_DROP;
+    }
+    let (data, data_end) = (context.data(), context.data_end());
+    if data + HARDWARE_LENGTH * 2 > data_end {
+        return XDP_DROP;
+    }
+    let start = data + network;
+    if network > OFFSET_MAX || start + N > data_end {
+        return XDP_DROP;
+    }
+    // SAFETY: data..data_end is the packet, and what is written is within it by
+    // the checks above; arrays of octets have no alignment. The verifier proves
+    // the bounds again at load.
+    unsafe {
+        let addresses = data as *mut [[u8; HARDWARE_LENGTH]; 2];
+        let [destination, source] = addresses.read_unaligned();
+        addresses.write_unaligned([source, destination]);
+        (start as *mut [u8; N]).write_unaligned(packet);
+    }
+    XDP_TX
+}
+
+/// The hardware addresses of a frame: its destination, its source.
+#[inline(always)]
+pub(crate) fn hardware(context: &XdpContext) -> Option<[[u8; HARDWARE_LENGTH]; 2]> {
+    let frame = XdpFrame::new(context);
+    Some([frame.read(0)?, frame.read(HARDWARE_LENGTH)?])
+}
+
+/// Octets of a hardware address.
+pub(crate) const HARDWARE_LENGTH: usize = 6;
 
 impl Frame for XdpFrame {
     #[inline(always)]

@@ -14,92 +14,328 @@ mod frame;
 mod maps;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+        xdp_md,
+    },
     helpers::generated::bpf_jiffies64,
     macros::xdp,
     programs::XdpContext,
 };
-use aya_log_ebpf::debug;
 use nomail_common::{
-    abi::{Config, SLOTS_PER_LINE},
-    limiter::Time,
-    packet::{self, Syn},
-    policy,
+    abi::{Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TUPLE_LINES},
+    challenge::{self, TupleHash},
+    limiter::{Limit, Time},
+    packet::{self, Kind, Segment},
+    policy::{self, Facts},
     source::Source,
     sources::{self, Charge},
-    verdict::Verdict,
+    tuples,
+    verdict::{Answer, Verdict},
 };
 
 use crate::{frame::XdpFrame, maps::CpuCounters};
 
-/// Judges a frame. Whatever is not a SYN for a guarded pair passes without a
-/// look-up in any map.
+/// Judges a frame. Whatever is not a SYN or a RST for a guarded port passes
+/// without a look-up in any map.
 #[xdp(frags)]
 fn nomail(context: XdpContext) -> u32 {
-    let Some(syn) = packet::parse(&XdpFrame::new(&context), &maps::PORTS.load()) else {
+    let Some(segment) = packet::parse(&XdpFrame::new(&context), &maps::PORTS.load()) else {
         return XDP_PASS;
     };
-    judge(&context, &syn).unwrap_or(XDP_PASS)
+    judge(context.ctx, &raw const segment)
 }
 
-/// Nothing, so the packet passes, when the agent has yet to write its maps.
-#[inline(always)]
-fn judge(context: &XdpContext, syn: &Syn) -> Option<u32> {
-    let config = maps::config()?;
-    if !config.guards(syn.destination, syn.port) {
-        return None;
-    }
-    let counters = maps::counters(config, context.ingress_ifindex() as u32)?;
-    let verdict = policy::decide(syn.malformed, || {
-        over_bucket(context, syn.source, config, &counters)
-    });
-    counters.count(verdict);
-    Some(if verdict == Verdict::Passed || config.observe != 0 {
-        XDP_PASS
-    } else {
-        XDP_DROP
-    })
-}
-
-#[inline(always)]
-fn over_bucket(
-    context: &XdpContext,
-    source: Source,
-    config: &Config,
-    counters: &CpuCounters,
-) -> bool {
-    let line_index = sources::line_of(source, maps::SEED.load());
-    let Some(line) = maps::line(line_index) else {
-        return false;
+/// Judges a segment for a guarded port. A global function: the verifier looks at
+/// it once, and not once for every way through the headers.
+///
+/// The packet passes when the agent has yet to write its maps.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
+    // SAFETY: the caller's own, or null, as far as the verifier knows.
+    let Some(segment) = (unsafe { segment.as_ref() }) else {
+        return XDP_PASS;
     };
+    let context = XdpContext::new(context);
+    judged(&context, segment).unwrap_or(XDP_PASS)
+}
+
+#[inline(always)]
+fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
+    let config = maps::config()?;
+    let guarded = config.guarded(segment.local, segment.port)?;
+    let place = maps::place(config, context.ingress_ifindex() as u32);
+    let counters = maps::counters(place)?;
     // SAFETY: the helper takes nothing and returns a number.
-    let now = Time::from_jiffies(unsafe { bpf_jiffies64() });
-    match sources::charge(&line, source, now, config.limit) {
+    let jiffies = unsafe { bpf_jiffies64() };
+    let mut scene = Scene {
+        context,
+        segment,
+        config,
+        counters,
+        jiffies,
+        hash: None,
+    };
+    if segment.kind == Kind::Reset {
+        return Some(scene.reset());
+    }
+    let decision = policy::decide(&mut scene);
+    scene.counters.count(decision.verdict);
+    Some(
+        if decision.verdict == Verdict::Passed || config.observe != 0 {
+            XDP_PASS
+        } else if decision.wants_challenge() && config.challenge != 0 {
+            scene.challenge(guarded, place)
+        } else {
+            XDP_DROP
+        },
+    )
+}
+
+/// A segment for a guarded pair, and what is to be known to judge it.
+struct Scene<'a> {
+    context: &'a XdpContext,
+    segment: &'a Segment,
+    config: &'a Config,
+    counters: CpuCounters,
+    jiffies: u64,
+    /// Once it was asked for.
+    hash: Option<TupleHash>,
+}
+
+impl Facts for Scene<'_> {
+    #[inline(always)]
+    fn malformed(&mut self) -> bool {
+        self.segment.kind == Kind::Malformed
+    }
+
+    #[inline(always)]
+    fn allowed(&mut self) -> bool {
+        maps::allowed(self.config, self.segment)
+    }
+
+    #[inline(always)]
+    fn denied(&mut self) -> bool {
+        maps::denied(self.config, self.segment)
+    }
+
+    #[inline(always)]
+    fn proven(&mut self) -> bool {
+        if self.config.challenge == 0 {
+            return false;
+        }
+        let hash = self.hash();
+        let slot = self.slot();
+        let sequence = self.segment.sequence;
+        let tags =
+            [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
+        let Some(line) = maps::tuple_line(tuple_line_of(hash)) else {
+            return false;
+        };
+        tuples::is_proven(&line, tags, self.jiffies as u32, self.config.proof_ticks)
+    }
+
+    #[inline(always)]
+    fn over_source(&mut self, proven: bool) -> bool {
+        let store = if proven {
+            Store::Proven
+        } else {
+            Store::Sources
+        };
+        let charged = self.charge(store, self.segment.source(), self.config.limit);
+        if charged & EVICTED != 0 {
+            self.counters.count_eviction();
+        }
+        if charged & CONTENDED != 0 {
+            self.counters.count_contended();
+        }
+        charged & OVER != 0
+    }
+
+    #[inline(always)]
+    fn over_prefix(&mut self, proven: bool) -> bool {
+        let limit = self.config.prefix_limit;
+        if limit.interval == 0 {
+            return false;
+        }
+        let prefix = self.segment.source().prefix(proven);
+        self.charge(Store::Prefixes, prefix, limit) & OVER != 0
+    }
+
+    #[inline(always)]
+    fn over_cap(&mut self) -> bool {
+        self.config.cap.interval != 0 && maps::over_cap(self.now(), self.config.cap)
+    }
+}
+
+/// Which buckets are charged.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Store {
+    Sources,
+    Proven,
+    Prefixes,
+}
+
+/// What [`charge`] returns.
+const OVER: u32 = 1;
+/// See [`OVER`].
+const EVICTED: u32 = 2;
+/// See [`OVER`].
+const CONTENDED: u32 = 4;
+
+/// Charges one SYN of a source or prefix. A global function, whose arguments are
+/// plain numbers: the verifier looks at it once, and not once for every way to
+/// each of its callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge(store: u32, key: u64, jiffies: u64, interval: u64, tolerance: u64) -> u32 {
+    let seed = maps::SEED.load();
+    let source = Source(key);
+    let (index, line) = if store == Store::Sources as u32 {
+        let index = sources::line_of(source, seed, LINES);
+        (index, maps::source_line(index))
+    } else if store == Store::Proven as u32 {
+        (
+            0,
+            maps::proven_line(sources::line_of(source, seed, PROVEN_LINES)),
+        )
+    } else {
+        (
+            0,
+            maps::prefix_line(sources::line_of(source, seed, PREFIX_LINES)),
+        )
+    };
+    let Some(line) = line else {
+        return 0;
+    };
+    let limit = Limit {
+        interval,
+        tolerance,
+    };
+    match sources::charge(&line, source, Time::from_jiffies(jiffies), limit) {
         Charge::Charged {
             slot,
             over,
             carried,
             evicted,
         } => {
-            if evicted {
-                counters.count_eviction();
+            if carried && store == Store::Sources as u32 {
+                maps::carry(index * SLOTS_PER_LINE + slot, source, over);
             }
-            if carried {
-                maps::carry(line_index * SLOTS_PER_LINE + slot, source, over);
-                if over {
-                    debug!(
-                        context,
-                        "source {:x}: another 1024 SYNs over its limit", source.0
-                    );
-                }
-            }
-            over
+            (if over { OVER } else { 0 }) | (if evicted { EVICTED } else { 0 })
         }
-        Charge::Contended => {
-            counters.count_contended();
-            false
+        Charge::Contended => CONTENDED,
+    }
+}
+
+impl Scene<'_> {
+    #[inline(always)]
+    fn charge(&self, store: Store, key: Source, limit: Limit) -> u32 {
+        let Limit {
+            interval,
+            tolerance,
+        } = limit;
+        charge(store as u32, key.0, self.jiffies, interval, tolerance)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Time {
+        Time::from_jiffies(self.jiffies)
+    }
+
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        (self.jiffies >> (self.config.slot_shift & 63)) as u32
+    }
+
+    #[inline(always)]
+    fn hash(&mut self) -> TupleHash {
+        match self.hash {
+            Some(hash) => hash,
+            None => {
+                let hash = TupleHash::of(self.segment, maps::key());
+                self.hash = Some(hash);
+                hash
+            }
         }
     }
+
+    /// A RST that answers a challenge proves its tuple, and is nothing for the
+    /// stack. Any other RST is.
+    #[inline(always)]
+    fn reset(&mut self) -> u32 {
+        if self.config.challenge == 0 || self.config.observe != 0 {
+            return XDP_PASS;
+        }
+        let hash = self.hash();
+        let sequence = self.segment.sequence;
+        if !hash.is_proof(sequence, self.slot()) {
+            return XDP_PASS;
+        }
+        if let Some(line) = maps::tuple_line(tuple_line_of(hash)) {
+            let ticks = self.config.proof_ticks;
+            tuples::remember(&line, hash.tag(sequence), self.jiffies as u32, ticks);
+        }
+        self.counters.count_answer(Answer::Proven);
+        XDP_DROP
+    }
+
+    /// Answers a SYN, where that is right: it is for our hardware and from a
+    /// single one, from an address that a host can have and we have not, without
+    /// options, and behind the VLAN that its address lives behind.
+    #[inline(always)]
+    fn challenge(&mut self, guarded: &Guarded, place: Option<usize>) -> u32 {
+        if !self.is_answerable(guarded, place) {
+            self.counters.count_answer(Answer::Unanswerable);
+            return XDP_DROP;
+        }
+        let segment = self.segment;
+        let number = self.hash().acknowledgment(segment.sequence, self.slot());
+        let action = if segment.is_ipv6() {
+            frame::answer(
+                self.context,
+                segment.network as usize,
+                challenge::ipv6(segment, number),
+            )
+        } else {
+            frame::answer(
+                self.context,
+                segment.network as usize,
+                challenge::ipv4(segment, number),
+            )
+        };
+        self.counters.count_answer(if action == XDP_TX {
+            Answer::Challenge
+        } else {
+            Answer::Unanswerable
+        });
+        action
+    }
+
+    #[inline(always)]
+    fn is_answerable(&self, guarded: &Guarded, place: Option<usize>) -> bool {
+        let segment = self.segment;
+        let (Some(place), Some([destination, source])) = (place, frame::hardware(self.context))
+        else {
+            return false;
+        };
+        let own = &self.config.hardware[place];
+        let is_own = destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
+        is_own
+            && source[0] & 1 == 0
+            && segment.is_plain()
+            && segment.vlan == guarded.vlan
+            && segment.peer.is_answerable(segment.is_ipv6())
+            && self.config.guarded(segment.peer, segment.port).is_none()
+    }
+}
+
+/// Index of the line of a tuple.
+#[inline(always)]
+const fn tuple_line_of(hash: TupleHash) -> usize {
+    hash.0 as usize & (TUPLE_LINES - 1)
 }
 
 /// The clock of [`Time`], for the agent: the low 32 bits of `jiffies64`.

@@ -2,19 +2,22 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, LpmTrie, PerCpuArray, lpm_trie::Key as LpmKey},
 };
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, LINES, Line, MAX_INTERFACES, MAX_PORTS, SLOTS_PER_LINE,
-        SourceCarry,
+        self, CONFIGS, Config, Counters, LINES, Line, MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS,
+        PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, SourceCarry, TUPLE_LINES, TupleLine,
     },
-    limiter::{Bucket, CARRY},
+    limiter::{Bucket, CARRY, Limit, Time},
+    packet::{Address, Segment},
+    siphash::Key,
     source::Source,
-    sources::SourceSet,
-    verdict::Verdict,
+    sources::{ATTEMPTS, SourceSet},
+    tuples::{Entry, TupleSet},
+    verdict::{Answer, Verdict},
 };
 
 use crate::atomic::Word;
@@ -23,6 +26,15 @@ use crate::atomic::Word;
 pub(crate) static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
 #[unsafe(no_mangle)]
 pub(crate) static SEED: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static KEY: Global<[u64; 2]> = Global::new([0; 2]);
+
+/// The secret of challenges.
+#[inline(always)]
+pub(crate) fn key() -> Key {
+    let [first, second] = KEY.load();
+    Key(first, second)
+}
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(CONFIGS, 0);
@@ -36,6 +48,14 @@ static COUNTERS: PerCpuArray<Counters> =
 #[map]
 static SOURCES: Array<Line> = Array::with_max_entries(LINES as u32, BPF_F_MMAPABLE);
 #[map]
+static PROVEN: Array<Line> = Array::with_max_entries(PROVEN_LINES as u32, BPF_F_MMAPABLE);
+#[map]
+static PREFIXES: Array<Line> = Array::with_max_entries(PREFIX_LINES as u32, BPF_F_MMAPABLE);
+#[map]
+static TUPLES: Array<TupleLine> = Array::with_max_entries(TUPLE_LINES as u32, BPF_F_MMAPABLE);
+#[map]
+static CAP: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
 static CARRIES: Array<SourceCarry> = Array::with_max_entries((LINES * SLOTS_PER_LINE) as u32, 0);
 
 /// The configuration in use.
@@ -48,16 +68,16 @@ pub(crate) fn config() -> Option<&'static Config> {
 const CONFIG_INDEX_MASK: u32 = CONFIGS - 1;
 const _: () = assert!(abi::CONFIGS.is_power_of_two());
 
-/// The counters of this CPU for an interface.
+/// The place of an interface in the configuration, if it is in there.
 #[inline(always)]
-pub(crate) fn counters(config: &Config, interface: u32) -> Option<CpuCounters> {
-    let mut entry = 0;
-    for place in 0..MAX_INTERFACES {
-        if config.interfaces[place] == interface {
-            entry = place as u32 + 1;
-            break;
-        }
-    }
+pub(crate) fn place(config: &Config, interface: u32) -> Option<usize> {
+    (0..MAX_INTERFACES).find(|&place| config.interfaces[place] == interface)
+}
+
+/// The counters of this CPU for the interface at a place.
+#[inline(always)]
+pub(crate) fn counters(place: Option<usize>) -> Option<CpuCounters> {
+    let entry = place.map_or(0, |place| place as u32 + 1);
     COUNTERS.get_ptr_mut(entry).map(CpuCounters)
 }
 
@@ -73,6 +93,12 @@ impl CpuCounters {
     }
 
     #[inline(always)]
+    pub(crate) fn count_answer(&self, answer: Answer) {
+        // SAFETY: as in `count`.
+        unsafe { (*self.0).answers[answer as usize] += 1 };
+    }
+
+    #[inline(always)]
     pub(crate) fn count_eviction(&self) {
         // SAFETY: as in `count`.
         unsafe { (*self.0).evictions += 1 };
@@ -85,10 +111,151 @@ impl CpuCounters {
     }
 }
 
-/// Line `index` of the store of sources.
+/// Prefixes in network byte order, in words: the verifier wants the stack aligned.
+macro_rules! lists {
+    ($($name:ident: $words:literal;)*) => {
+        $(
+            #[map]
+            static $name: LpmTrie<[u32; $words], u32> =
+                LpmTrie::with_max_entries(MAX_LIST_PREFIXES, BPF_F_NO_PREALLOC);
+        )*
+    };
+}
+
+lists! {
+    ALLOW_IPV4_0: 1;
+    ALLOW_IPV4_1: 1;
+    ALLOW_IPV6_0: 4;
+    ALLOW_IPV6_1: 4;
+    DENY_IPV4_0: 1;
+    DENY_IPV4_1: 1;
+    DENY_IPV6_0: 4;
+    DENY_IPV6_1: 4;
+}
+
+/// Whether the peer of a segment is on the allow list.
 #[inline(always)]
-pub(crate) fn line(index: usize) -> Option<SharedLine> {
+pub(crate) fn allowed(config: &Config, segment: &Segment) -> bool {
+    if segment.is_ipv6() {
+        config.lists & abi::LIST_ALLOW_IPV6 != 0
+            && contains_ipv6(config, &ALLOW_IPV6_0, &ALLOW_IPV6_1, segment.peer)
+    } else {
+        config.lists & abi::LIST_ALLOW_IPV4 != 0
+            && contains_ipv4(config, &ALLOW_IPV4_0, &ALLOW_IPV4_1, segment.peer)
+    }
+}
+
+/// Whether the peer of a segment is on the deny list.
+#[inline(always)]
+pub(crate) fn denied(config: &Config, segment: &Segment) -> bool {
+    if segment.is_ipv6() {
+        config.lists & abi::LIST_DENY_IPV6 != 0
+            && contains_ipv6(config, &DENY_IPV6_0, &DENY_IPV6_1, segment.peer)
+    } else {
+        config.lists & abi::LIST_DENY_IPV4 != 0
+            && contains_ipv4(config, &DENY_IPV4_0, &DENY_IPV4_1, segment.peer)
+    }
+}
+
+#[inline(always)]
+fn contains_ipv4(
+    config: &Config,
+    first: &LpmTrie<[u32; 1], u32>,
+    second: &LpmTrie<[u32; 1], u32>,
+    peer: Address,
+) -> bool {
+    let key = LpmKey::new(32, [(peer.low as u32).to_be()]);
+    let list = if config.list_set == 0 { first } else { second };
+    list.get(key).is_some()
+}
+
+#[inline(always)]
+fn contains_ipv6(
+    config: &Config,
+    first: &LpmTrie<[u32; 4], u32>,
+    second: &LpmTrie<[u32; 4], u32>,
+    peer: Address,
+) -> bool {
+    let Address { high, low } = peer;
+    let words = [
+        (high >> 32) as u32,
+        high as u32,
+        (low >> 32) as u32,
+        low as u32,
+    ];
+    let key = LpmKey::new(128, words.map(u32::to_be));
+    let list = if config.list_set == 0 { first } else { second };
+    list.get(key).is_some()
+}
+
+/// Line `index` of the buckets of sources for SYNs that prove nothing.
+#[inline(always)]
+pub(crate) fn source_line(index: usize) -> Option<SharedLine> {
     SOURCES.get_ptr_mut(index as u32).map(SharedLine)
+}
+
+/// Line `index` of the buckets of sources for SYNs whose tuple is proven.
+#[inline(always)]
+pub(crate) fn proven_line(index: usize) -> Option<SharedLine> {
+    PROVEN.get_ptr_mut(index as u32).map(SharedLine)
+}
+
+/// Line `index` of the buckets of prefixes.
+#[inline(always)]
+pub(crate) fn prefix_line(index: usize) -> Option<SharedLine> {
+    PREFIXES.get_ptr_mut(index as u32).map(SharedLine)
+}
+
+/// Line `index` of the proven tuples.
+#[inline(always)]
+pub(crate) fn tuple_line(index: usize) -> Option<SharedTuples> {
+    TUPLES.get_ptr_mut(index as u32).map(SharedTuples)
+}
+
+/// A line of proven tuples that other CPUs read and write.
+pub(crate) struct SharedTuples(*mut TupleLine);
+
+impl SharedTuples {
+    #[inline(always)]
+    fn word(&self, place: usize) -> Word {
+        // SAFETY: the value of an array map, whose memory is never freed while
+        // a program uses the map; place is below TUPLES_PER_LINE.
+        unsafe { Word::new(&raw mut (*self.0).entries[place]) }
+    }
+}
+
+impl TupleSet for SharedTuples {
+    #[inline(always)]
+    fn entry(&self, place: usize) -> Entry {
+        Entry(self.word(place).load())
+    }
+
+    #[inline(always)]
+    fn write(&self, place: usize, entry: Entry) {
+        self.word(place).store(entry.0);
+    }
+}
+
+/// Whether one more unproven SYN is over the cap of all; charges it if not.
+/// Where CPUs disturb each other too often, it is over: to be asked for a proof
+/// harms nobody.
+#[inline(always)]
+pub(crate) fn over_cap(now: Time, limit: Limit) -> bool {
+    let Some(word) = CAP.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the value of an array map, aligned to 8.
+    let word = unsafe { Word::new(word) };
+    for _ in 0..ATTEMPTS {
+        let bucket = Bucket(word.load());
+        if bucket.is_over(now, limit) {
+            return true;
+        }
+        if word.replace(bucket.0, bucket.step(now, limit).bucket.0) {
+            return false;
+        }
+    }
+    true
 }
 
 /// A line that other CPUs read and write.

@@ -11,10 +11,11 @@ use std::{
     collections::HashSet,
     io::Read as _,
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use nomail_agent::bpf::{Guard, Mode, Policy};
+use nomail_agent::bpf::{Guard, GuardedInterface, Mode, Policy, Rate};
 use nomail_common::verdict::Verdict;
 use nomail_tests::{
     agent::Agent,
@@ -101,13 +102,20 @@ fn measure(row: &Row) -> f64 {
     } else {
         10_000
     };
-    let mut guard = Guard::load(&HashSet::from([25]), false).unwrap();
+    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
     guard
         .configure(&Policy {
-            syn_rate: burst,
-            syn_burst: burst,
+            source: Rate { rate: burst, burst },
+            prefix: None,
+            cap: None,
+            challenge: true,
+            answerable: HashSet::new(),
+            lists: Arc::default(),
             observe: false,
-            interfaces: vec![LOOPBACK_INDEX],
+            interfaces: vec![GuardedInterface {
+                index: LOOPBACK_INDEX,
+                hardware: [2, 0, 0, 0, 0, 2],
+            }],
             guarded: ["192.0.2.1", "2001:db8::1"]
                 .map(|address| (address.parse().unwrap(), 25))
                 .into(),

@@ -21,12 +21,16 @@ pub struct Segment {
     pub destination: SocketAddr,
     /// The octet of flags.
     pub flags: u8,
+    /// The sequence number.
+    pub sequence: u32,
     /// VLAN tags around it, at most two.
     pub vlan_tags: usize,
 }
 
 /// The SYN flag.
 pub const SYN: u8 = 0x02;
+/// The RST flag.
+pub const RST: u8 = 0x04;
 /// The ACK flag.
 pub const ACK: u8 = 0x10;
 /// Length of an Ethernet header without tags.
@@ -39,6 +43,7 @@ impl Segment {
             source: parse(source),
             destination: parse(destination),
             flags: SYN,
+            sequence: 0x1234_5678,
             vlan_tags: 0,
         }
     }
@@ -59,7 +64,7 @@ impl Segment {
             _ => panic!("{source} and {destination} are of different families"),
         };
         builder
-            .tcp(ports.0, ports.1, 1, 64_000)
+            .tcp(ports.0, ports.1, self.sequence, 64_000)
             .write(&mut frame, &[])
             .expect("a Vec takes every frame");
         let flags = ETHERNET_LENGTH + if source.is_ipv4() { 20 } else { 40 } + 13;

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use nomail_agent::bpf::{Guard, Policy};
+use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::verdict::Verdict;
 use nomail_tests::frames::{ACK, ETHERNET_LENGTH, SYN, Segment};
 
@@ -12,23 +12,33 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 /// A test run claims to come from the loopback interface.
 const LOOPBACK_INDEX: u32 = 1;
+/// Where the frames of [`Segment`] go.
+const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 fn policy() -> Policy {
     let guarded = [("192.0.2.7", 25), ("2001:db8::7", 25), ("192.0.2.7", 587)];
+    let guarded: HashSet<_> = guarded
+        .into_iter()
+        .map(|(address, port)| (address.parse::<IpAddr>().unwrap(), port))
+        .collect();
     Policy {
-        syn_rate: 1,
-        syn_burst: 5,
+        source: Rate { rate: 1, burst: 5 },
+        prefix: None,
+        cap: None,
+        challenge: false,
         observe: false,
-        interfaces: vec![LOOPBACK_INDEX],
-        guarded: guarded
-            .into_iter()
-            .map(|(address, port)| (address.parse::<IpAddr>().unwrap(), port))
-            .collect(),
+        interfaces: vec![GuardedInterface {
+            index: LOOPBACK_INDEX,
+            hardware: HOST_HARDWARE,
+        }],
+        answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        guarded,
+        lists: Arc::default(),
     }
 }
 
 fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25, 587]), false).unwrap();
+    let mut guard = Guard::load(&HashSet::from([25, 587])).unwrap();
     guard.configure(policy).unwrap();
     guard
 }
@@ -347,7 +357,7 @@ fn a_new_policy_replaces_the_old_one_whole() {
     assert!(limited >= 13);
 
     let refused = Policy {
-        syn_rate: 0,
+        source: Rate { rate: 0, burst: 5 },
         guarded: HashSet::new(),
         ..policy()
     };
@@ -363,8 +373,10 @@ fn a_new_policy_replaces_the_old_one_whole() {
     assert_eq!(run(&mut guard, &frame), (XDP_PASS, vec![]));
     guard
         .configure(&Policy {
-            syn_rate: 10_000,
-            syn_burst: 10_000,
+            source: Rate {
+                rate: 10_000,
+                burst: 10_000,
+            },
             ..policy()
         })
         .unwrap();

@@ -57,6 +57,12 @@ pub enum BpfError {
          name the ones that matter with --listen"
     )]
     TooManyGuarded(usize),
+    /// A list does not fit its map.
+    #[error(
+        "{0} prefixes in one list are more than the {max} that the guard can keep: leave some out",
+        max = nomail_common::abi::MAX_LIST_PREFIXES
+    )]
+    TooManyPrefixes(usize),
     /// No such bucket on this kernel's clock.
     #[error(
         "a rate of {0} SYNs per second with bursts of {1} cannot be kept by this kernel's clock"
@@ -74,9 +80,6 @@ pub enum BpfError {
     /// No random numbers.
     #[error("the kernel gives no random numbers")]
     Random(#[source] io::Error),
-    /// The program's log could not be opened.
-    #[error("the log of the XDP program cannot be read")]
-    Log(#[source] aya_log::Error),
 }
 
 impl BpfError {

@@ -4,9 +4,10 @@
 mod attach;
 mod clock;
 mod error;
+mod lists;
 mod sources;
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -15,29 +16,64 @@ use aya::{
 };
 use log::debug;
 use nomail_common::{
-    abi::{self, Config, Counters, MAX_GUARDED, MAX_INTERFACES, MAX_PORTS},
+    abi::{self, Config, Counters, Guarded, MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, VLAN_NONE},
+    challenge::{PROOF_SECS, slot_shift},
     limiter::Limit,
-    verdict::Verdict,
 };
 
-pub use self::{attach::Mode, clock::Clock, error::BpfError, sources::SourceCount};
+pub use self::{attach::Mode, clock::Clock, error::BpfError, lists::Lists, sources::SourceCount};
 
 /// The object, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nomail.o"));
 
+/// SYNs per second, and SYNs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Per second.
+    pub rate: u32,
+    /// At once.
+    pub burst: u32,
+}
+
+impl Rate {
+    fn limit(self, hz: u32) -> Result<Limit, BpfError> {
+        let Self { rate, burst } = self;
+        Limit::new(rate, burst, hz).ok_or(BpfError::Limit(rate, burst))
+    }
+}
+
+/// An interface that the program is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardedInterface {
+    /// Its number.
+    pub index: u32,
+    /// Its hardware address; XDP answers only what is sent to it.
+    pub hardware: [u8; 6],
+}
+
 /// What the program is to enforce. Replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// SYNs per second that one source may send.
-    pub syn_rate: u32,
-    /// SYNs that one source may send at once.
-    pub syn_burst: u32,
-    /// Count every verdict, drop nothing.
+    /// What one source may send.
+    pub source: Rate,
+    /// What one prefix may send, IPv4 /24 or IPv6 /48; none: no such limit.
+    pub prefix: Option<Rate>,
+    /// What all unproven sources together may send to the listeners; none: no
+    /// such limit.
+    pub cap: Option<Rate>,
+    /// Challenge the unproven that are over a limit, instead of dropping them.
+    pub challenge: bool,
+    /// Count every verdict, neither drop nor answer anything.
     pub observe: bool,
-    /// Indexes of the guarded interfaces; counters are kept by place in here.
-    pub interfaces: Vec<u32>,
+    /// Counters are kept by place in here.
+    pub interfaces: Vec<GuardedInterface>,
     /// The pairs that the responder listens on.
     pub guarded: HashSet<(IpAddr, u16)>,
+    /// Addresses among them that live on one of the interfaces themselves, so
+    /// that frames for them have no VLAN tag. For others XDP does not answer.
+    pub answerable: HashSet<IpAddr>,
+    /// Who is let through, and who is not. The same again costs nothing.
+    pub lists: Arc<Lists>,
 }
 
 /// The loaded program with its maps. Dropping it detaches the program from
@@ -49,15 +85,19 @@ pub struct Guard {
     active: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
     sources: sources::Sources,
+    list_maps: lists::ListMaps,
     clock: Clock,
     in_use: u32,
     limit: Limit,
+    /// The set of list maps in use, what is in it, and which are not empty.
+    list_set: u32,
+    lists: Arc<Lists>,
+    list_bits: u32,
 }
 
 impl Guard {
     /// Loads the program. It guards nothing until [`Guard::configure`].
-    /// `verbose` lets it log the sources that stay over their limit.
-    pub fn load(ports: &HashSet<u16>, verbose: bool) -> Result<Self, BpfError> {
+    pub fn load(ports: &HashSet<u16>) -> Result<Self, BpfError> {
         if OBJECT.is_empty() {
             return Err(BpfError::NoObject);
         }
@@ -68,16 +108,12 @@ impl Guard {
         for (place, port) in port_places.iter_mut().zip(ports) {
             *place = *port;
         }
-        let log_level: u8 = if verbose {
-            aya_log::Level::Debug as u8
-        } else {
-            0
-        };
         let seed = random()?;
+        let key = [random()?, random()?];
         let mut ebpf = EbpfLoader::new()
             .override_global(abi::PORTS_GLOBAL, &port_places, true)
             .override_global(abi::SEED_GLOBAL, &seed, true)
-            .override_global(aya_log::LEVEL, &log_level, false)
+            .override_global(abi::KEY_GLOBAL, &key, true)
             .load(OBJECT)
             .map_err(|error| BpfError::load(&error))?;
         for name in [abi::PROGRAM, abi::CLOCK_PROGRAM] {
@@ -94,10 +130,14 @@ impl Guard {
                 take(&mut ebpf, abi::SOURCES_MAP)?.try_into()?,
                 take(&mut ebpf, abi::CARRIES_MAP)?.try_into()?,
             ),
+            list_maps: lists::ListMaps::take(&mut ebpf)?,
             links: Vec::new(),
             clock,
             in_use: 0,
             limit: Limit::UNLIMITED,
+            list_set: 0,
+            lists: Arc::default(),
+            list_bits: 0,
             ebpf,
         })
     }
@@ -106,23 +146,38 @@ impl Guard {
     /// judged by half of it. On an error the old one stays.
     pub fn configure(&mut self, policy: &Policy) -> Result<(), BpfError> {
         let hz = self.clock.hz();
-        let limit = Limit::new(policy.syn_rate, policy.syn_burst, hz)
-            .ok_or(BpfError::Limit(policy.syn_rate, policy.syn_burst))?;
+        let limit = policy.source.limit(hz)?;
+        let optional =
+            |rate: Option<Rate>| rate.map_or(Ok(Limit::UNLIMITED), |rate| rate.limit(hz));
         if policy.interfaces.len() > MAX_INTERFACES {
             return Err(BpfError::TooManyInterfaces(policy.interfaces.len()));
         }
         let mut config = Box::new(Config {
             limit,
-            observe: u64::from(policy.observe),
+            prefix_limit: optional(policy.prefix)?,
+            cap: optional(policy.cap)?,
+            observe: u32::from(policy.observe),
+            challenge: u32::from(policy.challenge),
+            slot_shift: slot_shift(hz),
+            proof_ticks: hz * PROOF_SECS as u32,
             ..Config::EMPTY
         });
-        for (place, index) in config.interfaces.iter_mut().zip(&policy.interfaces) {
-            *place = *index;
+        for (place, interface) in policy.interfaces.iter().enumerate() {
+            config.interfaces[place] = interface.index;
+            config.hardware[place][..6].copy_from_slice(&interface.hardware);
         }
         let pairs: Vec<_> = policy
             .guarded
             .iter()
-            .map(|&(address, port)| (address.to_canonical().into(), port))
+            .map(|&(address, port)| {
+                let untagged = policy.answerable.contains(&address);
+                Guarded {
+                    address: address.to_canonical().into(),
+                    port,
+                    vlan: if untagged { 0 } else { VLAN_NONE },
+                    reserved: 0,
+                }
+            })
             .collect();
         let mut seed = random()?;
         let seeds = std::iter::repeat_with(move || {
@@ -132,11 +187,21 @@ impl Guard {
         if !config.set_guarded(&pairs, seeds.take(GUARDED_SEEDS_MAX)) {
             return Err(BpfError::TooManyGuarded(pairs.len()));
         }
+        let same_lists = Arc::ptr_eq(&self.lists, &policy.lists) || self.lists == policy.lists;
+        let (list_set, list_bits) = if same_lists {
+            (self.list_set, self.list_bits)
+        } else {
+            let unused = 1 - self.list_set;
+            (unused, self.list_maps.write(unused, &policy.lists)?)
+        };
+        (config.list_set, config.lists) = (list_set, list_bits);
         let next = 1 - self.in_use;
         self.config.set(next, *config, 0)?;
         self.active.set(0, next, 0)?;
         self.in_use = next;
         self.limit = limit;
+        self.lists = Arc::clone(&policy.lists);
+        (self.list_set, self.list_bits) = (list_set, list_bits);
         // A packet that began under the old entry ends within microseconds; the
         // entry is not written again before that, even if reloads come in a row.
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -172,8 +237,11 @@ impl Guard {
         let entry = place.map_or(0, |place| place as u32 + 1);
         let mut sum = Counters::default();
         for cpu in self.counters.get(&entry, 0)?.iter() {
-            for verdict in Verdict::ALL {
-                sum.verdicts[verdict as usize] += cpu.verdicts[verdict as usize];
+            for (sum, cpu) in sum.verdicts.iter_mut().zip(cpu.verdicts) {
+                *sum += cpu;
+            }
+            for (sum, cpu) in sum.answers.iter_mut().zip(cpu.answers) {
+                *sum += cpu;
             }
             sum.evictions += cpu.evictions;
             sum.contended += cpu.contended;
@@ -186,11 +254,6 @@ impl Guard {
         self.sources.read(&self.clock, self.limit)
     }
 
-    /// Reads what the program logs, if it was loaded to.
-    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, BpfError> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).map_err(BpfError::Log)
-    }
-
     /// Runs the program on a frame, as `BPF_PROG_TEST_RUN` does: its action,
     /// and the mean time of `repeat` runs in nanoseconds.
     pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, u128), BpfError> {
@@ -201,6 +264,20 @@ impl Guard {
             ..TestRunOptions::default()
         })?;
         Ok((result.return_value, result.duration.as_nanos()))
+    }
+
+    /// Runs the program once on a frame: its action, and the frame afterwards.
+    pub fn test_answer(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), BpfError> {
+        use aya::programs::{TestRun as _, TestRunOptions};
+        let mut out = vec![0; frame.len()];
+        let result = program(&mut self.ebpf, abi::PROGRAM)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 }
 

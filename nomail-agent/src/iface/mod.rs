@@ -28,6 +28,8 @@ pub struct Interface {
     pub index: u32,
     /// Whether frames on it begin with an Ethernet header.
     pub ethernet: bool,
+    /// Its hardware address, if it has one of six octets.
+    pub hardware: Option<[u8; 6]>,
     /// The XDP program on it, by the kernel's number.
     pub xdp_program: Option<u32>,
 }
@@ -113,11 +115,13 @@ impl Interfaces {
                     message.header.link_layer_type,
                     LinkLayerType::Ether | LinkLayerType::Loopback
                 ),
+                hardware: None,
                 xdp_program: None,
             };
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => interface.name = name,
+                    LinkAttribute::Address(octets) => interface.hardware = octets.try_into().ok(),
                     LinkAttribute::Xdp(xdp) => {
                         interface.xdp_program = xdp.iter().find_map(|part| match part {
                             LinkXdp::ProgId(id)

@@ -23,10 +23,16 @@ pub(super) struct ListenSocket {
     pub(super) found: bool,
 }
 
-/// Listening sockets, each with the addresses that it answers on: its own, or
-/// all of its family for a wildcard.
+/// Where to listen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Places(BTreeMap<ListenSocket, BTreeSet<IpAddr>>);
+pub(super) struct Places {
+    /// Sockets, each with the addresses that it answers on: its own, or all of
+    /// its family for a wildcard.
+    sockets: BTreeMap<ListenSocket, BTreeSet<IpAddr>>,
+    /// Addresses that live on the guarded interfaces themselves, not on a VLAN
+    /// or a bridge above them.
+    direct: BTreeSet<IpAddr>,
+}
 
 impl Places {
     /// What `config` asks for on the host as it is now.
@@ -36,13 +42,17 @@ impl Places {
         interfaces: &[Interface],
     ) -> Result<Self, Failure> {
         let local = kernel.addresses().await?;
-        let mut places = Self::default();
+        let on_guarded = |found: &&LocalAddress| {
+            interfaces
+                .iter()
+                .any(|interface| interface.index == found.interface)
+        };
+        let direct = local.iter().filter(on_guarded);
+        let mut places = Self {
+            direct: direct.map(|found| found.address).collect(),
+            ..Self::default()
+        };
         if config.listen.is_empty() {
-            let on_guarded = |found: &&LocalAddress| {
-                interfaces
-                    .iter()
-                    .any(|interface| interface.index == found.interface)
-            };
             for found in local.iter().filter(on_guarded) {
                 let scope = if found.is_link_local() {
                     found.interface
@@ -65,31 +75,37 @@ impl Places {
     }
 
     fn add(&mut self, address: SocketAddr, found: bool, answered_on: BTreeSet<IpAddr>) {
-        self.0.insert(ListenSocket { address, found }, answered_on);
+        self.sockets
+            .insert(ListenSocket { address, found }, answered_on);
     }
 
     /// The sockets to bind.
     pub(super) fn sockets(&self) -> Vec<ListenSocket> {
-        self.0.keys().copied().collect()
+        self.sockets.keys().copied().collect()
     }
 
     /// The pairs to guard.
     pub(super) fn guarded(&self) -> HashSet<(IpAddr, u16)> {
-        let pairs = self.0.iter().flat_map(|(socket, addresses)| {
+        let pairs = self.sockets.iter().flat_map(|(socket, addresses)| {
             let port = socket.address.port();
             addresses.iter().map(move |&address| (address, port))
         });
         pairs.collect()
     }
 
+    /// The addresses that live on the guarded interfaces themselves.
+    pub(super) fn direct(&self) -> HashSet<IpAddr> {
+        self.direct.iter().copied().collect()
+    }
+
     /// Leaves out what could not be bound.
     pub(super) fn remove(&mut self, refused: &BTreeSet<ListenSocket>) {
-        self.0.retain(|socket, _| !refused.contains(socket));
+        self.sockets.retain(|socket, _| !refused.contains(socket));
     }
 
     /// The guarded pairs as people write them, in a steady order.
     pub(super) fn shown(&self, interfaces: &[Interface]) -> Vec<String> {
-        let shown = self.0.iter().flat_map(|(socket, addresses)| {
+        let shown = self.sockets.iter().flat_map(|(socket, addresses)| {
             let scope = match socket.address {
                 SocketAddr::V6(address) => address.scope_id(),
                 SocketAddr::V4(_) => 0,

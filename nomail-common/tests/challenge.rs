@@ -1,0 +1,153 @@
+//! The challenge, as an independent decoder and as a TCP reads it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
+use nomail_common::{
+    abi::TUPLES_PER_LINE,
+    challenge::{self, PROOF_SECS, SLOT_SECS, TupleHash, slot_shift},
+    packet::{Address, IPV6, Kind, PLAIN, Segment},
+    siphash::Key,
+    tuples::{self, Entry, TupleSet},
+};
+use proptest::prelude::*;
+use std::cell::Cell;
+
+const KEY: Key = Key(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
+
+prop_compose! {
+    fn segments()(
+        ipv6: bool, peer: u128, local: u128, peer_port: u16, port: u16, sequence: u32,
+    ) -> Segment {
+        let address = |bits: u128| if ipv6 {
+            Address { high: (bits >> 64) as u64, low: bits as u64 }
+        } else {
+            Address::from_ipv4(bits as u32)
+        };
+        Segment {
+            peer: address(peer),
+            peer_port,
+            local: address(local),
+            port,
+            sequence,
+            network: 14,
+            vlan: 0,
+            kind: Kind::Syn,
+            flags: PLAIN | if ipv6 { IPV6 } else { 0 },
+        }
+    }
+}
+
+/// The TCP header, after everything about it was checked.
+fn decoded(segment: &Segment, acknowledgment: u32) -> etherparse::TcpHeader {
+    let (header, checksum) = if segment.is_ipv6() {
+        let packet = challenge::ipv6(segment, acknowledgment);
+        let ip = Ipv6HeaderSlice::from_slice(&packet).unwrap();
+        let bits = |address: Address| u128::from(address.high) << 64 | u128::from(address.low);
+        assert_eq!(ip.source_addr().to_bits(), bits(segment.local));
+        assert_eq!(ip.destination_addr().to_bits(), bits(segment.peer));
+        assert_eq!((ip.hop_limit(), ip.flow_label().value()), (64, 0));
+        assert_eq!(usize::from(ip.payload_length()), packet.len() - 40);
+        let tcp = TcpHeaderSlice::from_slice(&packet[40..]).unwrap();
+        (tcp.to_header(), tcp.calc_checksum_ipv6(&ip, &[]).unwrap())
+    } else {
+        let packet = challenge::ipv4(segment, acknowledgment);
+        let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap();
+        assert_eq!(ip.source_addr().to_bits(), segment.local.low as u32);
+        assert_eq!(ip.destination_addr().to_bits(), segment.peer.low as u32);
+        assert_eq!(
+            (ip.ttl(), ip.dont_fragment(), ip.dcp().value()),
+            (64, true, 0)
+        );
+        assert_eq!(usize::from(ip.total_len()), packet.len());
+        assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+        let tcp = TcpHeaderSlice::from_slice(&packet[20..]).unwrap();
+        (tcp.to_header(), tcp.calc_checksum_ipv4(&ip, &[]).unwrap())
+    };
+    assert_eq!(header.checksum, checksum);
+    assert_eq!(header.destination_port, segment.peer_port);
+    assert_eq!(header.source_port, segment.port);
+    assert!(header.syn && header.ack && !header.rst && !header.fin && !header.psh);
+    header
+}
+
+#[derive(Default)]
+struct Line([Cell<Entry>; TUPLES_PER_LINE]);
+
+impl TupleSet for Line {
+    fn entry(&self, place: usize) -> Entry {
+        self.0[place].get()
+    }
+    fn write(&self, place: usize, entry: Entry) {
+        self.0[place].set(entry);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_challenge_is_a_right_packet_with_a_wrong_number(segment in segments(), slot: u32) {
+        let hash = TupleHash::of(&segment, KEY);
+        let number = hash.acknowledgment(segment.sequence, slot);
+        prop_assert_eq!(decoded(&segment, number).acknowledgment_number, number);
+        // Inside the window behind the client's number, and not its number + 1.
+        let behind = segment.sequence.wrapping_sub(number);
+        prop_assert!(behind < 0x1_0000);
+        prop_assert_ne!(number, segment.sequence.wrapping_add(1));
+    }
+
+    #[test]
+    fn the_reset_proves_this_slot_and_the_next(segment in segments(), slot: u32, other: u32) {
+        let hash = TupleHash::of(&segment, KEY);
+        let number = hash.acknowledgment(segment.sequence, slot);
+        prop_assert!(hash.is_proof(number, slot));
+        prop_assert!(hash.is_proof(number, slot.wrapping_add(1)));
+        let right = |number: u32| [slot, slot.wrapping_sub(1)]
+            .into_iter()
+            .any(|slot| hash.acknowledgment(number, slot) & 0xffff == number & 0xffff);
+        prop_assert_eq!(hash.is_proof(other, slot), right(other));
+    }
+
+    #[test]
+    fn another_tuple_or_key_has_another_hash(one in segments(), other in segments()) {
+        prop_assume!((one.peer, one.peer_port, one.local, one.port) != (other.peer, other.peer_port, other.local, other.port));
+        prop_assert_ne!(TupleHash::of(&one, KEY), TupleHash::of(&other, KEY));
+        prop_assert_ne!(TupleHash::of(&one, KEY), TupleHash::of(&one, Key(KEY.1, KEY.0)));
+    }
+
+    /// Also across the wrap of the jiffies.
+    #[test]
+    fn a_proof_holds_for_its_time(tag: u32, now: u32, later in 0u32..10_000, ticks in 1u32..5000) {
+        let line = Line::default();
+        tuples::remember(&line, tag, now, ticks);
+        let then = now.wrapping_add(later);
+        prop_assert_eq!(tuples::is_proven(&line, [tag, !tag], then, ticks), later < ticks);
+        prop_assert_eq!(tuples::is_proven(&line, [!tag, tag], then, ticks), later < ticks);
+        prop_assert!(!tuples::is_proven(&line, [tag ^ 1, tag ^ 2], then, ticks));
+    }
+}
+
+#[test]
+fn the_entry_that_ends_first_makes_room() {
+    let line = Line::default();
+    for tag in 1..=TUPLES_PER_LINE as u32 + 1 {
+        tuples::remember(&line, tag, 1000 + tag, 100);
+    }
+    let proven = |tag| tuples::is_proven(&line, [tag, tag], 1011, 100);
+    assert!(!proven(1));
+    assert!((2..=TUPLES_PER_LINE as u32 + 1).all(proven));
+    // The same again takes no second place.
+    tuples::remember(&line, 9, 1011, 100);
+    assert!((2..=TUPLES_PER_LINE as u32 + 1).all(proven));
+}
+
+#[test]
+fn a_slot_is_long_enough_for_an_answer() {
+    for hz in [100, 250, 300, 1000] {
+        let secs = (1u64 << slot_shift(hz)) / u64::from(hz);
+        assert!(
+            (SLOT_SECS / 2..=SLOT_SECS).contains(&secs),
+            "{hz}: {secs} s"
+        );
+    }
+    const { assert!(PROOF_SECS <= SLOT_SECS) };
+}

@@ -1,0 +1,348 @@
+//! The challenge of the loaded program, by BPF_PROG_TEST_RUN.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
+
+use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
+use nomail_common::verdict::{Answer, Verdict};
+use nomail_tests::frames::{ETHERNET_LENGTH, RST, Segment};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+/// A test run claims to come from the loopback interface.
+const LOOPBACK_INDEX: u32 = 1;
+const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const CLIENT_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// Nothing unproven passes after the first SYN.
+fn policy() -> Policy {
+    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
+        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
+        .into();
+    Policy {
+        source: Rate {
+            rate: 1,
+            burst: 1000,
+        },
+        prefix: None,
+        cap: Some(Rate { rate: 1, burst: 1 }),
+        challenge: true,
+        observe: false,
+        interfaces: vec![GuardedInterface {
+            index: LOOPBACK_INDEX,
+            hardware: HOST_HARDWARE,
+        }],
+        answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        guarded,
+        lists: Arc::default(),
+    }
+}
+
+/// A program whose cap is used up.
+fn guard(policy: &Policy) -> Guard {
+    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
+    guard.configure(policy).unwrap();
+    let first = Segment::syn("198.18.0.99:1", "192.0.2.7:25").frame();
+    assert_eq!(guard.test_run(&first, 1).unwrap().0, XDP_PASS);
+    guard
+}
+
+fn ipv4() -> Segment {
+    Segment::syn("198.51.100.1:40000", "192.0.2.7:25")
+}
+
+fn ipv6() -> Segment {
+    Segment::syn("[2001:db8:1::1]:40000", "[2001:db8::7]:25")
+}
+
+fn answers(guard: &Guard, answer: Answer) -> u64 {
+    guard.counters(Some(0)).unwrap().answers[answer as usize]
+}
+
+fn verdicts(guard: &Guard, verdict: Verdict) -> u64 {
+    guard.counters(Some(0)).unwrap().verdicts[verdict as usize]
+}
+
+/// The RST with which a client answers: its acknowledgment becomes the sequence.
+fn reset_for(segment: Segment, answer: &[u8]) -> Vec<u8> {
+    let packet = PacketHeaders::from_ethernet_slice(answer).unwrap();
+    let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
+        panic!("no TCP in {answer:?}");
+    };
+    Segment {
+        flags: RST,
+        sequence: tcp.acknowledgment_number,
+        ..segment
+    }
+    .frame()
+}
+
+#[test]
+fn a_challenge_is_right_in_every_field() {
+    let mut guard = guard(&policy());
+    for segment in [ipv4(), ipv6()] {
+        for padding in [0, 6, 40] {
+            let mut frame = segment.frame();
+            frame.extend(vec![0xaa; padding]);
+            let (action, answer) = guard.test_answer(&frame).unwrap();
+            assert_eq!(action, XDP_TX);
+            let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
+            let link = packet.link.unwrap().ethernet2().unwrap();
+            assert_eq!(
+                (link.source, link.destination),
+                (HOST_HARDWARE, CLIENT_HARDWARE)
+            );
+            let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
+                panic!("no TCP in {answer:?}");
+            };
+            let checksum = match packet.net.unwrap() {
+                NetHeaders::Ipv4(ip, _) => {
+                    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                    assert_eq!(ip.destination, [198, 51, 100, 1]);
+                    tcp.calc_checksum_ipv4(&ip, &[]).unwrap()
+                }
+                NetHeaders::Ipv6(ip, _) => {
+                    assert_eq!(ip.destination_addr().to_string(), "2001:db8:1::1");
+                    tcp.calc_checksum_ipv6(&ip, &[]).unwrap()
+                }
+                NetHeaders::Arp(_) => panic!("an ARP"),
+            };
+            assert_eq!(tcp.checksum, checksum);
+            assert_eq!((tcp.source_port, tcp.destination_port), (25, 40_000));
+            assert!(tcp.syn && tcp.ack && !tcp.rst);
+            let behind = segment.sequence.wrapping_sub(tcp.acknowledgment_number);
+            assert!(behind < 0x1_0000, "{behind}");
+            assert!(answer.len() <= frame.len());
+            assert!(packet.payload.slice().is_empty());
+        }
+    }
+    assert_eq!(answers(&guard, Answer::Challenge), 6);
+    assert_eq!(verdicts(&guard, Verdict::Flood), 6);
+}
+
+#[test]
+fn the_reset_proves_the_tuple_and_its_next_syn_passes() {
+    let mut guard = guard(&policy());
+    for segment in [ipv4(), ipv6()] {
+        let frame = segment.frame();
+        let (action, answer) = guard.test_answer(&frame).unwrap();
+        assert_eq!(action, XDP_TX);
+        let wrong = Segment {
+            flags: RST,
+            sequence: 4711 << 16,
+            ..segment
+        };
+        assert_eq!(guard.test_run(&wrong.frame(), 1).unwrap().0, XDP_PASS);
+        assert_eq!(
+            guard.test_run(&frame, 1).unwrap().0,
+            XDP_TX,
+            "still unproven"
+        );
+        let proven = answers(&guard, Answer::Proven);
+        let reset = reset_for(segment, &answer);
+        assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+        assert_eq!(answers(&guard, Answer::Proven), proven + 1);
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        // It speaks for no other tuple, and for no other sequence number.
+        let other_port = Segment::syn(
+            &format!("{}", std::net::SocketAddr::new(segment.source.ip(), 40_001)),
+            &segment.destination.to_string(),
+        );
+        assert_eq!(guard.test_run(&other_port.frame(), 1).unwrap().0, XDP_TX);
+        let other_sequence = Segment {
+            sequence: segment.sequence.wrapping_add(0x5_0000),
+            ..segment
+        };
+        assert_eq!(
+            guard.test_run(&other_sequence.frame(), 1).unwrap().0,
+            XDP_TX
+        );
+    }
+}
+
+#[test]
+fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
+    let mut guard = guard(&Policy {
+        source: Rate { rate: 1, burst: 2 },
+        ..policy()
+    });
+    let frame = ipv4().frame();
+    // Two by the cap, the others by the bucket: challenged all the same.
+    for _ in 0..10 {
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX);
+    }
+    assert_eq!(verdicts(&guard, Verdict::LimitedSource), 8);
+    let (_, answer) = guard.test_answer(&frame).unwrap();
+    let reset = reset_for(ipv4(), &answer);
+    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+    // What was forged in its name has not emptied its own bucket.
+    let actions: Vec<_> = (0..4)
+        .map(|_| guard.test_run(&frame, 1).unwrap().0)
+        .collect();
+    assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]);
+}
+
+#[test]
+fn nobody_is_answered_who_must_not_be() {
+    let mut guard = guard(&policy());
+    let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = ipv4().frame();
+        edit(&mut frame);
+        frame
+    };
+    let source = |octets: [u8; 4]| {
+        edited(&|frame| frame[ETHERNET_LENGTH + 12..ETHERNET_LENGTH + 16].copy_from_slice(&octets))
+    };
+    let mut with_options = ipv4().frame();
+    with_options[ETHERNET_LENGTH] = 0x46;
+    with_options[ETHERNET_LENGTH + 3] += 4;
+    with_options.splice(ETHERNET_LENGTH + 20..ETHERNET_LENGTH + 20, [1; 4]);
+    let tagged = Segment {
+        vlan_tags: 1,
+        ..ipv4()
+    };
+    let cases = [
+        ("for another host", edited(&|frame| frame[5] = 9)),
+        ("broadcast", edited(&|frame| frame[..6].fill(0xff))),
+        ("from a group", edited(&|frame| frame[6] |= 1)),
+        ("from this network", source([0, 1, 2, 3])),
+        ("from loopback", source([127, 0, 0, 1])),
+        ("from multicast", source([224, 0, 0, 1])),
+        ("from broadcast", source([255; 4])),
+        ("from ourselves", source([192, 0, 2, 7])),
+        ("with an IP option", with_options),
+        (
+            "behind a tag that its address is not behind",
+            tagged.frame(),
+        ),
+        (
+            "from ::/8",
+            Segment::syn("[::5]:1", "[2001:db8::7]:25").frame(),
+        ),
+        (
+            "from multicast",
+            Segment::syn("[ff02::1]:1", "[2001:db8::7]:25").frame(),
+        ),
+    ];
+    for (what, frame) in &cases {
+        let (before, flood) = (
+            answers(&guard, Answer::Unanswerable),
+            verdicts(&guard, Verdict::Flood),
+        );
+        assert_eq!(guard.test_run(frame, 1).unwrap().0, XDP_DROP, "{what}");
+        assert_eq!(answers(&guard, Answer::Unanswerable), before + 1, "{what}");
+        assert_eq!(verdicts(&guard, Verdict::Flood), flood + 1, "{what}");
+    }
+    assert_eq!(answers(&guard, Answer::Challenge), 0);
+}
+
+#[test]
+fn observing_answers_nothing_and_drops_nothing() {
+    let mut guard = guard(&Policy {
+        observe: true,
+        ..policy()
+    });
+    let frame = ipv4().frame();
+    assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+    assert_eq!(verdicts(&guard, Verdict::Flood), 1);
+    let reset = Segment {
+        flags: RST,
+        ..ipv4()
+    };
+    assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
+    let counters = guard.counters(Some(0)).unwrap();
+    assert_eq!(counters.answers.iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn lists_come_first_and_are_replaced_as_a_whole() {
+    use nomail_agent::bpf::Lists;
+    let lists = |allow: &[&str], deny: &[&str]| {
+        let parse = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
+        Arc::new(Lists {
+            allow: parse(allow),
+            deny: parse(deny),
+        })
+    };
+    let mut guard = guard(&Policy {
+        source: Rate { rate: 1, burst: 1 },
+        cap: None,
+        lists: lists(
+            &["198.51.100.1/32"],
+            &["198.51.100.0/24", "2001:db8:1::/48"],
+        ),
+        ..policy()
+    });
+    // The guard's first SYN came from the denied network, before this.
+    let run = |guard: &mut Guard, segment: Segment| guard.test_run(&segment.frame(), 1).unwrap().0;
+    let denied = Segment::syn("198.51.100.2:1", "192.0.2.7:25");
+    let allowed = ipv4();
+    let before = verdicts(&guard, Verdict::Denied);
+    assert_eq!(run(&mut guard, denied), XDP_DROP);
+    assert_eq!(run(&mut guard, ipv6()), XDP_DROP);
+    assert_eq!(verdicts(&guard, Verdict::Denied), before + 2);
+    // Exempt from the deny list and from the bucket.
+    for _ in 0..5 {
+        assert_eq!(run(&mut guard, allowed), XDP_PASS);
+    }
+    guard
+        .configure(&Policy {
+            cap: None,
+            lists: lists(&[], &["198.51.100.1/32"]),
+            ..policy()
+        })
+        .unwrap();
+    assert_eq!(run(&mut guard, allowed), XDP_DROP);
+    assert_eq!(run(&mut guard, denied), XDP_PASS);
+    assert_eq!(run(&mut guard, ipv6()), XDP_PASS);
+    guard
+        .configure(&Policy {
+            cap: None,
+            ..policy()
+        })
+        .unwrap();
+    assert_eq!(run(&mut guard, allowed), XDP_PASS);
+    // Not from the flood answer.
+    guard
+        .configure(&Policy {
+            lists: lists(&["198.51.100.1/32"], &[]),
+            ..policy()
+        })
+        .unwrap();
+    let actions: Vec<_> = (0..3).map(|_| run(&mut guard, allowed)).collect();
+    assert!(actions.contains(&XDP_TX), "{actions:?}");
+}
+
+#[test]
+fn a_prefix_has_its_own_bucket() {
+    let mut guard = guard(&Policy {
+        prefix: Some(Rate { rate: 1, burst: 3 }),
+        cap: None,
+        challenge: false,
+        ..policy()
+    });
+    for (from, to) in [
+        ("203.0.113", "192.0.2.7:25"),
+        ("2001:db8:2", "[2001:db8::7]:25"),
+    ] {
+        let before = verdicts(&guard, Verdict::LimitedPrefix);
+        let actions: Vec<_> = (1..=5)
+            .map(|last| {
+                let from = if from.contains(':') {
+                    format!("[{from}:{last}::1]:1")
+                } else {
+                    format!("{from}.{last}:1")
+                };
+                let frame = Segment::syn(&from, to).frame();
+                guard.test_run(&frame, 1).unwrap().0
+            })
+            .collect();
+        assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]);
+        assert_eq!(verdicts(&guard, Verdict::LimitedPrefix), before + 2);
+    }
+    let other = Segment::syn("203.0.112.1:1", "192.0.2.7:25").frame();
+    assert_eq!(guard.test_run(&other, 1).unwrap().0, XDP_PASS);
+}

@@ -108,21 +108,7 @@ impl Lab {
     pub fn new() -> Self {
         let host = Namespace::new("host");
         let client = Namespace::new("client");
-        run(&[
-            "ip",
-            "link",
-            "add",
-            CLIENT_INTERFACE,
-            "netns",
-            client.name(),
-            "type",
-            "veth",
-            "peer",
-            "name",
-            HOST_INTERFACE,
-            "netns",
-            host.name(),
-        ]);
+        wire(&client, CLIENT_INTERFACE, &host);
         host.ip("address add 192.0.2.1/24 dev host0");
         host.ip("address add 2001:db8::1/64 dev host0 nodad");
         host.ip("link set host0 address 02:00:00:00:00:02");
@@ -141,6 +127,73 @@ impl Default for Lab {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A client that has a wire of its own to each of many hosts.
+#[derive(Debug)]
+pub struct Star {
+    /// The client: 198.18.N.100/24 and 2001:db8:0:N::100/64 on the wire to
+    /// host N.
+    pub client: Namespace,
+    /// The hosts: each has `host0`, 198.18.N.1/24 and 2001:db8:0:N::1/64.
+    pub hosts: Vec<Namespace>,
+}
+
+impl Star {
+    /// Lays out that many hosts.
+    pub fn new(hosts: usize) -> Self {
+        let client = Namespace::new("client");
+        let hosts = (0..hosts).map(|number| {
+            let host = Namespace::new("host");
+            let interface = format!("client{number}");
+            wire(&client, &interface, &host);
+            for (namespace, interface, last) in
+                [(&host, HOST_INTERFACE, 1), (&client, &interface, 100)]
+            {
+                namespace.ip(&format!(
+                    "address add 198.18.{number}.{last}/24 dev {interface}"
+                ));
+                namespace.ip(&format!(
+                    "address add 2001:db8:0:{number:x}::{last}/64 dev {interface} nodad"
+                ));
+                namespace.ip(&format!("link set {interface} up"));
+            }
+            host
+        });
+        Self {
+            hosts: hosts.collect(),
+            client,
+        }
+    }
+
+    /// A host's IPv4 address.
+    pub fn ipv4(number: usize) -> String {
+        format!("198.18.{number}.1")
+    }
+
+    /// A host's IPv6 address.
+    pub fn ipv6(number: usize) -> String {
+        format!("2001:db8:0:{number:x}::1")
+    }
+}
+
+/// Joins `interface` of the client to [`HOST_INTERFACE`] of the host.
+fn wire(client: &Namespace, interface: &str, host: &Namespace) {
+    run(&[
+        "ip",
+        "link",
+        "add",
+        interface,
+        "netns",
+        client.name(),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        HOST_INTERFACE,
+        "netns",
+        host.name(),
+    ]);
 }
 
 /// Runs a command and gives its output.

@@ -1,13 +1,17 @@
 //! What the tests that need root share.
 //!
 //! Test binaries named `bpf_*` run the XDP program by BPF_PROG_TEST_RUN; all
-//! others lay out network namespaces and run the real agent in them.
+//! others lay out network namespaces and run the real agent in them, `senders`
+//! with every program that sends mail.
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on is to fail")]
 
 pub mod agent;
 pub mod foreign;
 pub mod frames;
+pub mod internet;
 pub mod lab;
+pub mod matrix;
 pub mod poll;
 pub mod root;
+pub mod senders;

@@ -6,6 +6,7 @@ use std::{
     env, fs,
     fs::File,
     io,
+    io::Write as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -28,8 +29,9 @@ const COPY: &str = "run-";
 
 /// Lays out the root and runs `$SCRIPT` in it, as process 1 of its namespace.
 ///
-/// Process 1 then reads its standard input: the pipe's other end closes with the
-/// test, however that ends; and with process 1, the kernel ends all the others.
+/// Process 1 then is a shell that reads its standard input: the pipe's other end
+/// closes with the test, however that ends; and with process 1, the kernel ends
+/// all the others.
 const ENTER: &str = r#"
 root=$DIRECTORY/root
 # Without an index, which would notice that the upper layer is a copy.
@@ -57,7 +59,7 @@ mkdir -m 1777 "$root/dev/shm"
     chroot "$root" /bin/sh -eu -c "$SCRIPT" || code=$?
     echo "$code" > "$DIRECTORY/status"
 } &
-exec cat > /dev/null
+exec chroot "$root" /bin/sh
 "#;
 
 /// Installs `$PACKAGES`. The package lists may be missing, or older than the
@@ -69,11 +71,12 @@ chmod 755 /usr/sbin/policy-rc.d
 rm -f /etc/resolv.conf
 printf '%s\n' "$RESOLVER" > /etc/resolv.conf
 export DEBIAN_FRONTEND=noninteractive
-install() {
-    # Unquoted: a list.
-    apt-get install --yes --no-install-recommends $PACKAGES
+get() {
+    apt-get install --yes --no-install-recommends "$@"
 }
-install || { apt-get update && install; }
+# Unquoted: a list.
+[ -z "$PACKAGES" ] || get $PACKAGES || { apt-get update && get $PACKAGES; }
+eval "$MORE"
 apt-get clean
 "#;
 
@@ -93,10 +96,19 @@ impl Root {
     /// When that fails, with what apt said, or when it would have changed the
     /// machine itself.
     pub fn install(name: &str, packages: &[&str]) -> Self {
+        Self::install_more(name, packages, "")
+    }
+
+    /// As [`Root::install`], and then runs a shell script in the root, with the
+    /// machine's network, for what is no Debian package; `get` installs one.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn install_more(name: &str, packages: &[&str], more: &str) -> Self {
         let directory = roots().join(name);
         fs::create_dir_all(roots()).expect("the target directory is writable");
         let lock = File::create(directory.with_extension("lock")).expect("a lock file");
-        let stamp = stamp(packages);
+        let stamp = stamp(packages, more);
         let installed = || fs::read_to_string(directory.join("stamp")).is_ok_and(|s| s == stamp);
         if lock.try_lock().is_ok() {
             // Nobody else is here: copies are of runs that were killed.
@@ -112,7 +124,7 @@ impl Root {
             lock.unlock().expect("a lock");
             lock.lock().expect("a lock");
             if !installed() {
-                install(&directory, packages);
+                install(&directory, packages, more);
                 fs::write(directory.join("stamp"), &stamp).expect("the stamp is writable");
             }
             lock.unlock().expect("a lock");
@@ -126,6 +138,20 @@ impl Root {
     /// Runs a shell script in a fresh copy of the root, in the network namespace.
     /// What it starts in the background runs until the instance is dropped.
     pub fn start(&self, namespace: &Namespace, script: &str) -> Instance<'_> {
+        self.start_with(namespace, script, &[])
+    }
+
+    /// As [`Root::start`], with files of the machine copied into the root first:
+    /// where each is, and where it goes.
+    ///
+    /// # Panics
+    /// When one cannot be copied.
+    pub fn start_with(
+        &self,
+        namespace: &Namespace,
+        script: &str,
+        files: &[(&Path, &str)],
+    ) -> Instance<'_> {
         let directory = tempfile::Builder::new()
             .prefix(COPY)
             .tempdir_in(&self.directory)
@@ -140,6 +166,13 @@ impl Root {
             .output()
             .expect("cp runs");
         succeeded("cp", &copied);
+        for (from, to) in files {
+            let to = directory.path().join("upper").join(relative(to));
+            let parent = to.parent().expect("a file is in a directory");
+            fs::create_dir_all(parent)
+                .and_then(|()| fs::copy(from, &to))
+                .unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        }
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{}", namespace.name()))
@@ -165,15 +198,40 @@ pub struct Instance<'root> {
 impl Instance<'_> {
     /// What an instance has written into a file so far; nothing if it has not.
     pub fn read(&self, path: &str) -> String {
-        let path = self
-            .directory
-            .path()
-            .join("upper")
-            .join(path.trim_start_matches('/'));
+        let path = self.directory.path().join("upper").join(relative(path));
         fs::read(path).map_or_else(
             |_| String::new(),
             |octets| String::from_utf8_lossy(&octets).into_owned(),
         )
+    }
+
+    /// Runs a shell command in it, in the background.
+    ///
+    /// # Panics
+    /// When process 1 is gone.
+    pub fn run(&mut self, command: &str) {
+        let shell = self.processes.child.stdin.as_mut().expect("it is piped");
+        writeln!(shell, "{{ {command}\n}} < /dev/null &").expect("process 1 runs");
+    }
+
+    /// Waits until the script has done its work.
+    ///
+    /// # Panics
+    /// When it fails or [`DEADLINE`] passes, with its output.
+    pub fn ready(&mut self) {
+        let start = Instant::now();
+        loop {
+            match self.processes.status() {
+                Some(0) => return,
+                None if start.elapsed() < DEADLINE => sleep(Duration::from_millis(20)),
+                status => panic!("script: {status:?}\n{}", self.processes.output()),
+            }
+        }
+    }
+
+    /// What the script and the commands have printed.
+    pub fn output(&self) -> String {
+        self.processes.output()
     }
 
     /// Waits until a file has a line with all of `needles`, and gives the line.
@@ -258,7 +316,7 @@ impl Drop for Processes {
     }
 }
 
-fn install(directory: &Path, packages: &[&str]) {
+fn install(directory: &Path, packages: &[&str], more: &str) {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             panic!("cannot remove {}: {error}", directory.display())
@@ -270,6 +328,7 @@ fn install(directory: &Path, packages: &[&str]) {
     command
         .env("SCRIPT", INSTALL)
         .env("PACKAGES", packages.join(" "))
+        .env("MORE", more)
         .env(
             "RESOLVER",
             fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -281,7 +340,7 @@ fn install(directory: &Path, packages: &[&str]) {
             Some(status) => break status,
             None => assert!(
                 start.elapsed() < INSTALL_DEADLINE,
-                "apt-get took more than {INSTALL_DEADLINE:?} for {packages:?}:\n{}",
+                "more than {INSTALL_DEADLINE:?} to install {packages:?}:\n{}",
                 processes.output()
             ),
         }
@@ -328,7 +387,7 @@ fn lay_out(directory: &Path) {
 
 /// What a kept layer depends on. The machine's own packages are below it: when
 /// they change, the layer's list of packages is no longer true.
-fn stamp(packages: &[&str]) -> String {
+fn stamp(packages: &[&str], more: &str) -> String {
     let below = fs::metadata("/var/lib/dpkg/status").map_or_else(
         |error| panic!("this test installs Debian packages: /var/lib/dpkg/status: {error}"),
         |status| {
@@ -340,7 +399,7 @@ fn stamp(packages: &[&str]) -> String {
             )
         },
     );
-    format!("{}\non {below}\n", packages.join(" "))
+    format!("{}\n{more}on {below}\n", packages.join(" "))
 }
 
 /// What dpkg says of the packages outside of any root.
@@ -352,6 +411,11 @@ fn on_the_machine(packages: &[&str]) -> String {
         .expect("dpkg-query runs");
     // It fails for packages that it does not know: that is an answer as well.
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A path of a root, to be joined to its layer.
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 /// Where the roots are: in the target directory that the test program is in.

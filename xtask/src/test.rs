@@ -31,6 +31,9 @@ enum TierName {
     Bpf,
     /// Agent and peers in network namespaces; as root
     Netns,
+    /// The sender matrix, as a table; as root, on Debian. With `-- --write` it
+    /// goes into docs/senders.md; `-- NAME` takes only some senders
+    Senders,
     /// All of these
     All,
 }
@@ -40,6 +43,7 @@ enum Tier {
     Host,
     Bpf,
     Netns,
+    Senders,
 }
 
 impl fmt::Display for Tier {
@@ -48,20 +52,26 @@ impl fmt::Display for Tier {
             Self::Host => "host",
             Self::Bpf => "bpf",
             Self::Netns => "netns",
+            Self::Senders => "senders",
         })
     }
 }
 
 /// The tiers that the names mean, each once, in order of cost.
 fn tiers_of(names: &[TierName]) -> Vec<Tier> {
-    let all = names.is_empty() || names.contains(&TierName::All);
+    let all = names.contains(&TierName::All);
     [
         (TierName::Host, Tier::Host),
         (TierName::Bpf, Tier::Bpf),
         (TierName::Netns, Tier::Netns),
+        (TierName::Senders, Tier::Senders),
     ]
     .into_iter()
-    .filter(|(name, _)| all || names.contains(name))
+    .filter(|(name, tier)| {
+        // It takes minutes, and installs many packages into roots of its own.
+        let default = names.is_empty() && *tier != Tier::Senders;
+        all || default || names.contains(name)
+    })
     .map(|(_, tier)| tier)
     .collect()
 }
@@ -70,6 +80,8 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
 fn tier_of_program(name: &str) -> Tier {
     if name.starts_with("bpf_") {
         Tier::Bpf
+    } else if name == "senders" {
+        Tier::Senders
     } else {
         Tier::Netns
     }
@@ -88,7 +100,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         let start = Instant::now();
         let outcome = match tier {
             Tier::Host => host(&built, &args.test_args),
-            Tier::Bpf | Tier::Netns => with_root(tier, &built, &args.test_args),
+            Tier::Bpf | Tier::Netns | Tier::Senders => with_root(tier, &built, &args.test_args),
         };
         if let Err(err) = &outcome {
             shell::report(err);
@@ -222,12 +234,14 @@ mod tests {
         assert_eq!(tier_of_program("responder"), Tier::Netns);
         assert_eq!(tier_of_program("no_bpf_here"), Tier::Netns);
         assert_eq!(tier_of_program("bpf"), Tier::Netns);
+        assert_eq!(tier_of_program("senders"), Tier::Senders);
     }
 
     #[test]
     fn names_mean_tiers() {
-        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns];
-        assert_eq!(tiers_of(&[]), all);
+        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns, Tier::Senders];
+        assert_eq!(tiers_of(&[]), all[..3]);
+        assert_eq!(tiers_of(&[TierName::Senders]), [Tier::Senders]);
         assert_eq!(tiers_of(&[TierName::Bpf, TierName::All]), all);
         assert_eq!(
             tiers_of(&[TierName::Netns, TierName::Host, TierName::Host]),

@@ -7,11 +7,17 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on is to fail")]
 
 pub mod agent;
+pub mod crowd;
+pub mod epoll_loop;
 pub mod foreign;
 pub mod frames;
 pub mod internet;
 pub mod lab;
+pub mod load;
 pub mod matrix;
+pub mod peers;
 pub mod poll;
+pub mod processes;
 pub mod root;
 pub mod senders;
+pub mod vm;

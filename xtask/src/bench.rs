@@ -26,12 +26,15 @@ pub(crate) struct Args {
 enum Name {
     /// What nomail costs a host: time per frame, memory, time to start
     Cost,
+    /// Mail servers that refuse, side by side: exchanges, and connections held
+    Smtp,
 }
 
 impl Name {
     const fn target(self) -> &'static str {
         match self {
             Self::Cost => "cost",
+            Self::Smtp => "smtp",
         }
     }
 }

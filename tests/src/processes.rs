@@ -1,0 +1,129 @@
+//! What the processes of a network namespace take, memory and time, and where
+//! they run.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, time::Duration};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+use crate::lab::Namespace;
+
+/// What lays out an overlay root and waits in it; not part of a server.
+const HARNESS: [&str; 5] = ["unshare", "nsenter", "chroot", "sh", "cat"];
+
+/// Of the processes in a namespace, those that are not of the tests themselves.
+#[derive(Debug, Default)]
+pub struct Processes {
+    /// How many.
+    pub count: usize,
+    /// Their proportional set sizes together.
+    pub pss_kib: u64,
+    /// Processor time of all that there have been, in clock ticks; see
+    /// [`ticks_per_second`].
+    pub ticks: u64,
+    /// How many there are of each name.
+    pub names: BTreeMap<String, usize>,
+}
+
+impl Processes {
+    /// Looks at each process. One that ends meanwhile does not count.
+    ///
+    /// # Panics
+    /// Without /proc.
+    pub fn of(namespace: &Namespace) -> Self {
+        let file = format!("/run/netns/{}", namespace.name());
+        let inode = fs::metadata(&file).expect("the namespace is there").ino();
+        let mut found = Self::default();
+        for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|of| of.ino() == inode) {
+                found.add(pid);
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, pid: u32) {
+        let Some((name, ticks)) = ticks(pid) else {
+            return;
+        };
+        if HARNESS.contains(&name.as_str()) {
+            return;
+        }
+        if let Some(pss) = pss_kib(pid) {
+            self.count += 1;
+            self.pss_kib += pss;
+            self.ticks += ticks;
+            *self.names.entry(name).or_default() += 1;
+        }
+    }
+}
+
+/// A process's name, and its ticks with those of its children that have ended.
+pub fn ticks(pid: u32) -> Option<(String, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, fields) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    // utime, stime, cutime, cstime are the fields 14 to 17 of all, from 1.
+    let fields = fields.split_whitespace().skip(14 - 3).take(4);
+    let ticks = fields.map(|field| field.parse::<u64>().unwrap_or(0)).sum();
+    Some((name.to_owned(), ticks))
+}
+
+/// A process's proportional set size.
+pub fn pss_kib(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Clock ticks in a second of processor time.
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: it takes no pointer.
+    unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
+}
+
+/// An end of a lab, with a processor of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where the server is.
+    Host,
+    /// Where its clients are.
+    Client,
+}
+
+impl End {
+    /// The first and the second that the program may use.
+    ///
+    /// # Panics
+    /// When there is one only.
+    pub fn processor(self) -> usize {
+        // The main thread's: others may have one processor already.
+        let allowed = sched_getaffinity(Pid::this()).expect("an affinity");
+        let allowed = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+        let mut allowed = allowed.skip(if self == Self::Host { 0 } else { 1 });
+        allowed.next().expect("two processors, one for each end")
+    }
+
+    /// Keeps the calling thread, and what it starts, on its processor.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn stay(self) {
+        let mut set = CpuSet::new();
+        set.set(self.processor()).expect("a processor");
+        sched_setaffinity(Pid::from_raw(0), &set).expect("a processor");
+    }
+}
+
+/// How long the calling thread has waited for its processor, while others ran.
+pub fn waited() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = stat.split(' ').nth(1).and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}

@@ -828,7 +828,7 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
             rate: limits.prefix_rate,
             burst: limits.prefix_burst,
         }),
-        cap: Some(cap()),
+        cap: Some(cap(limits.unproven_rate)),
         challenge: limits.flood_answer == FloodAnswer::Challenge,
         observe: config.observe,
         interfaces: interfaces
@@ -847,18 +847,21 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
     }
 }
 
-/// The unproven SYNs that a listener's queue can absorb. The kernel drops half-open
-/// connections faster once the queue is half full; an eighth of it a second
-/// leaves it that half.
-fn cap() -> Rate {
-    let somaxconn = std::fs::read_to_string(SOMAXCONN).ok();
-    let somaxconn = somaxconn.and_then(|text| text.trim().parse::<u32>().ok());
-    let backlog = LISTEN_BACKLOG
-        .min(somaxconn.unwrap_or(LISTEN_BACKLOG))
-        .max(8);
+/// The unproven SYNs that may pass: those that are configured, or what a
+/// listener's queue can absorb. The kernel drops half-open connections faster
+/// once the queue is half full; an eighth of it a second leaves it that half.
+fn cap(configured: u32) -> Rate {
+    let rate = if configured > 0 {
+        configured
+    } else {
+        let somaxconn = std::fs::read_to_string(SOMAXCONN).ok();
+        let somaxconn = somaxconn.and_then(|text| text.trim().parse::<u32>().ok());
+        let backlog = LISTEN_BACKLOG.min(somaxconn.unwrap_or(LISTEN_BACKLOG));
+        (backlog / 8).max(1)
+    };
     Rate {
-        rate: backlog / 8,
-        burst: backlog / 2,
+        rate,
+        burst: rate * 4,
     }
 }
 

@@ -57,6 +57,8 @@ const SECTIONS: [&str; 4] = ["limits", "lists", "relay", "log"];
 /// Highest rate of a source or a prefix. At 100 jiffies per second, which is the
 /// fewest, [`nomail_common::limiter::Limit`] keeps it within 1.3 %.
 const RATE_MAX: u32 = 10_000;
+/// Most unproven SYNs per second; beyond it the clock of 100 Hz rounds badly.
+const UNPROVEN_RATE_MAX: u32 = 50_000;
 /// Most SYNs of a prefix at once: the default of the highest rate.
 const PREFIX_BURST_MAX: u32 = 2 * RATE_MAX;
 /// Longest that a session may be allowed to last, and a source be remembered: a
@@ -132,6 +134,10 @@ pub struct Limits {
     pub prefix_rate: u32,
     /// SYNs that one prefix may send at once; not 0 where there is a rate.
     pub prefix_burst: u32,
+    /// SYNs per second of all that have not proven their address, before they
+    /// are asked to, four seconds' worth of them at once. 0: what the listener's
+    /// queue can absorb.
+    pub unproven_rate: u32,
     /// What becomes of SYNs in a flood.
     pub flood_answer: FloodAnswer,
     /// Connections at once.
@@ -153,6 +159,7 @@ impl Default for Limits {
             syn_burst: 20,
             prefix_rate: 0,
             prefix_burst: 0,
+            unproven_rate: 0,
             flood_answer: FloodAnswer::default(),
             connections: 10_000,
             connections_per_source: 100,
@@ -491,6 +498,16 @@ fn read_limits(layers: &mut Layers, default: Limits) -> Limits {
         syn_burst,
         prefix_rate,
         prefix_burst,
+        unproven_rate: layers
+            .value(
+                "limits.unproven_rate",
+                number(
+                    0..=UNPROVEN_RATE_MAX,
+                    "give the SYNs per second that may pass without a proof of their address, or \
+                     0 for what the listener's queue can absorb",
+                ),
+            )
+            .unwrap_or(default.unproven_rate),
         flood_answer: layers
             .value("limits.flood_answer", choice(FloodAnswer::CHOICES))
             .unwrap_or(default.flood_answer),

@@ -63,6 +63,7 @@ fn defaults() {
         syn_burst: 20,
         prefix_rate: 0,
         prefix_burst: 0,
+        unproven_rate: 0,
         flood_answer: FloodAnswer::Challenge,
         connections: 10_000,
         connections_per_source: 100,
@@ -89,6 +90,7 @@ syn_rate = 1_000
 syn_burst = 10000
 prefix_rate = 10_000
 prefix_burst = 1
+unproven_rate = 50_000
 flood_answer = "drop"
 connections = 1_000_000
 connections_per_source = 1
@@ -133,6 +135,7 @@ fn every_key() {
             syn_burst: 10_000,
             prefix_rate: 10_000,
             prefix_burst: 1,
+            unproven_rate: 50_000,
             flood_answer: FloodAnswer::Drop,
             connections: 1_000_000,
             connections_per_source: 1,
@@ -435,7 +438,7 @@ fn every_key() {
 #[case::unknown_limit(
     "limits.rate = 1",
     "t.toml:1:8: limits.rate: unknown key; [limits] knows syn_rate, syn_burst, prefix_rate, \
-     prefix_burst, flood_answer, connections, connections_per_source, idle_timeout_secs, \
+     prefix_burst, unproven_rate, flood_answer, connections, connections_per_source, idle_timeout_secs, \
      session_timeout_secs, sender_age_secs"
 )]
 #[case::prefix_rate(

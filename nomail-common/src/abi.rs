@@ -36,6 +36,9 @@ pub const TUPLES_MAP: &str = "TUPLES";
 /// `Array<u64>` with one entry: the [`crate::limiter::Bucket`] of all unproven
 /// SYNs together.
 pub const CAP_MAP: &str = "CAP";
+/// `Array<u64>` with one entry: the jiffies at which the last proof ends. After
+/// that no tuple is proven, and none need be looked up.
+pub const PROOFS_MAP: &str = "PROOFS";
 /// `LpmTrie<[u8; 4], u32>` and `LpmTrie<[u8; 16], u32>`: the lists, of which
 /// [`Config::list_set`] chooses one set.
 pub const ALLOW_IPV4_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV4_0", "ALLOW_IPV4_1"];

@@ -122,7 +122,9 @@ impl Facts for Scene<'_> {
 
     #[inline(always)]
     fn proven(&mut self) -> bool {
-        if self.config.challenge == 0 {
+        // Without a flood there are no proofs, and nothing is hashed.
+        let ends = maps::last_proof().map_or(0, |word| word.load());
+        if self.config.challenge == 0 || ends <= self.jiffies {
             return false;
         }
         let hash = self.hash();
@@ -277,6 +279,9 @@ impl Scene<'_> {
         if let Some(line) = maps::tuple_line(tuple_line_of(hash)) {
             let ticks = self.config.proof_ticks;
             tuples::remember(&line, hash.tag(sequence), self.jiffies as u32, ticks);
+            if let Some(word) = maps::last_proof() {
+                word.store(self.jiffies + u64::from(ticks));
+            }
         }
         self.counters.count_answer(Answer::Proven);
         XDP_DROP

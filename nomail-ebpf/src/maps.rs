@@ -56,6 +56,8 @@ static TUPLES: Array<TupleLine> = Array::with_max_entries(TUPLE_LINES as u32, BP
 #[map]
 static CAP: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
+static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
 static CARRIES: Array<SourceCarry> = Array::with_max_entries((LINES * SLOTS_PER_LINE) as u32, 0);
 
 /// The configuration in use.
@@ -210,6 +212,14 @@ pub(crate) fn prefix_line(index: usize) -> Option<SharedLine> {
 #[inline(always)]
 pub(crate) fn tuple_line(index: usize) -> Option<SharedTuples> {
     TUPLES.get_ptr_mut(index as u32).map(SharedTuples)
+}
+
+/// The jiffies at which the last proof ends.
+#[inline(always)]
+pub(crate) fn last_proof() -> Option<Word> {
+    // SAFETY: the value of an array map, aligned to 8, whose memory is never
+    // freed while a program uses the map.
+    PROOFS.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
 }
 
 /// A line of proven tuples that other CPUs read and write.

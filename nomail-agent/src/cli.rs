@@ -34,6 +34,8 @@ pub enum Command {
     Status(Status),
     /// Tell whether a configuration is right.
     CheckConfig(CheckConfig),
+    /// Remove what an agent has left pinned.
+    Detach(Detach),
 }
 
 /// `nomail-agent run`.
@@ -61,6 +63,15 @@ pub struct Status {
 pub struct CheckConfig {
     /// Only names the file: what is checked is the file, not the environment.
     pub overrides: Overrides,
+}
+
+/// `nomail-agent detach`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detach {
+    /// The interface to detach from. None: all.
+    pub interface: Option<String>,
+    /// The file that names the directory of the pins.
+    pub config: Option<PathBuf>,
 }
 
 /// An option of `run`, and the key of the file that it overrides.
@@ -244,6 +255,32 @@ pub fn command() -> clap::Command {
                 .about("Tell whether a configuration file is right, or all that is wrong with it")
                 .arg(config_arg()),
         )
+        .subcommand(
+            clap::Command::new("detach")
+                .about(
+                    "Remove what an agent with on_exit = \"keep\" has left: XDP programs, \
+                     counters and pins",
+                )
+                .after_help(
+                    "It touches nothing of a running agent, and nobody else's program.\n\n\
+                     Exit codes: 0 done, or nothing was there; 1 an agent runs; 69 no such \
+                     interface; 77 not root; 78 bad configuration.",
+                )
+                .arg(
+                    Arg::new("iface")
+                        .long("iface")
+                        .value_name("NAME")
+                        .conflicts_with("all")
+                        .help("Only from this interface"),
+                )
+                .arg(
+                    Arg::new("all")
+                        .long("all")
+                        .action(ArgAction::SetTrue)
+                        .help("From all interfaces, and of all versions [default]"),
+                )
+                .arg(config_arg()),
+        )
 }
 
 fn config_arg() -> Arg {
@@ -308,6 +345,10 @@ pub fn parse(
         }),
         Some(("check-config", matches)) => Command::CheckConfig(CheckConfig {
             overrides: Overrides::of_file(path(matches, "config")),
+        }),
+        Some(("detach", matches)) => Command::Detach(Detach {
+            interface: matches.get_one("iface").cloned(),
+            config: path(matches, "config"),
         }),
         Some((_, matches)) => Command::Run(run(matches)),
         None => Command::Run(run(&matches)),
@@ -486,6 +527,22 @@ mod tests {
     }
 
     #[rstest]
+    #[case("detach", None, None)]
+    #[case("detach --all --config /a.toml", None, Some("/a.toml"))]
+    #[case("detach --iface eth0", Some("eth0"), None)]
+    fn detach_options(
+        #[case] line: &str,
+        #[case] interface: Option<&str>,
+        #[case] config: Option<&str>,
+    ) {
+        let detach = Detach {
+            interface: interface.map(str::to_owned),
+            config: config.map(PathBuf::from),
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::Detach(detach));
+    }
+
+    #[rstest]
     #[case("--help", 0)]
     #[case("run --help", 0)]
     #[case("--version", 0)]
@@ -494,7 +551,8 @@ mod tests {
     #[case("--hostname a --hostname b", EX_USAGE)]
     #[case("--iface eth0 status", EX_USAGE)]
     #[case("top", EX_USAGE)]
-    #[case("detach", EX_USAGE)]
+    #[case("detach --iface eth0 --all", EX_USAGE)]
+    #[case("detach --iface", EX_USAGE)]
     #[case("status --sources 65537", EX_USAGE)]
     #[case("status --iface eth0", EX_USAGE)]
     #[case("check-config --show", EX_USAGE)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use log::error;
 use nomail_agent::{
-    cli::{self, CheckConfig, Command, Run, Status},
+    cli::{self, CheckConfig, Command, Detach, Run, Status},
     config::{self, LogFormat, Overrides},
     control,
     exit::Failure,
@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         Command::CheckConfig(CheckConfig { overrides }) => {
             logging::start(0, LogFormat::Text);
             check_config(&overrides)
+        }
+        Command::Detach(asked) => {
+            logging::start(0, LogFormat::Text);
+            detach(&asked)
         }
     };
     match done {
@@ -61,6 +65,13 @@ fn check_config(overrides: &Overrides) -> Result<(), Failure> {
     match config.file.filter(|file| file.exists()) {
         Some(file) => println!("{}: ok", file.display()),
         None => println!("there is no {}: the defaults apply", config::DEFAULT_FILE),
+    }
+    Ok(())
+}
+
+fn detach(asked: &Detach) -> Result<(), Failure> {
+    for line in supervisor::detach(asked)? {
+        println!("{line}");
     }
     Ok(())
 }

@@ -162,7 +162,10 @@ impl fmt::Display for Status {
         let interfaces: Vec<_> = self
             .interfaces
             .iter()
-            .map(|interface| format!("{} ({})", interface.name, interface.xdp_mode))
+            .map(|interface| {
+                let pinned = if interface.pinned { ", pinned" } else { "" };
+                format!("{} ({}{pinned})", interface.name, interface.xdp_mode)
+            })
             .collect();
         writeln!(
             out,

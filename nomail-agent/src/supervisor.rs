@@ -1,6 +1,7 @@
 //! The life of the agent: bind, load, attach, give up root, serve, follow
 //! changes, detach. The only module that knows all the others.
 
+mod pinned;
 mod places;
 
 use std::{
@@ -28,10 +29,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
+pub use self::pinned::detach;
 use self::places::{ListenSocket, Places};
 use crate::{
-    bpf::{self, BpfError, Guard, GuardedInterface, Lists, Mode, Policy, Rate},
-    config::{self, Config, FloodAnswer, Hostname, Overrides, RelayCode, XdpMode},
+    bpf::{self, BpfError, Guard, GuardedInterface, Lists, Mode, Pins, Policy, Rate},
+    config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
     control::Control,
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of},
@@ -89,6 +91,10 @@ struct Agent {
     places: Places,
     /// What could not be bound, and was said so.
     refused: BTreeSet<ListenSocket>,
+    /// Interfaces that were deleted, and were said to be, by their numbers.
+    gone: BTreeSet<u32>,
+    /// Interfaces that came back and cannot be guarded, and were said so.
+    refused_interfaces: BTreeSet<u32>,
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
@@ -154,7 +160,8 @@ impl Agent {
     async fn start(config: Config, room: Room) -> Result<Self, Failure> {
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
-        let interfaces = guarded_interfaces(&kernel, &config).await?;
+        let pins = pinned::find(&kernel, &config).await?;
+        let interfaces = guarded_interfaces(&kernel, &config, pins.as_ref()).await?;
         let account = Account::resolve(&config.user.value, config.user.is_default)
             .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
@@ -181,7 +188,7 @@ impl Agent {
             interfaces: Vec::new(),
             guarded: places.shown(&interfaces),
         };
-        let guard = attach_guard(&config, &interfaces, &places, &mut told)?;
+        let guard = attach_guard(&config, &interfaces, &places, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
@@ -192,6 +199,7 @@ impl Agent {
             let error = error.context("root privileges cannot be given up");
             Failure::new(Exit::Permission, error)
         };
+        let guard = settle_pins(guard, &interfaces, &mut told)?;
         let paths = reachable_paths(&config, state.is_some());
         privilege::drop_privileges(account, &keep, &paths).map_err(denied)?;
         warn_of_unreadable(&config, account);
@@ -219,6 +227,8 @@ impl Agent {
             told: Mutex::new(told),
             flood: AtomicBool::new(false),
         });
+        // What was counted by an earlier agent is no flood of now.
+        let flood = FloodWatch::from(shared.flood_syns().unwrap_or_default());
         Ok(Self {
             config,
             interfaces,
@@ -227,13 +237,15 @@ impl Agent {
             listeners,
             places,
             refused: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            refused_interfaces: BTreeSet::new(),
             found_hostname,
             room,
             served,
             state,
             saved_at: 0,
             reporter: Reporter::default(),
-            flood: FloodWatch::default(),
+            flood,
             reported: Instant::now(),
             control: Arc::new(control),
             signals,
@@ -278,7 +290,10 @@ impl Agent {
                 }
                 _ = report.tick() => self.report(),
                 _ = save.tick() => self.save_state(),
-                _ = flood.tick() => self.watch_for_floods(),
+                _ = flood.tick() => {
+                    self.shared.renew_lease();
+                    self.watch_for_floods();
+                }
                 _ = retry.tick(), if !self.refused.is_empty() => {
                     self.follow_and_tell(&mut told_failure).await;
                 }
@@ -287,7 +302,7 @@ impl Agent {
                     if more {
                         sleep(SETTLE).await;
                         self.kernel.settle();
-                        self.interfaces_are_there().await?;
+                        self.follow_interfaces().await?;
                         self.follow_and_tell(&mut told_failure).await;
                     } else {
                         error!("netlink ended: changes of addresses are no longer followed");
@@ -367,14 +382,15 @@ impl Agent {
         *told_failure = failure;
     }
 
-    /// Detaches first, so that no SYN is judged for a listener that is gone.
+    /// Detaches first, so that no SYN is judged for a listener that is gone; or
+    /// tells a guard that stays that there will be none.
     async fn stop(mut self) {
         info!("stopping");
         if let Some(guard) = &self.shared.guard {
-            guard
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .detach();
+            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = guard.leave() {
+                error!("the guard that stays could not be told that nobody listens: {error}");
+            }
         }
         self.shared.responder.stop(DRAIN_MAX);
         // It may be the thread's end that is the reason.
@@ -481,6 +497,7 @@ impl Agent {
                 || guarded.clone(),
                 |found| Interface {
                     xdp_program: guarded.xdp_program,
+                    xdp_generic: guarded.xdp_generic,
                     ..found.clone()
                 },
             )
@@ -488,22 +505,50 @@ impl Agent {
         Ok(current.collect())
     }
 
-    /// Without its interface the agent guards nothing, and it has given up what
-    /// attaching anew would need: the service manager is to start it again.
-    async fn interfaces_are_there(&self) -> Result<(), Failure> {
-        if self.shared.guard.is_none() {
+    /// An interface that is deleted and comes back under its name has another
+    /// number, and no program: it is attached anew. CAP_BPF suffices for that; to
+    /// pin it would need root, so that such a program ends with the agent.
+    async fn follow_interfaces(&mut self) -> Result<(), Failure> {
+        let Ok(all) = self.kernel.all().await else {
             return Ok(());
-        }
-        for guarded in &self.interfaces {
-            if !self.kernel.has(guarded.index).await {
-                return Err(Failure::new(
-                    Exit::Unavailable,
-                    anyhow!(
-                        "the guarded interface {} is gone: start nomail-agent again when it is \
-                         back",
-                        guarded.name
-                    ),
-                ));
+        };
+        self.refused_interfaces
+            .retain(|refused| all.iter().any(|found| found.index == *refused));
+        for (place, guarded) in self.interfaces.iter_mut().enumerate() {
+            if all.iter().any(|found| found.index == guarded.index) {
+                continue;
+            }
+            let was = guarded.index;
+            if self.gone.insert(was) {
+                error!(
+                    "the guarded interface {} is gone: it is guarded again when it is back",
+                    guarded.name
+                );
+                self.shared.detached(place, was);
+            }
+            let back = all.iter().find(|found| found.name == guarded.name);
+            let Some(back) = back else {
+                continue;
+            };
+            match self.shared.attach(place, self.config.xdp_mode, back) {
+                Ok(()) => {
+                    info!("the interface {} is back", back.name);
+                    self.gone.remove(&was);
+                    self.refused_interfaces.remove(&back.index);
+                    *guarded = Interface {
+                        xdp_program: None,
+                        xdp_generic: false,
+                        ..back.clone()
+                    };
+                }
+                // The service manager is to start it again, with all it needs.
+                Err(failure) if failure.exit == Exit::Permission => {
+                    return Err(Failure::new(Exit::Unavailable, failure.error));
+                }
+                Err(failure) if self.refused_interfaces.insert(back.index) => {
+                    error!("the interface {} is back, but: {failure}", back.name);
+                }
+                Err(_) => {}
             }
         }
         Ok(())
@@ -515,6 +560,40 @@ impl Shared {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The interface at `place` is gone.
+    fn detached(&self, place: usize, interface: u32) {
+        if let Some(guard) = &self.guard {
+            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.forget(interface);
+            if let Some(told) = self.told().interfaces.get_mut(place) {
+                "off".clone_into(&mut told.xdp_mode);
+                told.program_id = 0;
+                told.pinned = false;
+            }
+        }
+    }
+
+    /// Attaches to the interface that is now the one at `place`.
+    fn attach(&self, place: usize, mode: XdpMode, interface: &Interface) -> Result<(), Failure> {
+        let Some(guard) = &self.guard else {
+            return Ok(());
+        };
+        if !interface.ethernet {
+            return Err(not_ethernet(&interface.name));
+        }
+        if let Some(program) = interface.xdp_program {
+            return Err(occupied(&interface.name, Some(program)));
+        }
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = attach_to(&mut guard, mode, interface)?;
+        let program_id = guard.program_id()?;
+        if let Some(told) = self.told().interfaces.get_mut(place) {
+            told.xdp_mode = mode.to_string();
+            told.program_id = program_id;
+        }
+        Ok(())
+    }
+
     fn configure(&self, policy: &Policy) -> Result<(), BpfError> {
         let Some(guard) = &self.guard else {
             return Ok(());
@@ -523,6 +602,18 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .configure(policy)
+    }
+
+    /// While it is not renewed, nobody is challenged.
+    fn renew_lease(&self) {
+        if let Some(guard) = &self.guard
+            && let Err(error) = guard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .renew_lease()
+        {
+            warn!("the guard could not be told that the agent is there: {error}");
+        }
     }
 
     /// SYNs with the verdict flood so far.
@@ -651,6 +742,13 @@ struct FloodWatch {
     left: u32,
 }
 
+impl From<u64> for FloodWatch {
+    /// From this count on.
+    fn from(syn: u64) -> Self {
+        Self { syn, left: 0 }
+    }
+}
+
 impl FloodWatch {
     fn look(&mut self, syn: u64) -> bool {
         if syn > self.syn {
@@ -710,6 +808,7 @@ impl Listeners {
 async fn guarded_interfaces(
     kernel: &Interfaces,
     config: &Config,
+    pins: Option<&Pins>,
 ) -> Result<Vec<Interface>, Failure> {
     let mut interfaces: Vec<Interface> = Vec::new();
     for name in &config.interfaces {
@@ -723,24 +822,30 @@ async fn guarded_interfaces(
         }
     }
     if config.xdp_mode == XdpMode::Off {
+        pinned::warn_of_kept(&interfaces, config);
         return Ok(interfaces);
     }
     for interface in &interfaces {
         if !interface.ethernet {
-            return Err(Failure::new(
-                Exit::Unavailable,
-                anyhow!(
-                    "{} is not an Ethernet interface, so there is no XDP for it: name the \
-                     interface below it, or run the responder alone with --xdp-mode off",
-                    interface.name
-                ),
-            ));
+            return Err(not_ethernet(&interface.name));
         }
-        if let Some(program) = interface.xdp_program {
+        if let Some(program) = interface.xdp_program
+            && !pinned::holds(pins, interface)
+        {
             return Err(occupied(&interface.name, Some(program)));
         }
     }
     Ok(interfaces)
+}
+
+fn not_ethernet(interface: &str) -> Failure {
+    Failure::new(
+        Exit::Unavailable,
+        anyhow!(
+            "{interface} is not an Ethernet interface, so there is no XDP for it: name the \
+             interface below it, or run the responder alone with --xdp-mode off"
+        ),
+    )
 }
 
 /// Somebody else's program is never replaced.
@@ -769,50 +874,100 @@ fn attach_guard(
     config: &Config,
     interfaces: &[Interface],
     places: &Places,
+    pins: Option<Pins>,
     told: &mut Told,
 ) -> Result<Option<Guard>, Failure> {
-    let modes: &[Mode] = match config.xdp_mode {
-        XdpMode::Auto => &[Mode::Native, Mode::Generic],
-        XdpMode::Native => &[Mode::Native],
-        XdpMode::Generic => &[Mode::Generic],
-        XdpMode::Off => {
-            warn!("--xdp-mode off: no SYN is counted or limited");
-            return Ok(None);
-        }
-    };
+    if config.xdp_mode == XdpMode::Off {
+        warn!("--xdp-mode off: no SYN is counted or limited");
+        return Ok(None);
+    }
     let ports = places.guarded().into_iter().map(|(_, port)| port);
     let ports = ports
         .chain(config.listen.iter().map(|listen| listen.port))
         .collect();
-    let mut guard = Guard::load(&ports)?;
+    let keep = config.on_exit == OnExit::Keep;
+    // Without keep, only what is on these interfaces is taken over.
+    let pins = pins.filter(|pins| {
+        let held = |interface| pinned::holds(Some(pins), interface);
+        keep || interfaces.iter().any(held)
+    });
+    let mut guard = match pins {
+        Some(pins) => {
+            let numbers: Vec<_> = interfaces.iter().map(|interface| interface.index).collect();
+            Guard::load_pinned(&ports, &numbers, pins, keep)?
+        }
+        None => Guard::load(&ports)?,
+    };
     guard.configure(&policy_of(config, interfaces, places))?;
     for interface in interfaces {
-        let name = &interface.name;
-        let (mode, refused) = match guard.attach(interface.index, modes) {
-            Ok(attached) => attached,
-            Err(BpfError::Occupied) => return Err(occupied(name, None)),
-            Err(error) => {
-                let mut failure = Failure::from(error);
-                failure.error = failure.error.context(format!(
-                    "the guard cannot be attached to {name}: --xdp-mode off runs the responder \
-                     alone"
-                ));
-                return Err(failure);
-            }
-        };
-        if let Some(refused) = refused {
-            warn!(
-                "{name}: {mode} XDP, which costs more: {:#}",
-                anyhow!(refused)
-            );
-        }
-        info!("{name}: guarded in {mode} mode");
+        let mode = attach_to(&mut guard, config.xdp_mode, interface)?;
         told.interfaces.push(InterfaceStatus {
-            name: name.clone(),
+            name: interface.name.clone(),
             xdp_mode: mode.to_string(),
             program_id: guard.program_id()?,
             pinned: false,
         });
+    }
+    Ok(Some(guard))
+}
+
+/// Attaches to the interface, by the link that is there already if it can be.
+fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Result<Mode, Failure> {
+    let name = &interface.name;
+    let modes: &[Mode] = match wanted {
+        XdpMode::Auto => &[Mode::Native, Mode::Generic],
+        XdpMode::Native => &[Mode::Native],
+        XdpMode::Generic => &[Mode::Generic],
+        XdpMode::Off => &[],
+    };
+    let now = match interface.xdp_generic {
+        true => Mode::Generic,
+        false => Mode::Native,
+    };
+    if interface.xdp_program.is_some() {
+        if modes.contains(&now) && guard.take_over(interface.index)? {
+            info!("{name}: guarded in {now} mode, taken over from an earlier agent");
+            return Ok(now);
+        }
+        warn!("{name}: the guard was in {now} mode: for a moment there is none");
+        guard.release(interface.index)?;
+    }
+    let attached = pinned::attach_after_release(interface.xdp_program.is_some(), || {
+        guard.attach(interface.index, modes)
+    });
+    let (mode, refused) = match attached {
+        Ok(attached) => attached,
+        Err(BpfError::Occupied) => return Err(occupied(name, None)),
+        Err(error) => {
+            let mut failure = Failure::from(error);
+            failure.error = failure.error.context(format!(
+                "the guard cannot be attached to {name}: --xdp-mode off runs the responder alone"
+            ));
+            return Err(failure);
+        }
+    };
+    if let Some(refused) = refused {
+        warn!(
+            "{name}: {mode} XDP, which costs more: {:#}",
+            anyhow!(refused)
+        );
+    }
+    info!("{name}: guarded in {mode} mode");
+    Ok(mode)
+}
+
+/// The last thing that needs root: pins what is to stay, and nothing else.
+fn settle_pins(
+    guard: Option<Guard>,
+    interfaces: &[Interface],
+    told: &mut Told,
+) -> Result<Option<Guard>, Failure> {
+    let Some(mut guard) = guard else {
+        return Ok(None);
+    };
+    guard.settle_pins()?;
+    for (told, interface) in told.interfaces.iter_mut().zip(interfaces) {
+        told.pinned = guard.is_pinned(interface.index);
     }
     Ok(Some(guard))
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -21,6 +21,9 @@ pub const CONFIG_MAP: &str = "CONFIG";
 /// `Array<u32>` with one entry: the index of the [`CONFIG_MAP`] entry in use.
 /// An aligned word, so that a reload is seen as a whole or not at all.
 pub const ACTIVE_MAP: &str = "ACTIVE";
+/// `Array<u32>` with one entry: until when the agent is known to be there, see
+/// [`lease_holds`].
+pub const LEASE_MAP: &str = "LEASE";
 /// `PerCpuArray<Counters>`, indexed by the interface's place in
 /// [`Config::interfaces`] plus one; entry 0 is for an interface not in there.
 pub const COUNTERS_MAP: &str = "COUNTERS";
@@ -63,6 +66,11 @@ pub const KEY_GLOBAL: &str = "KEY";
 
 /// Entries of [`CONFIG_MAP`].
 pub const CONFIGS: u32 = 2;
+/// How long a program that outlives its agent goes on challenging for it. Short
+/// against what a client waits for, long against what a flood delays the agent.
+pub const LEASE_SECS: u32 = 10;
+/// The longest lease in jiffies, of which there are at most 1000 in a second.
+const LEASE_TICKS_MAX: u32 = LEASE_SECS * 1000;
 /// Most interfaces that one agent guards.
 pub const MAX_INTERFACES: usize = 16;
 /// Most different ports that one agent listens on.
@@ -213,6 +221,15 @@ impl Config {
     }
 }
 
+/// Whether XDP may challenge for a listener. `until` is the word of
+/// [`LEASE_MAP`], 0 where the program ends with its agent anyway; both are the
+/// low 32 bits of jiffies. An old lease looks like a new one again for
+/// [`LEASE_SECS`] in 2^32 jiffies, 50 days at 1000 Hz.
+#[inline(always)]
+pub const fn lease_holds(until: u32, now: u32) -> bool {
+    until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX
+}
+
 /// Bit of [`Config::lists`].
 pub const LIST_ALLOW_IPV4: u32 = 1;
 /// Bit of [`Config::lists`].
@@ -322,6 +339,21 @@ mod tests {
 
     fn seeds() -> impl Iterator<Item = u64> {
         (1u64..200).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    #[test]
+    fn a_lease_ends_and_does_not_begin_anew_at_the_wrap() {
+        for now in [0, 1, 1000, u32::MAX - 3, u32::MAX] {
+            assert!(lease_holds(0, now), "none is needed");
+            assert!(lease_holds(
+                now.wrapping_add(LEASE_TICKS_MAX) | 1,
+                now.wrapping_add(1)
+            ));
+            let until = now.wrapping_add(2500) | 1;
+            assert!(lease_holds(until, now) && lease_holds(until, until));
+            assert!(!lease_holds(until, until.wrapping_add(1)));
+            assert!(!lease_holds(until, until.wrapping_add(1 << 31)));
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         config,
         counters,
         jiffies,
+        challenges: config.challenge != 0 && maps::lease_holds(jiffies),
         hash: None,
     };
     if segment.kind == Kind::Reset {
@@ -85,7 +86,7 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     Some(
         if decision.verdict == Verdict::Passed || config.observe != 0 {
             XDP_PASS
-        } else if decision.wants_challenge() && config.challenge != 0 {
+        } else if decision.wants_challenge() && scene.challenges {
             scene.challenge(guarded, place)
         } else {
             XDP_DROP
@@ -100,6 +101,8 @@ struct Scene<'a> {
     config: &'a Config,
     counters: CpuCounters,
     jiffies: u64,
+    /// The unproven are challenged, and somebody is there for whom.
+    challenges: bool,
     /// Once it was asked for.
     hash: Option<TupleHash>,
 }
@@ -124,7 +127,7 @@ impl Facts for Scene<'_> {
     fn proven(&mut self) -> bool {
         // Without a flood there are no proofs, and nothing is hashed.
         let ends = maps::last_proof().map_or(0, |word| word.load());
-        if self.config.challenge == 0 || ends <= self.jiffies {
+        if !self.challenges || ends <= self.jiffies {
             return false;
         }
         let hash = self.hash();
@@ -132,10 +135,10 @@ impl Facts for Scene<'_> {
         let sequence = self.segment.sequence;
         let tags =
             [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
-        let Some(line) = maps::tuple_line(tuple_line_of(hash)) else {
-            return false;
-        };
-        tuples::is_proven(&line, tags, self.jiffies as u32, self.config.proof_ticks)
+        let [tag, other] = tags;
+        let tags = u64::from(tag) << 32 | u64::from(other);
+        let ticks = self.config.proof_ticks;
+        is_proven(tuple_line_of(hash), tags, self.jiffies as u32, ticks) != 0
     }
 
     #[inline(always)]
@@ -167,7 +170,13 @@ impl Facts for Scene<'_> {
 
     #[inline(always)]
     fn over_cap(&mut self) -> bool {
-        self.config.cap.interval != 0 && maps::over_cap(self.now(), self.config.cap)
+        {
+            let Limit {
+                interval,
+                tolerance,
+            } = self.config.cap;
+            interval != 0 && over_cap(self.jiffies, interval, tolerance) != 0
+        }
     }
 }
 
@@ -243,11 +252,6 @@ impl Scene<'_> {
     }
 
     #[inline(always)]
-    fn now(&self) -> Time {
-        Time::from_jiffies(self.jiffies)
-    }
-
-    #[inline(always)]
     fn slot(&self) -> u32 {
         (self.jiffies >> (self.config.slot_shift & 63)) as u32
     }
@@ -268,7 +272,7 @@ impl Scene<'_> {
     /// stack. Any other RST is.
     #[inline(always)]
     fn reset(&mut self) -> u32 {
-        if self.config.challenge == 0 || self.config.observe != 0 {
+        if !self.challenges || self.config.observe != 0 {
             return XDP_PASS;
         }
         let hash = self.hash();
@@ -276,13 +280,8 @@ impl Scene<'_> {
         if !hash.is_proof(sequence, self.slot()) {
             return XDP_PASS;
         }
-        if let Some(line) = maps::tuple_line(tuple_line_of(hash)) {
-            let ticks = self.config.proof_ticks;
-            tuples::remember(&line, hash.tag(sequence), self.jiffies as u32, ticks);
-            if let Some(word) = maps::last_proof() {
-                word.store(self.jiffies + u64::from(ticks));
-            }
-        }
+        let ticks = self.config.proof_ticks;
+        remember(tuple_line_of(hash), hash.tag(sequence), self.jiffies, ticks);
         self.counters.count_answer(Answer::Proven);
         XDP_DROP
     }
@@ -339,8 +338,42 @@ impl Scene<'_> {
 
 /// Index of the line of a tuple.
 #[inline(always)]
-const fn tuple_line_of(hash: TupleHash) -> usize {
-    hash.0 as usize & (TUPLE_LINES - 1)
+const fn tuple_line_of(hash: TupleHash) -> u32 {
+    hash.0 as u32 & (TUPLE_LINES as u32 - 1)
+}
+
+/// Whether one of two tags is proven; both in one word. Global for the same
+/// reason as [`charge`], like the two below.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_proven(line: u32, tags: u64, now: u32, proof_ticks: u32) -> u32 {
+    let tags = [(tags >> 32) as u32, tags as u32];
+    let proven =
+        maps::tuple_line(line).is_some_and(|line| tuples::is_proven(&line, tags, now, proof_ticks));
+    proven as u32
+}
+
+/// Remembers a proof. Returns nothing of interest.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember(line: u32, tag: u32, jiffies: u64, proof_ticks: u32) -> u32 {
+    let (Some(line), Some(last)) = (maps::tuple_line(line), maps::last_proof()) else {
+        return 0;
+    };
+    tuples::remember(&line, tag, jiffies as u32, proof_ticks);
+    last.store(jiffies + u64::from(proof_ticks));
+    1
+}
+
+/// Whether one more unproven SYN is over the cap of all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn over_cap(jiffies: u64, interval: u64, tolerance: u64) -> u32 {
+    let limit = Limit {
+        interval,
+        tolerance,
+    };
+    maps::over_cap(Time::from_jiffies(jiffies), limit) as u32
 }
 
 /// The clock of [`Time`], for the agent: the low 32 bits of `jiffies64`.

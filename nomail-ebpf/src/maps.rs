@@ -41,6 +41,8 @@ static CONFIG: Array<Config> = Array::with_max_entries(CONFIGS, 0);
 #[map]
 static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
+static LEASE: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
 static COUNTERS: PerCpuArray<Counters> =
     PerCpuArray::with_max_entries(MAX_INTERFACES as u32 + 1, 0);
 /// Mappable, because the values of such an array begin on a page: elsewhere a
@@ -69,6 +71,14 @@ pub(crate) fn config() -> Option<&'static Config> {
 
 const CONFIG_INDEX_MASK: u32 = CONFIGS - 1;
 const _: () = assert!(abi::CONFIGS.is_power_of_two());
+
+/// Whether the agent is known to be there.
+#[inline(always)]
+pub(crate) fn lease_holds(jiffies: u64) -> bool {
+    LEASE
+        .get(0)
+        .is_some_and(|&until| abi::lease_holds(until, jiffies as u32))
+}
 
 /// The place of an interface in the configuration, if it is in there.
 #[inline(always)]
@@ -210,8 +220,8 @@ pub(crate) fn prefix_line(index: usize) -> Option<SharedLine> {
 
 /// Line `index` of the proven tuples.
 #[inline(always)]
-pub(crate) fn tuple_line(index: usize) -> Option<SharedTuples> {
-    TUPLES.get_ptr_mut(index as u32).map(SharedTuples)
+pub(crate) fn tuple_line(index: u32) -> Option<SharedTuples> {
+    TUPLES.get_ptr_mut(index).map(SharedTuples)
 }
 
 /// The jiffies at which the last proof ends.

@@ -682,9 +682,9 @@ fn an_address_held_by_another_server_is_not_guarded() {
 }
 
 #[test]
-fn without_its_interface_it_ends_for_the_service_manager_to_see() {
+fn without_its_interface_it_waits_for_it() {
     let lab = Lab::new();
-    let mut agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, ARGUMENTS);
     lab.host.ip("link set host0 down");
     lab.host.ip("link set host0 up");
     let heard = until("it is served after down and up", || {
@@ -694,8 +694,14 @@ fn without_its_interface_it_ends_for_the_service_manager_to_see() {
     });
     assert!(heard.starts_with(GREETING));
     lab.host.ip("link del host0");
-    let status = agent.wait();
-    assert_eq!(status.code(), Some(69), "{}", agent.log());
-    assert!(agent.log().contains("the guarded interface host0 is gone"));
-    assert!(!agent.control().exists());
+    until("it is told, and nothing is guarded", || {
+        let told = agent
+            .log()
+            .contains("the guarded interface host0 is gone: it is guarded again when it is back");
+        (told && agent.status()["guarded"] == serde_json::json!([])).then_some(())
+    });
+    assert_eq!(agent.status()["interfaces"][0]["xdp_mode"], "off");
+    let control = agent.control();
+    agent.stop();
+    assert!(!control.exists());
 }

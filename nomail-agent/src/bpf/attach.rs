@@ -1,9 +1,14 @@
 //! Attaching to an interface, natively or generically, by a link that the
-//! kernel removes when its descriptor is closed, also after SIGKILL.
+//! kernel removes when its descriptor is closed, also after SIGKILL, unless it is
+//! pinned.
 
 use std::fmt;
 
-use aya::programs::{ProgramError, Xdp, XdpMode, links::FdLink};
+use aya::programs::{
+    ProgramError, Xdp, XdpMode,
+    links::FdLink,
+    xdp::{XdpLink, XdpLinkId},
+};
 use nix::errno::Errno;
 
 use super::BpfError;
@@ -57,10 +62,15 @@ fn attach_in(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, Bp
             Some(errno @ (Errno::EPERM | Errno::EACCES)) => BpfError::Permission(errno.into()),
             _ => BpfError::Attach(mode, error),
         })?;
-    let link = program.take_link(id)?;
     // On EINVAL aya falls back to an attachment by netlink, which outlives the
     // process. Taken back here by dropping it.
-    FdLink::try_from(link).map_err(|_| BpfError::NoLink(mode))
+    FdLink::try_from(program.take_link(id)?).map_err(|_| BpfError::NoLink(mode))
+}
+
+/// Puts `program` in the place of the one that a link has, between two packets.
+pub(super) fn replace(program: &mut Xdp, link: FdLink) -> Result<FdLink, BpfError> {
+    let id: XdpLinkId = program.attach_to_link(XdpLink::try_from(link)?)?;
+    Ok(FdLink::try_from(program.take_link(id)?)?)
 }
 
 fn errno_of(error: &ProgramError) -> Option<Errno> {

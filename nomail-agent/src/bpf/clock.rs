@@ -46,9 +46,14 @@ impl Clock {
 
     /// Now, to within a jiffy or two.
     pub(super) fn now(&self) -> Result<Time, BpfError> {
+        Ok(Time::from_jiffies(self.jiffies()?))
+    }
+
+    /// Jiffies, of which the low 32 bits are right, to within one or two.
+    pub(super) fn jiffies(&self) -> Result<u64, BpfError> {
         let elapsed = monotonic()?.saturating_sub(self.at);
         let jiffies = (elapsed.as_nanos() * u128::from(self.hz) / 1_000_000_000) as u64;
-        Ok(Time::from_jiffies(self.jiffies + jiffies))
+        Ok(self.jiffies + jiffies)
     }
 
     /// Units of [`Time`] as a duration.

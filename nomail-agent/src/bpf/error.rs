@@ -1,8 +1,13 @@
 //! What can go wrong between the agent and the kernel.
 
-use std::io;
+use std::{io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{
+    EbpfError,
+    maps::MapError,
+    pin::PinError,
+    programs::{ProgramError, links::LinkError},
+};
 use caps::{CapSet, Capability};
 use log::debug;
 use nix::errno::Errno;
@@ -68,6 +73,36 @@ pub enum BpfError {
         "a rate of {0} SYNs per second with bursts of {1} cannot be kept by this kernel's clock"
     )]
     Limit(u32, u32),
+    /// Nothing can be pinned there.
+    #[error(
+        "pin_dir: {0} is not in a BPF file system, so nothing can be kept there: mount one \
+         (`mount -t bpf bpf /sys/fs/bpf`), or leave out on_exit = \"keep\""
+    )]
+    NoBpfFileSystem(PathBuf),
+    /// Somebody else could put his own maps there.
+    #[error(
+        "pin_dir: {0} is not a directory that only this user can write to, so what is pinned there \
+         cannot be trusted: remove it, or name another"
+    )]
+    PinsNotOurs(PathBuf),
+    /// An agent, or `detach`, holds the lock.
+    #[error(
+        "another nomail-agent uses the pins in {0}: stop it first, or give each agent its own \
+         pin_dir"
+    )]
+    PinsInUse(PathBuf),
+    /// The file system refuses.
+    #[error("{0} cannot be used for pins")]
+    PinDirectory(PathBuf, #[source] io::Error),
+    /// A link or a map could not be pinned.
+    #[error("nothing can be pinned")]
+    Pin(#[from] PinError),
+    /// A link could not be used.
+    #[error("a BPF link cannot be used")]
+    Link(#[from] LinkError),
+    /// The object cannot be read.
+    #[error("the XDP object cannot be read")]
+    Object(#[from] aya_obj::ParseError),
     /// A map could not be read or written.
     #[error("a BPF map cannot be used")]
     Map(#[from] MapError),

@@ -5,23 +5,30 @@ mod attach;
 mod clock;
 mod error;
 mod lists;
+mod pins;
 mod sources;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray},
     programs::{Xdp, links::FdLink, loaded_programs},
 };
-use log::debug;
+use log::{debug, warn};
 use nomail_common::{
-    abi::{self, Config, Counters, Guarded, MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, VLAN_NONE},
+    abi::{
+        self, CONFIGS, Config, Counters, Guarded, LEASE_SECS, MAX_GUARDED, MAX_INTERFACES,
+        MAX_PORTS, VLAN_NONE,
+    },
     challenge::{PROOF_SECS, slot_shift},
     limiter::Limit,
 };
 
-pub use self::{attach::Mode, clock::Clock, error::BpfError, lists::Lists, sources::SourceCount};
+use self::pins::Secrets;
+pub use self::{
+    attach::Mode, clock::Clock, error::BpfError, lists::Lists, pins::Pins, sources::SourceCount,
+};
 
 /// The object, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nomail.o"));
@@ -77,10 +84,20 @@ pub struct Policy {
 }
 
 /// The loaded program with its maps. Dropping it detaches the program from
-/// every interface.
+/// every interface, unless it is kept: then the program goes on by itself, for
+/// nobody.
 pub struct Guard {
     ebpf: Ebpf,
-    links: Vec<FdLink>,
+    /// By the interface's number.
+    links: Vec<(u32, FdLink)>,
+    /// Interfaces whose link is pinned.
+    pinned: Vec<u32>,
+    pins: Option<Pins>,
+    /// What is pinned stays when the agent goes.
+    keep: bool,
+    /// The last one that was put in force; none once it was left to itself.
+    policy: Option<Policy>,
+    lease: Array<MapData, u32>,
     config: Array<MapData, Config>,
     active: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
@@ -98,6 +115,45 @@ pub struct Guard {
 impl Guard {
     /// Loads the program. It guards nothing until [`Guard::configure`].
     pub fn load(ports: &HashSet<u16>) -> Result<Self, BpfError> {
+        Self::load_with(ports, random_secrets()?, &[])
+    }
+
+    /// Loads the program for these interfaces, in their order, to go on where an
+    /// earlier agent's left off, if it fits what that has pinned. With `keep` it
+    /// is to be pinned itself.
+    ///
+    /// Where they share their maps, the earlier program, which is attached until
+    /// then, is told by [`Guard::configure`], too.
+    pub fn load_pinned(
+        ports: &HashSet<u16>,
+        interfaces: &[u32],
+        mut pins: Pins,
+        keep: bool,
+    ) -> Result<Self, BpfError> {
+        if OBJECT.is_empty() {
+            return Err(BpfError::NoObject);
+        }
+        let prepared = pins.prepare(OBJECT, interfaces, keep)?;
+        let secrets = match prepared.secrets {
+            Some(secrets) => secrets,
+            None => random_secrets()?,
+        };
+        let mut guard = Self::load_with(ports, secrets, &prepared.maps)?;
+        if keep && prepared.secrets.is_none() {
+            pins.pin_secrets(secrets)?;
+        }
+        guard.keep = keep;
+        guard.pins = Some(pins);
+        // Also if it is not to be kept: it may be killed while it is still pinned.
+        guard.begin_lease()?;
+        Ok(guard)
+    }
+
+    fn load_with(
+        ports: &HashSet<u16>,
+        [seed, key @ ..]: Secrets,
+        maps: &[(String, PathBuf)],
+    ) -> Result<Self, BpfError> {
         if OBJECT.is_empty() {
             return Err(BpfError::NoObject);
         }
@@ -108,9 +164,11 @@ impl Guard {
         for (place, port) in port_places.iter_mut().zip(ports) {
             *place = *port;
         }
-        let seed = random()?;
-        let key = [random()?, random()?];
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (name, path) in maps {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let mut ebpf = loader
             .override_global(abi::PORTS_GLOBAL, &port_places, true)
             .override_global(abi::SEED_GLOBAL, &seed, true)
             .override_global(abi::KEY_GLOBAL, &key, true)
@@ -122,20 +180,30 @@ impl Guard {
                 .map_err(|error| BpfError::load(&error.into()))?;
         }
         let clock = Clock::read(program(&mut ebpf, abi::CLOCK_PROGRAM)?)?;
+        let config: Array<_, Config> = take(&mut ebpf, abi::CONFIG_MAP)?.try_into()?;
+        let active: Array<_, u32> = take(&mut ebpf, abi::ACTIVE_MAP)?.try_into()?;
+        // 0, unless the maps are an earlier agent's.
+        let in_use = active.get(&0, 0)? % CONFIGS;
+        let list_set = config.get(&in_use, 0)?.list_set % CONFIGS;
         Ok(Self {
-            config: take(&mut ebpf, abi::CONFIG_MAP)?.try_into()?,
-            active: take(&mut ebpf, abi::ACTIVE_MAP)?.try_into()?,
+            config,
+            active,
             counters: take(&mut ebpf, abi::COUNTERS_MAP)?.try_into()?,
             sources: sources::Sources::new(
                 take(&mut ebpf, abi::SOURCES_MAP)?.try_into()?,
                 take(&mut ebpf, abi::CARRIES_MAP)?.try_into()?,
             ),
             list_maps: lists::ListMaps::take(&mut ebpf)?,
+            lease: take(&mut ebpf, abi::LEASE_MAP)?.try_into()?,
             links: Vec::new(),
+            pinned: Vec::new(),
+            pins: None,
+            keep: false,
+            policy: None,
             clock,
-            in_use: 0,
+            in_use,
             limit: Limit::UNLIMITED,
-            list_set: 0,
+            list_set,
             lists: Arc::default(),
             list_bits: 0,
             ebpf,
@@ -200,6 +268,7 @@ impl Guard {
         self.active.set(0, next, 0)?;
         self.in_use = next;
         self.limit = limit;
+        self.policy = Some(policy.clone());
         self.lists = Arc::clone(&policy.lists);
         (self.list_set, self.list_bits) = (list_set, list_bits);
         // A packet that began under the old entry ends within microseconds; the
@@ -217,13 +286,100 @@ impl Guard {
     ) -> Result<(Mode, Option<BpfError>), BpfError> {
         let (link, mode, refused) =
             attach::attach(program(&mut self.ebpf, abi::PROGRAM)?, interface, modes)?;
-        self.links.push(link);
+        self.links.push((interface, link));
         Ok((mode, refused))
     }
 
-    /// Takes the program off every interface. Its counters stay readable.
-    pub fn detach(&mut self) {
-        self.links.clear();
+    /// Takes over an earlier agent's link to the interface: not one packet meets
+    /// no program. False when there is none.
+    pub fn take_over(&mut self, interface: u32) -> Result<bool, BpfError> {
+        let link = self.pins.as_mut().and_then(|pins| pins.take(interface));
+        let Some(link) = link else {
+            return Ok(false);
+        };
+        let link = attach::replace(program(&mut self.ebpf, abi::PROGRAM)?, link)?;
+        self.links.push((interface, link));
+        Ok(true)
+    }
+
+    /// Removes an earlier agent's link to the interface. The kernel takes a moment
+    /// to detach its program.
+    pub fn release(&mut self, interface: u32) -> Result<(), BpfError> {
+        match &mut self.pins {
+            Some(pins) => pins.release(interface),
+            None => Ok(()),
+        }
+    }
+
+    /// Pins the program to what it is attached to, if it is to be kept; and
+    /// removes what else there is of pins.
+    pub fn settle_pins(&mut self) -> Result<(), BpfError> {
+        match self.pins.take() {
+            None => {}
+            Some(pins) if !self.keep => {
+                pins.remove_all()?;
+                self.lease.set(0, 0, 0)?;
+            }
+            Some(mut pins) => {
+                self.links = pins.keep(std::mem::take(&mut self.links))?;
+                self.pinned = self.links.iter().map(|&(interface, _)| interface).collect();
+                self.pins = Some(pins);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the program stays on this interface without the agent.
+    pub fn is_pinned(&self, interface: u32) -> bool {
+        self.pinned.contains(&interface)
+    }
+
+    /// Forgets an interface that is gone.
+    pub fn forget(&mut self, interface: u32) {
+        self.links.retain(|&(on, _)| on != interface);
+        self.pinned.retain(|&on| on != interface);
+    }
+
+    /// Tells a program that may outlive the agent that it is there. To be called
+    /// more often than once in [`LEASE_SECS`].
+    pub fn renew_lease(&mut self) -> Result<(), BpfError> {
+        if self.keep {
+            self.begin_lease()?;
+        }
+        Ok(())
+    }
+
+    fn begin_lease(&mut self) -> Result<(), BpfError> {
+        let ends = self.clock.jiffies()? + u64::from(self.clock.hz() * LEASE_SECS);
+        // Not 0, which means that none is needed.
+        Ok(self.lease.set(0, ends as u32 | 1, 0)?)
+    }
+
+    /// Takes the program off every interface, or leaves it to itself if it is
+    /// kept. Its counters stay readable.
+    pub fn leave(&mut self) -> Result<(), BpfError> {
+        if self.keep {
+            self.leave_to_itself()
+        } else {
+            self.links.clear();
+            Ok(())
+        }
+    }
+
+    /// Nobody listens: nobody is challenged, and there is no queue to protect.
+    /// What is denied or over its bucket is dropped, all else gets the kernel's
+    /// answer.
+    fn leave_to_itself(&mut self) -> Result<(), BpfError> {
+        let Some(policy) = self.policy.take() else {
+            return Ok(());
+        };
+        self.configure(&Policy {
+            challenge: false,
+            cap: None,
+            ..policy
+        })?;
+        self.policy = None;
+        Ok(())
     }
 
     /// The kernel's number of the program.
@@ -281,6 +437,16 @@ impl Guard {
     }
 }
 
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.keep
+            && let Err(error) = self.leave_to_itself()
+        {
+            warn!("the guard that stays could not be told that nobody listens: {error}");
+        }
+    }
+}
+
 /// Seeds that are tried before a set of guarded pairs is called too large. At
 /// [`MAX_GUARDED`] pairs a few dozen are needed.
 const GUARDED_SEEDS_MAX: usize = 10_000;
@@ -303,6 +469,10 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Bp
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, BpfError> {
     ebpf.take_map(name).ok_or(BpfError::Missing(name))
+}
+
+fn random_secrets() -> Result<Secrets, BpfError> {
+    Ok([random()?, random()?, random()?])
 }
 
 fn random() -> Result<u64, BpfError> {

@@ -45,6 +45,8 @@ pub const DEFAULT_FILE: &str = "/etc/nomail/nomail.toml";
 pub const DEFAULT_CONTROL: &str = "/run/nomail/control.sock";
 /// Where the agent keeps what a restart must not forget, by default.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/nomail";
+/// Where what outlives the agent is pinned, by default.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/nomail";
 /// In place of an interface's name: the one that the default route leads through.
 pub const DEFAULT_ROUTE: &str = "default-route";
 
@@ -85,6 +87,10 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Verdicts are counted, and not acted upon.
     pub observe: bool,
+    /// What becomes of the guard when the agent ends.
+    pub on_exit: OnExit,
+    /// Where it is pinned when it stays: a directory in a BPF file system.
+    pub pin_dir: PathBuf,
     /// Where is kept what a restart must not forget.
     pub state_dir: StateDir,
     /// Who the agent is after its start.
@@ -112,6 +118,8 @@ impl Default for Config {
             after_greeting: AfterGreeting::default(),
             xdp_mode: XdpMode::default(),
             observe: false,
+            on_exit: OnExit::default(),
+            pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             state_dir: StateDir::default(),
             user: User::default(),
             control: PathBuf::from(DEFAULT_CONTROL),
@@ -260,6 +268,20 @@ impl XdpMode {
     ];
 }
 
+/// What becomes of the guard when the agent ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExit {
+    /// It is gone.
+    #[default]
+    Detach,
+    /// It stays, and the next agent takes it over.
+    Keep,
+}
+
+impl OnExit {
+    const CHOICES: &[(&str, Self)] = &[("detach", Self::Detach), ("keep", Self::Keep)];
+}
+
 /// What becomes of a SYN of a source that has proven nothing, when there are too
 /// many of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -297,6 +319,8 @@ impl Config {
             ("interfaces", self.interfaces != new.interfaces),
             ("listen", self.listen != new.listen),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
+            ("on_exit", self.on_exit != new.on_exit),
+            ("pin_dir", self.pin_dir != new.pin_dir),
             ("state_dir", self.state_dir.path != new.state_dir.path),
             ("control", self.control != new.control),
             ("user", self.user.value != new.user.value),
@@ -313,6 +337,8 @@ impl Config {
             interfaces: old.interfaces.clone(),
             listen: old.listen.clone(),
             xdp_mode: old.xdp_mode,
+            on_exit: old.on_exit,
+            pin_dir: old.pin_dir.clone(),
             state_dir: old.state_dir.clone(),
             control: old.control.clone(),
             user: old.user.clone(),
@@ -381,6 +407,24 @@ pub fn control_path(told: Option<PathBuf>) -> PathBuf {
     told.unwrap_or_else(|| control_of(Path::new(DEFAULT_FILE)))
 }
 
+/// Where an agent pins what outlives it: as the file says, whatever else it
+/// says.
+///
+/// # Errors
+/// The file was named and cannot be read, or what it says of this is wrong.
+pub fn pin_dir(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let (layer, mut problems) = read_file(path, file.is_some());
+    let mut layers = Layers::new(vec![layer]);
+    let found = layers.value("pin_dir", values::pin_dir);
+    problems.append(&mut layers.problems);
+    if problems.is_empty() {
+        Ok(found.unwrap_or_else(|| PathBuf::from(DEFAULT_PIN_DIR)))
+    } else {
+        Err(ConfigError::new(problems))
+    }
+}
+
 fn control_of(file: &Path) -> PathBuf {
     let layer = file::read(file).ok().flatten().unwrap_or_default();
     Layers::new(vec![layer])
@@ -388,25 +432,24 @@ fn control_of(file: &Path) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONTROL))
 }
 
+/// What the file says, and what is wrong with it as a whole.
+fn read_file(path: &Path, required: bool) -> (Layer, Vec<Problem>) {
+    match file::read(path) {
+        Ok(Some(layer)) => (layer, Vec::new()),
+        Ok(None) if required => {
+            let problem = Problem {
+                origin: Origin::whole_file(path),
+                text: "there is no such file: create it, or name another with --config".to_owned(),
+            };
+            (Layer::new(), vec![problem])
+        }
+        Ok(None) => (Layer::new(), Vec::new()),
+        Err(problem) => (Layer::new(), vec![problem]),
+    }
+}
+
 fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let mut problems = Vec::new();
-    let file = match file::read(path) {
-        Ok(Some(layer)) => layer,
-        Ok(None) => {
-            if required {
-                problems.push(Problem {
-                    origin: Origin::whole_file(path),
-                    text: "there is no such file: create it, or name another with --config"
-                        .to_owned(),
-                });
-            }
-            Layer::new()
-        }
-        Err(problem) => {
-            problems.push(problem);
-            Layer::new()
-        }
-    };
+    let (file, problems) = read_file(path, required);
     let mut layers = Layers::new(vec![file, layer::layer_of(overrides)]);
     layers.problems = problems;
     let mut config = read(&mut layers);
@@ -462,6 +505,12 @@ fn read(layers: &mut Layers) -> Config {
             .value("xdp_mode", choice(XdpMode::CHOICES))
             .unwrap_or(default.xdp_mode),
         observe: layers.value("observe", boolean).unwrap_or(default.observe),
+        on_exit: layers
+            .value("on_exit", choice(OnExit::CHOICES))
+            .unwrap_or(default.on_exit),
+        pin_dir: layers
+            .value("pin_dir", values::pin_dir)
+            .unwrap_or(default.pin_dir),
         state_dir: layers
             .value("state_dir", values::state_dir)
             .unwrap_or(default.state_dir),

@@ -43,6 +43,8 @@ fn defaults() {
     assert_eq!(config.after_greeting, AfterGreeting::Hold);
     assert_eq!(config.xdp_mode, XdpMode::Auto);
     assert!(!config.observe);
+    assert_eq!(config.on_exit, OnExit::Detach);
+    assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/nomail"));
     assert_eq!(config.user.value, "nomail");
     assert!(config.user.is_default);
     assert_eq!(config.control, Path::new("/run/nomail/control.sock"));
@@ -82,6 +84,8 @@ refuse_at = "ehlo"
 after_greeting = "close"
 xdp_mode = "generic"
 observe = true
+on_exit = "keep"
+pin_dir = "/sys/fs/bpf/other/"
 state_dir = "/var/lib/other/"
 user = 993
 control = "/run/other.sock"
@@ -121,6 +125,8 @@ fn every_key() {
         after_greeting: AfterGreeting::Close,
         xdp_mode: XdpMode::Generic,
         observe: true,
+        on_exit: OnExit::Keep,
+        pin_dir: "/sys/fs/bpf/other".into(),
         state_dir: StateDir {
             path: "/var/lib/other".into(),
             is_default: false,
@@ -177,8 +183,8 @@ fn every_key() {
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [lists], [relay], \
-     [log]"
+     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
+     [lists], [relay], [log]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -188,8 +194,8 @@ fn every_key() {
 #[case::unknown_section(
     "[metrics]\nlisten = []",
     "t.toml:1:2: metrics: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [lists], [relay], \
-     [log]"
+     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
+     [lists], [relay], [log]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -353,6 +359,19 @@ fn every_key() {
 #[case::state_dir_relative(
     "state_dir = \"nomail\"",
     "t.toml:1:13: state_dir: \"nomail\" is not the absolute path of a directory: give one"
+)]
+#[case::on_exit(
+    "on_exit = \"stay\"",
+    "t.toml:1:11: on_exit: \"stay\" is unknown; use \"detach\" or \"keep\""
+)]
+#[case::pin_dir_relative(
+    "pin_dir = \"nomail\"",
+    "t.toml:1:11: pin_dir: \"nomail\" is not the absolute path of a directory: give one"
+)]
+#[case::pin_dir_dot(
+    "pin_dir = \"/sys/fs/bpf/no.mail\"",
+    "t.toml:1:11: pin_dir: \"/sys/fs/bpf/no.mail\" ends in a name with a dot, which a BPF file \
+     system does not take: leave it out"
 )]
 #[case::state_dir_root(
     "state_dir = \"/\"",
@@ -666,6 +685,8 @@ fn reload() {
             "interfaces",
             "listen",
             "xdp_mode",
+            "on_exit",
+            "pin_dir",
             "state_dir",
             "control",
             "user",
@@ -688,6 +709,28 @@ fn reload() {
         ..old
     };
     assert_eq!(effective, expected);
+}
+
+/// `detach` needs one key, and is not stopped by others.
+#[rstest]
+#[case("", Ok("/sys/fs/bpf/nomail"))]
+#[case("pin_dir = \"/sys/fs/bpf/a\"\nnonsense = 1", Ok("/sys/fs/bpf/a"))]
+#[case(
+    "pin_dir = 1",
+    Err("t.toml:1:11: pin_dir: an integer is not a string in quotes")
+)]
+fn the_directory_of_pins(#[case] text: &str, #[case] expected: Result<&str, &str>) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("t.toml");
+    fs::write(&file, text).unwrap();
+    let found = pin_dir(Some(&file)).map_err(|error| {
+        let prefix = format!("{}/", directory.path().display());
+        error.to_string().replace(&prefix, "")
+    });
+    let expected = expected.map(PathBuf::from).map_err(str::to_owned);
+    assert_eq!(found, expected);
+    fs::remove_file(&file).unwrap();
+    assert!(pin_dir(Some(&file)).is_err(), "it was named");
 }
 
 #[rstest]
@@ -788,6 +831,8 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "log",
         "log.ignore",
         "state_dir",
+        "on_exit",
+        "pin_dir",
         "relay",
         "relay.domains",
         "relay.code",

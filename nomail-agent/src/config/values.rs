@@ -432,6 +432,20 @@ pub(super) fn state_dir(value: &Value) -> Result<StateDir, ValueError> {
     })
 }
 
+/// The absolute path of a directory in a BPF file system, whose names have no
+/// dots.
+pub(super) fn pin_dir(value: &Value) -> Result<PathBuf, ValueError> {
+    let path = absolute_path(value.text()?, "directory")?;
+    let has_dot = |name: &std::ffi::OsStr| name.as_encoded_bytes().contains(&b'.');
+    if path.file_name().is_some_and(has_dot) {
+        return wrong(format!(
+            "{} ends in a name with a dot, which a BPF file system does not take: leave it out",
+            quoted(value.text()?)
+        ));
+    }
+    Ok(path)
+}
+
 /// A file with one entry a line, beside those `before` it.
 pub(super) fn list_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, ValueError> {
     let path = absolute_path(text, "file")?;

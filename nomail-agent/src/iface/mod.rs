@@ -11,7 +11,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_route::{
     address::AddressAttribute,
-    link::{LinkAttribute, LinkLayerType, LinkXdp},
+    link::{LinkAttribute, LinkLayerType, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -32,6 +32,8 @@ pub struct Interface {
     pub hardware: Option<[u8; 6]>,
     /// The XDP program on it, by the kernel's number.
     pub xdp_program: Option<u32>,
+    /// Whether that runs in the stack, not in the driver.
+    pub xdp_generic: bool,
 }
 
 /// An address of an interface.
@@ -117,6 +119,7 @@ impl Interfaces {
                 ),
                 hardware: None,
                 xdp_program: None,
+                xdp_generic: false,
             };
             for attribute in message.attributes {
                 match attribute {
@@ -130,6 +133,8 @@ impl Interfaces {
                             | LinkXdp::HwProgId(id) => Some(*id),
                             _ => None,
                         });
+                        interface.xdp_generic =
+                            xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
                     }
                     _ => {}
                 }
@@ -137,18 +142,6 @@ impl Interfaces {
             interfaces.push(interface);
         }
         Ok(interfaces)
-    }
-
-    /// Whether the interface is there. In doubt it is: a wrong no would end the
-    /// agent.
-    pub async fn has(&self, interface: u32) -> bool {
-        let mut answer = self.handle.link().get().match_index(interface).execute();
-        match answer.try_next().await {
-            Err(rtnetlink::Error::NetlinkError(error)) => {
-                error.to_io().raw_os_error() != Some(libc::ENODEV)
-            }
-            Ok(_) | Err(_) => true,
-        }
     }
 
     /// The interface of that name.

@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -1005,12 +1005,18 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
 /// The unproven SYNs that may pass: those that are configured, or what a
 /// listener's queue can absorb. The kernel drops half-open connections faster
 /// once the queue is half full; an eighth of it a second leaves it that half.
+///
+/// The kernel's bound is read once: later the agent may not read the file, and a
+/// listener keeps the queue that it began with.
 fn cap(configured: u32) -> Rate {
+    static SOMAXCONN_AT_START: OnceLock<Option<u32>> = OnceLock::new();
+    let somaxconn = SOMAXCONN_AT_START.get_or_init(|| {
+        let text = std::fs::read_to_string(SOMAXCONN).ok()?;
+        text.trim().parse().ok()
+    });
     let rate = if configured > 0 {
         configured
     } else {
-        let somaxconn = std::fs::read_to_string(SOMAXCONN).ok();
-        let somaxconn = somaxconn.and_then(|text| text.trim().parse::<u32>().ok());
         let backlog = LISTEN_BACKLOG.min(somaxconn.unwrap_or(LISTEN_BACKLOG));
         (backlog / 8).max(1)
     };

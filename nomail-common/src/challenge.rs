@@ -18,7 +18,8 @@ use crate::{
     siphash::{Key, siphash},
 };
 
-/// Time slots of this length are what [`slot_shift`] comes close to.
+/// Time slots are at least that long, and less than twice. Longer than a proof
+/// holds: it is looked for with the numbers of two slots only.
 pub const SLOT_SECS: u64 = 16;
 /// How long a proof holds.
 pub const PROOF_SECS: u64 = 10;
@@ -34,9 +35,11 @@ const TCP_LENGTH: usize = 20;
 const PROTOCOL_TCP: u8 = 6;
 const SYN_ACK: u8 = 0x12;
 
-/// How far to shift jiffies for slots of about [`SLOT_SECS`].
+const _: () = assert!(SLOT_SECS > PROOF_SECS);
+
+/// How far to shift jiffies for slots of [`SLOT_SECS`].
 pub const fn slot_shift(hz: u32) -> u32 {
-    (hz as u64 * SLOT_SECS).ilog2()
+    (hz as u64 * SLOT_SECS).next_power_of_two().ilog2()
 }
 
 /// The secret hash of a 4-tuple. Never sent, and of no use for another tuple.

@@ -96,7 +96,8 @@ pub enum Kind {
     /// length below 20 or beyond the packet: tcp_v4_rcv and tcp_rcv_state_process
     /// of Linux), or a first fragment of TCP.
     Malformed = 1,
-    /// A RST without SYN and ACK, as a challenge is answered.
+    /// A RST without SYN, as a challenge is answered: without ACK (RFC 9293 section
+    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it.
     Reset = 2,
 }
 
@@ -301,6 +302,13 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
+/// Whether an acknowledgment is of the challenge, whose sequence number is 0 and
+/// whose SYN counts for one, or not. In a RST of a connection it hardly ever is.
+#[inline(always)]
+const fn is_of_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
+    u32::from_be_bytes([header[8], header[9], header[10], header[11]]) <= 1
+}
+
 #[inline(always)]
 fn tcp<F: Frame + ?Sized>(
     frame: &F,
@@ -327,7 +335,9 @@ fn tcp<F: Frame + ?Sized>(
             } else {
                 Kind::Syn
             }
-        } else if flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_RST {
+        } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
+            && (flags & TCP_ACK == 0 || is_of_challenge(&header))
+        {
             Kind::Reset
         } else {
             return None;

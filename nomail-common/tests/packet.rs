@@ -57,6 +57,7 @@ struct Plan {
     ack: bool,
     fin: bool,
     rst: bool,
+    acknowledgment: u32,
     ip_options: Vec<[u8; 4]>,
     extensions: usize,
     tcp_options: Vec<u8>,
@@ -73,6 +74,7 @@ prop_compose! {
         ack in prop::bool::weighted(0.2),
         fin in prop::bool::weighted(0.1),
         rst in prop::bool::weighted(0.1),
+        acknowledgment in prop_oneof![0u32..=2, any::<u32>()],
         ip_options in vec(any::<[u8; 4]>(), 0..=10),
         extensions in 0usize..=8,
         tcp_options in vec(Just(1u8), 0..=40),
@@ -80,8 +82,8 @@ prop_compose! {
         padding in 0usize..32,
     ) -> Plan {
         Plan {
-            tags, ipv6, source, destination, port, syn, ack, fin, rst, ip_options, extensions,
-            tcp_options, payload, padding,
+            tags, ipv6, source, destination, port, syn, ack, fin, rst, acknowledgment, ip_options,
+            extensions, tcp_options, payload, padding,
         }
     }
 }
@@ -92,6 +94,7 @@ impl Plan {
         self.write_ethernet(&mut frame);
         let mut tcp = TcpHeader::new(40_000, self.port, 7, 1024);
         (tcp.syn, tcp.ack, tcp.fin, tcp.rst) = (self.syn, self.ack, self.fin, self.rst);
+        tcp.acknowledgment_number = self.acknowledgment;
         tcp.set_options_raw(&self.tcp_options).unwrap();
         self.write_ip(&mut frame, tcp.header_len() + self.payload.len());
         tcp.write(&mut frame).unwrap();
@@ -166,6 +169,8 @@ impl Plan {
             (true, false, _) if self.fin || self.rst => Kind::Malformed,
             (true, false, _) => Kind::Syn,
             (false, false, true) => Kind::Reset,
+            // Of a challenge, whose number is 0, with its SYN counted or not.
+            (false, true, true) if self.acknowledgment <= 1 => Kind::Reset,
             _ => return None,
         };
         let found = self.tags <= 2

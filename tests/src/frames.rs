@@ -67,8 +67,13 @@ impl Segment {
             .tcp(ports.0, ports.1, self.sequence, 64_000)
             .write(&mut frame, &[])
             .expect("a Vec takes every frame");
-        let flags = ETHERNET_LENGTH + if source.is_ipv4() { 20 } else { 40 } + 13;
-        frame[flags] = self.flags;
+        let tcp = ETHERNET_LENGTH + if source.is_ipv4() { 20 } else { 40 };
+        frame[tcp + 13] = self.flags;
+        // The checksum, which the network stack wants right, was without flags.
+        let checksum = [frame[tcp + 16], frame[tcp + 17]];
+        let sum = u32::from(!u16::from_be_bytes(checksum)) + u32::from(self.flags);
+        let checksum = !((sum & 0xffff) as u16 + (sum >> 16) as u16);
+        frame[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
         for tag in 0..self.vlan_tags {
             let tag = tag as u8;
             frame.splice(12..12, [0x81, 0x00, 0x00, 100 + tag]);

@@ -9,6 +9,8 @@
 pub mod agent;
 pub mod crowd;
 pub mod epoll_loop;
+pub mod firewall;
+pub mod flood;
 pub mod foreign;
 pub mod frames;
 pub mod internet;
@@ -20,4 +22,5 @@ pub mod poll;
 pub mod processes;
 pub mod root;
 pub mod senders;
+pub mod stacks;
 pub mod vm;

@@ -1,0 +1,236 @@
+//! Floods of forged SYNs, and an honest client beside them.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    agent::Agent,
+    foreign::Program,
+    frames::{ETHERNET_LENGTH, FrameSender, Segment},
+    lab::{Lab, Namespace},
+    poll::{DEADLINE, until},
+};
+
+/// Longer than this nothing is flooded.
+pub const FLOOD_MAX: Duration = Duration::from_secs(10);
+/// Different frames of a flood.
+const FRAMES: u32 = 8192;
+
+/// SYNs to `to`; `source` makes an address of some noise.
+///
+/// # Panics
+/// When one is no address.
+pub fn syns(to: &str, source: impl Fn(u32) -> String) -> Vec<Segment> {
+    (0..FRAMES)
+        .map(|n| {
+            // Any order will do, as long as it repeats neither port nor number.
+            let noise = n.wrapping_mul(0x9e37_79b9);
+            let port = 1024 + (noise >> 17);
+            let from = source(noise).parse().expect("an address");
+            let from = SocketAddr::new(from, port as u16);
+            Segment {
+                sequence: noise.rotate_left(13) ^ n,
+                ..Segment::syn(&from.to_string(), to)
+            }
+        })
+        .collect()
+}
+
+/// The frames of [`syns`].
+pub fn frames(to: &str, source: impl Fn(u32) -> String) -> Vec<Vec<u8>> {
+    syns(to, source).iter().map(Segment::frame).collect()
+}
+
+/// A flood from all over IPv4 (10.0.0.0/8), or IPv6 (2001:db9::/32).
+pub fn strangers(to: &str) -> Vec<Vec<u8>> {
+    frames(to, |n| stranger(to, n))
+}
+
+/// An address for [`strangers`].
+pub fn stranger(to: &str, noise: u32) -> String {
+    if to.starts_with('[') {
+        format!("2001:db9:{:x}::1", noise >> 16)
+    } else {
+        let [_, a, b, c] = noise.to_be_bytes();
+        format!("10.{a}.{b}.{c}")
+    }
+}
+
+/// Runs `work` while the interface sends `frames` over and over.
+///
+/// # Panics
+/// When the work takes longer than a flood may.
+pub fn flooded<T>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: &[Vec<u8>],
+    work: impl FnOnce() -> T,
+) -> T {
+    let flooding = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            namespace.within(|| {
+                let sender = FrameSender::open(interface);
+                let begun = Instant::now();
+                let mut fresh = Vec::new();
+                for (sent, frame) in frames.iter().cycle().enumerate() {
+                    if !flooding.load(Ordering::Relaxed) {
+                        let seconds = begun.elapsed().as_secs_f64();
+                        println!("flood: {sent} frames in {seconds:.1} s");
+                        return true;
+                    }
+                    if begun.elapsed() > FLOOD_MAX {
+                        return false;
+                    }
+                    fresh.clear();
+                    fresh.extend_from_slice(frame);
+                    renumber(&mut fresh, sent as u32);
+                    sender.send(&fresh);
+                }
+                false
+            })
+        });
+        let done = work();
+        flooding.store(false, Ordering::Relaxed);
+        let lasted = flood.join().expect("the flood can be sent");
+        assert!(lasted, "not done within {FLOOD_MAX:?} of flood");
+        done
+    })
+}
+
+/// Gives a SYN without VLAN tags another sequence number: a flood that repeats
+/// its SYNs exactly would be proven by the resets of whom it forges.
+fn renumber(frame: &mut [u8], salt: u32) {
+    let tcp = ETHERNET_LENGTH
+        + if frame[12..14] == [0x08, 0x00] {
+            20
+        } else {
+            40
+        };
+    let word = |frame: &[u8], at: usize| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let number = salt.wrapping_mul(0x9e37_79b9).to_be_bytes();
+    // RFC 1624: the checksum without the old words and with the new ones.
+    let mut sum = u32::from(!(word(frame, tcp + 16) as u16));
+    for half in [0, 2] {
+        sum += u32::from(!(word(frame, tcp + 4 + half) as u16));
+        sum += u32::from(u16::from_be_bytes([number[half], number[half + 1]]));
+    }
+    sum = (sum >> 16) + (sum & 0xffff);
+    sum = (sum >> 16) + (sum & 0xffff);
+    frame[tcp + 4..tcp + 8].copy_from_slice(&number);
+    frame[tcp + 16..tcp + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
+/// Waits until the flood that goes on is being answered.
+///
+/// # Panics
+/// When it is not.
+pub fn until_answered(agent: &Agent) {
+    let before = agent.count("/answers/challenge");
+    until("the flood is answered", || {
+        (agent.count("/answers/challenge") > before + 1000).then_some(())
+    });
+}
+
+/// XDP sends on a veth pair only when the peer has a program, too. The interface
+/// has one until the result is dropped.
+pub fn answerable(namespace: &Namespace, interface: &str) -> OwnedFd {
+    namespace.within(|| Program::load("pass").attach(interface))
+}
+
+/// Lets the listeners of the namespace take few SYNs, so that during a flood
+/// all but a few honest ones are challenged: the agent reads it when it starts,
+/// and lets an eighth a second through.
+pub fn limit_backlog(namespace: &Namespace, backlog: u64) {
+    sysctl(namespace, "net/core/somaxconn", &backlog.to_string());
+}
+
+/// Gives the lab's host a way to everybody: without one, its kernel forgets a
+/// forged SYN at once, and a flood is harmless.
+pub fn route_to_everybody(lab: &Lab) {
+    lab.host.ip("route add default via 192.0.2.100");
+    lab.host.ip("route add default via 2001:db8::100");
+}
+
+/// Sets a sysctl of a namespace.
+///
+/// # Panics
+/// When there is no such sysctl.
+pub fn sysctl(namespace: &Namespace, path: &str, value: &str) {
+    let path = format!("/proc/sys/{path}");
+    namespace.within(|| {
+        fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+    });
+}
+
+/// How a connection began.
+#[derive(Debug)]
+pub struct Served {
+    /// From the first SYN to the established connection.
+    pub established: Duration,
+    /// All that was said.
+    pub heard: String,
+}
+
+/// Opens a connection in the namespace of this thread, says QUIT, and listens to
+/// the end.
+///
+/// # Errors
+/// When it is not established within `patience`, or breaks.
+///
+/// # Panics
+/// Without sockets, or when `from` is not ours.
+pub fn talk(from: &str, to: &str, patience: Duration) -> io::Result<Served> {
+    let to = SocketAddr::new(to.parse().expect("an address"), 25);
+    let socket = socket_from(from);
+    let begun = Instant::now();
+    socket.connect_timeout(&to.into(), patience)?;
+    let established = begun.elapsed();
+    Ok(Served {
+        established,
+        heard: quit(socket)?,
+    })
+}
+
+/// Says QUIT on a connection and gives all that it was told.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn quit(connection: Socket) -> io::Result<String> {
+    let mut stream = TcpStream::from(connection);
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(b"QUIT\r\n")?;
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard)?;
+    Ok(heard)
+}
+
+/// A TCP socket bound to an address.
+///
+/// # Panics
+/// When it is not ours.
+pub fn socket_from(from: &str) -> Socket {
+    let from: IpAddr = from.parse().expect("an address");
+    let from = SocketAddr::new(from, 0);
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, None).expect("a socket");
+    socket.bind(&from.into()).expect("the address is ours");
+    socket
+}
+
+/// A connection from `from`: whether it was told what there is to be told.
+pub fn is_served(from: &str, to: &str) -> bool {
+    talk(from, to, DEADLINE).is_ok_and(|served| served.heard.contains("\r\n221 "))
+}
+
+/// Whether the first that was heard is one of nomail's greetings.
+pub fn is_greeting(heard: &str) -> bool {
+    heard.starts_with("521 ") || heard.starts_with("220 ")
+}

@@ -158,7 +158,8 @@ fn error_reply(error: &str) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&serde_json::json!({ "error": error }))?)
 }
 
-fn parse(request: &[u8]) -> Option<usize> {
+/// How many sources a request asks for, at most [`SOURCES_MAX`], if it is one.
+pub fn parse(request: &[u8]) -> Option<usize> {
     let line = std::str::from_utf8(request).ok()?.strip_suffix('\n')?;
     let sources: usize = line.strip_prefix("status ")?.parse().ok()?;
     Some(sources.min(SOURCES_MAX))

@@ -11,6 +11,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -48,6 +49,11 @@ enum Task {
     Test(test::Args),
     /// Measure, side by side with the floor, and write a table under target/bench (as root)
     Bench(bench::Args),
+    /// Fuzz what reads octets of others, with libFuzzer on nightly Rust
+    ///
+    /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
+    /// in fuzz/artifacts.
+    Fuzz(fuzz::Args),
     /// Check formatting and run clippy, with warnings as errors
     Lint,
 }
@@ -69,6 +75,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Run(args) => run::run(args),
         Task::Test(args) => test::test(args),
         Task::Bench(args) => bench::bench(args),
+        Task::Fuzz(args) => fuzz::fuzz(args),
         Task::Lint => lint::lint(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    GivenBy, Overrides,
+    GivenBy, Overrides, SECTIONS,
     error::{Origin, Problem, SHOWN_MAX, ValueError, quoted, wrong},
 };
 
@@ -236,7 +236,9 @@ impl Layers {
                 let kind = entry.written.value.kind();
                 format!("{key}: {kind} is not a table: write [{key}] and its keys below it")
             } else {
+                // A quoted name may have a dot, and is in no section.
                 let section = key.split_once('.').map(|(section, _)| section);
+                let section = section.filter(|section| SECTIONS.contains(section));
                 let who = section.map_or("this version".to_owned(), |name| format!("[{name}]"));
                 // Names come from the file, and errors stay readable.
                 let key: String = key.chars().take(SHOWN_MAX).collect();

@@ -1,0 +1,55 @@
+//! Single command lines.
+
+use nomail_agent::smtp::command::{Command, Recipient, ReversePath, Talker, Verb, parse};
+
+#[path = "../../nomail-agent/src/smtp/command/oracle.rs"]
+mod oracle;
+
+/// The octets of one line, also as the paths of MAIL and RCPT: whatever is
+/// parsed is a part of what was written, and smtp-proto sees the same verbs.
+pub fn command(line: &[u8]) {
+    check(line);
+    check(&[b"MAIL FROM:", line].concat());
+    check(&[b"RCPT TO:<", line, b">"].concat());
+    recognise_in_pieces(line);
+    if let Ok(text) = str::from_utf8(line)
+        && is_common_ground(text)
+    {
+        let (ours, theirs) = oracle::verbs(text);
+        assert_eq!(ours, theirs);
+    }
+}
+
+fn check(line: &[u8]) {
+    let parsed = parse(line);
+    assert!(parsed.is_err() || Verb::of(line).is_some());
+    let mailbox = match parsed {
+        Ok(Command::Mail(ReversePath::Mailbox(mailbox))) => mailbox,
+        Ok(Command::Rcpt(Recipient::Mailbox(mailbox))) => mailbox,
+        _ => return,
+    };
+    let address = [mailbox.local, b"@", mailbox.domain].concat();
+    assert!(mailbox.path.ends_with(&address));
+    let in_brackets = [b"<", mailbox.path, b">"].concat();
+    assert!(line.windows(in_brackets.len()).any(|at| at == in_brackets));
+    // It is written to a log, though escaped.
+    assert!(!mailbox.path.iter().any(u8::is_ascii_control));
+}
+
+/// How a line is cut never changes who is recognised.
+fn recognise_in_pieces(line: &[u8]) {
+    let mut pieces = (0..line.len()).map(|seen| Talker::recognise(&line[..=seen], seen));
+    assert_eq!(pieces.find_map(|found| found), Talker::recognise(line, 0));
+}
+
+/// Whether smtp-proto and we are to agree on a line: see [`oracle::verbs`].
+fn is_common_ground(line: &str) -> bool {
+    let text = line
+        .bytes()
+        .all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
+    let is_lhlo = |line: &str| {
+        line.get(..4)
+            .is_some_and(|word| word.eq_ignore_ascii_case("LHLO"))
+    };
+    text && !line.starts_with([' ', '\t']) && !is_lhlo(line)
+}

@@ -1,0 +1,162 @@
+//! The configuration file, and the lists of domains beside it.
+
+use std::{fs::File, io::Write as _, net::IpAddr, os::fd::AsRawFd as _, path::PathBuf};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nomail_agent::{
+    config::{self, Config, ConfigError, GivenBy, Overrides, RefuseAt},
+    smtp::{
+        Relay, Replies,
+        command::DOMAIN_MAX,
+        relay::{Code, to_ascii},
+    },
+};
+use nomail_common::abi::{MAX_INTERFACES, MAX_PORTS};
+
+/// No error is longer, however long the names and values are that it repeats.
+const ERROR_MAX: usize = 2048;
+
+/// The octets of the configuration file.
+pub fn config(text: &[u8]) {
+    let file = MemoryFile::new(text);
+    let list = MemoryFile::new(b"listed.example\n");
+    let mut overrides = Overrides::of_file(Some(PathBuf::from(file.path())));
+    // A list that the text names, perhaps with escapes, is not looked for.
+    if text.contains(&b'\\') || text.windows(12).any(|key| key == b"domain_files") {
+        list.replace_lists(&mut overrides);
+    }
+    let loaded = config::load(&overrides);
+    check(&loaded);
+    let again = config::load(&overrides);
+    assert_eq!(again, loaded);
+    if let (Ok(old), Ok(new)) = (loaded, again) {
+        assert!(old.changes_that_need_restart(&new).is_empty());
+        assert_eq!(new.with_fixed_from(&old), old);
+    }
+}
+
+/// The octets of one list of domains. One that is right is right and the same
+/// when it is written anew.
+pub fn domains(list: &[u8]) {
+    let loaded = load_list(list);
+    check(&loaded);
+    let Some(relay) = loaded.ok().and_then(|config| config.relay) else {
+        return;
+    };
+    let mut text = String::new();
+    for domain in &relay.domains {
+        text += &domain.name;
+        if let Some(own) = &domain.text {
+            text += " ";
+            text += own;
+        }
+        text += "\n";
+    }
+    let again = load_list(text.as_bytes())
+        .ok()
+        .and_then(|config| config.relay);
+    assert_eq!(
+        again.map(|again| again.domains.clone()),
+        Some(relay.domains.clone())
+    );
+}
+
+fn load_list(list: &[u8]) -> Result<Config, ConfigError> {
+    let file = MemoryFile::new(b"[relay]\n");
+    let list = MemoryFile::new(list);
+    let mut overrides = Overrides::of_file(Some(PathBuf::from(file.path())));
+    list.replace_lists(&mut overrides);
+    config::load(&overrides)
+}
+
+/// What holds for everything that was loaded, or was not.
+fn check(loaded: &Result<Config, ConfigError>) {
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) => {
+            assert!(error.lines().count() > 0);
+            for line in error.lines() {
+                assert!(!line.contains(char::is_control), "{line:?}");
+                assert!(line.len() <= ERROR_MAX, "{line}");
+            }
+            return;
+        }
+    };
+    assert!((1..=MAX_INTERFACES).contains(&config.interfaces.len()));
+    let mut ports: Vec<_> = config.listen.iter().map(|address| address.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert!(ports.len() <= MAX_PORTS);
+    for address in &config.listen {
+        assert_eq!(address.to_string().parse().as_ref(), Ok(address));
+    }
+    // The dialog has its own rules for names. What it takes has to be the same.
+    if let Some(hostname) = &config.hostname {
+        assert_eq!(Replies::new(hostname.as_str(), None).err(), None);
+    }
+    if let Some(relay) = &config.relay {
+        assert_eq!(config.refuse_at, RefuseAt::Rcpt);
+        check_relay(relay);
+    }
+}
+
+/// The dialog finds every domain, and says what is written.
+fn check_relay(relay: &config::Relay) {
+    let domains = || relay.domains.iter();
+    assert!(domains().count() > 0);
+    let named = domains().map(|domain| (&domain.name, domain.text.clone()));
+    let spoken = Relay::new(
+        Code::DoesNotAcceptMail,
+        &relay.text,
+        named,
+        relay.postmaster.as_deref(),
+    );
+    assert_eq!(spoken.len(), relay.domains.len(), "a domain came twice");
+    for domain in domains() {
+        let name = &domain.name;
+        assert!(!name.ends_with('.') && name.parse::<IpAddr>().is_err());
+        // A name that is covered. A star is no label beside right-to-left ones.
+        let below = name.replace('*', "below");
+        if below != *name && domains().any(|other| other.name == below) {
+            continue;
+        }
+        assert_eq!(to_ascii(below.as_bytes()).as_ref(), Some(&below));
+        let (u_labels, valid) = idna::domain_to_unicode(&below);
+        assert!(valid.is_ok(), "{below}");
+        let text = domain.text.as_deref().unwrap_or(&relay.text);
+        let wanted = format!("556 5.1.2 {text}\r\n");
+        for written in [below.to_ascii_uppercase(), below + ".", u_labels] {
+            if written.len() <= DOMAIN_MAX {
+                let said = spoken.refusal(written.as_bytes());
+                assert_eq!(said, Some(wanted.as_bytes()), "{written}");
+            }
+        }
+    }
+}
+
+/// A file that is in no file system, but has a path in /proc.
+struct MemoryFile(File);
+
+impl MemoryFile {
+    fn new(octets: &[u8]) -> Self {
+        let created = memfd_create(c"nomail-fuzz", MFdFlags::MFD_CLOEXEC).map(File::from);
+        let written = created.map_err(Into::into).and_then(|mut file| {
+            file.write_all(octets)?;
+            std::io::Result::Ok(file)
+        });
+        match written {
+            Ok(file) => Self(file),
+            Err(error) => panic!("no file in memory: {error}"),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+
+    /// Makes this the one file that lists domains.
+    fn replace_lists(&self, overrides: &mut Overrides) {
+        let flag = GivenBy::Flag("--domain-files");
+        overrides.set("relay.domain_files", flag, vec![self.path()]);
+    }
+}

@@ -32,11 +32,12 @@ use tokio::{
 pub use self::pinned::detach;
 use self::places::{ListenSocket, Places};
 use crate::{
-    bpf::{self, BpfError, Guard, GuardedInterface, Lists, Mode, Pins, Policy, Rate},
+    bpf::{self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate},
     config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
     control::Control,
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of},
+    limited::LimitedLog,
     privilege::{self, Account, Paths},
     report::Reporter,
     smtp::{
@@ -53,7 +54,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(30);
 /// Longest that the end waits for open sessions.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// How often it is looked whether there is a flood.
+/// How often it is looked whether there is a flood, and what XDP has to tell.
 const FLOOD_INTERVAL: Duration = Duration::from_secs(1);
 /// Seconds without a SYN of a flood after which it is over.
 const FLOOD_QUIET_SECS: u32 = 5;
@@ -105,6 +106,7 @@ struct Agent {
     /// Connections when the memory was last written down.
     saved_at: u64,
     reporter: Reporter,
+    limited: LimitedLog,
     flood: FloodWatch,
     /// When the last report was due.
     reported: Instant,
@@ -245,6 +247,7 @@ impl Agent {
             state,
             saved_at: 0,
             reporter: Reporter::default(),
+            limited: LimitedLog::default(),
             flood,
             reported: Instant::now(),
             control: Arc::new(control),
@@ -293,6 +296,7 @@ impl Agent {
                 _ = flood.tick() => {
                     self.shared.renew_lease();
                     self.watch_for_floods();
+                    self.tell_of_limited();
                 }
                 _ = retry.tick(), if !self.refused.is_empty() => {
                     self.follow_and_tell(&mut told_failure).await;
@@ -359,6 +363,22 @@ impl Agent {
         }
     }
 
+    /// Tells of the sources that were limited since the last look.
+    fn tell_of_limited(&mut self) {
+        let now = Instant::now();
+        let limits = &self.config.limits;
+        for event in self.shared.take_limited() {
+            let rate = match event.verdict {
+                Verdict::LimitedPrefix => limits.prefix_rate,
+                _ => limits.syn_rate,
+            };
+            let mut interfaces = self.interfaces.iter();
+            let interface = interfaces.find(|interface| interface.index == event.interface);
+            let name = interface.map(|interface| interface.name.as_str());
+            self.limited.tell(&event, rate, name, now);
+        }
+    }
+
     /// Writes the memory of `auto` down, if anybody came since.
     fn save_state(&mut self) {
         let accepted = self.shared.responder.snapshot().accepted;
@@ -399,6 +419,7 @@ impl Agent {
         {
             warn!("sessions were still open after {DRAIN_MAX:?}");
         }
+        self.tell_of_limited();
         self.report();
         self.save_state();
     }
@@ -627,6 +648,15 @@ impl Shared {
             syn += guard.counters(place)?.verdicts[Verdict::Flood as usize];
         }
         Ok(syn)
+    }
+
+    /// What XDP has told of single sources since the last time.
+    fn take_limited(&self) -> Vec<Limited> {
+        let Some(guard) = &self.guard else {
+            return Vec::new();
+        };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.take_events().unwrap_or_default()
     }
 
     /// SYNs over the limit by source, since each entered the table.
@@ -1003,8 +1033,11 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
 }
 
 /// The unproven SYNs that may pass: those that are configured, or what a
-/// listener's queue can absorb. The kernel drops half-open connections faster
-/// once the queue is half full; an eighth of it a second leaves it that half.
+/// listener's queue can absorb. A half-open connection that nobody completes stays
+/// for 7 seconds (two SYN-ACKs more) once the queue is more than half full, and
+/// longer before (`reqsk_timer_handler` of Linux). A burst of a quarter and 7
+/// seconds of a sixteenth fill two thirds: a proven SYN must not meet a full
+/// queue, or it gets a cookie, which hangs when a packet is lost.
 ///
 /// The kernel's bound is read once: later the agent may not read the file, and a
 /// listener keeps the queue that it began with.
@@ -1018,7 +1051,7 @@ fn cap(configured: u32) -> Rate {
         configured
     } else {
         let backlog = LISTEN_BACKLOG.min(somaxconn.unwrap_or(LISTEN_BACKLOG));
-        (backlog / 8).max(1)
+        (backlog / 16).max(1)
     };
     Rate {
         rate,

@@ -2,6 +2,7 @@
 //! file; [`ABI_VERSION`] changes whenever a layout or a meaning here does.
 
 use crate::{
+    events::Event,
     limiter::Limit,
     packet::Address,
     siphash::Key,
@@ -53,6 +54,10 @@ pub const DENY_IPV4_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV4_0", "DENY_IPV4_
 pub const DENY_IPV6_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV6_0", "DENY_IPV6_1"];
 /// `Array<SourceCarry>`: one for each slot of [`SOURCES_MAP`].
 pub const CARRIES_MAP: &str = "CARRIES";
+/// `RingBuf` of [`crate::events::Event`], read by the agent once a second.
+pub const EVENTS_MAP: &str = "EVENTS";
+/// `Array<`[`TupleLine`]`>`: which sources were told of, see [`crate::events`].
+pub const TOLD_MAP: &str = "TOLD";
 
 /// Global of the program, patched before load: the guarded ports, in host
 /// byte order, 0 where unused. A segment to any other port costs no look-up.
@@ -95,6 +100,12 @@ pub const PREFIX_LINES: usize = 4096;
 pub const TUPLES_PER_LINE: usize = 8;
 /// Lines in [`TUPLES_MAP`], a power of two: 65,536 tuples.
 pub const TUPLE_LINES: usize = 8192;
+/// Lines in [`TOLD_MAP`], a power of two: 1,024 sources, and so at most as many
+/// events in [`crate::events::PAUSE_SECS`].
+pub const TOLD_LINES: usize = 128;
+/// Octets of [`EVENTS_MAP`], a power of two and of whole pages: room for all that
+/// may come in [`crate::events::PAUSE_SECS`].
+pub const EVENTS_LENGTH: u32 = 64 * 1024;
 /// Most prefixes in one list of one family.
 pub const MAX_LIST_PREFIXES: u32 = 1 << 20;
 
@@ -137,6 +148,10 @@ pub struct Config {
     pub slot_shift: u32,
     /// How long a proof holds, in jiffies.
     pub proof_ticks: u32,
+    /// How long nothing more is told of a source, in jiffies.
+    pub pause_ticks: u32,
+    /// Nothing.
+    pub reserved: u32,
     /// Which set of lists is in use, below [`CONFIGS`].
     pub list_set: u32,
     /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
@@ -161,6 +176,8 @@ impl Config {
         challenge: 0,
         slot_shift: 0,
         proof_ticks: 0,
+        pause_ticks: 0,
+        reserved: 0,
         list_set: 0,
         lists: 0,
         guarded_seed: 1,
@@ -298,12 +315,15 @@ pub struct SourceCarry {
 
 const _: () = {
     assert!(size_of::<Guarded>() == 24);
-    assert!(size_of::<Config>() == 3 * 16 + 6 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
+    assert!(size_of::<Config>() == 3 * 16 + 8 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
     assert!(align_of::<Config>() == 8);
     assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
     assert!(size_of::<TupleLine>() == 64 && TUPLE_LINES.is_power_of_two());
     assert!(PROVEN_LINES.is_power_of_two() && PREFIX_LINES.is_power_of_two());
     assert!(size_of::<Key>() == 16);
+    assert!(TOLD_LINES.is_power_of_two() && EVENTS_LENGTH.is_power_of_two());
+    // The kernel puts 8 octets before each, and leaves one octet free.
+    assert!(TOLD_LINES * TUPLES_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize);
     assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
     assert!(size_of::<SourceCarry>() == 24);
     assert!(GUARDED_PLACES.is_power_of_two() && LINES.is_power_of_two());

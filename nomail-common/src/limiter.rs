@@ -7,7 +7,8 @@
 //! left by [`TICK_SHIFT`] so that an interval is a whole number of units even
 //! at thousands of SYNs per second. A bucket keeps [`TIME_BITS`] of it: it
 //! wraps after 2^32 jiffies (50 days at 1000 Hz, 198 at 250 Hz). A stored time
-//! further ahead than the largest debt is an old one: the bucket is full.
+//! further ahead than the largest debt (and than CPUs are apart, [`LAG_TICKS`]) is
+//! an old one: the bucket is full.
 
 /// Units of time in one jiffy, as a power of two.
 pub const TICK_SHIFT: u32 = 12;
@@ -18,6 +19,16 @@ pub const COUNT_BITS: u32 = 10;
 /// What a count in a bucket stands for when it runs over into
 /// [`crate::abi::SourceCarry`].
 pub const CARRY: u64 = 1 << COUNT_BITS;
+/// Jiffies that one CPU may be behind another. Each reads the clock before it
+/// looks at a bucket, and may be interrupted between, while another charges the
+/// bucket at a later time. Without this the bucket of a source in full debt would
+/// look like an old one, and be full again.
+pub const LAG_TICKS: u64 = 256;
+const LAG: u64 = LAG_TICKS << TICK_SHIFT;
+/// See [`Step::tellable`]. A power of two, so that a count that ran over goes on.
+pub const TELL_EVERY: u64 = 16;
+
+const _: () = assert!(TELL_EVERY.is_power_of_two() && TELL_EVERY < CARRY);
 
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
@@ -103,6 +114,9 @@ pub struct Step {
     pub over: bool,
     /// The count that `over` selects ran over: add [`CARRY`] to it elsewhere.
     pub carried: bool,
+    /// Worth a look whether to tell of the source: the first SYN over the limit,
+    /// and every [`TELL_EVERY`]th of them.
+    pub tellable: bool,
 }
 
 impl Bucket {
@@ -132,7 +146,11 @@ impl Bucket {
     #[inline(always)]
     pub const fn debt(self, now: Time, limit: Limit) -> u64 {
         let ahead = self.full_at().since(now);
-        if ahead > limit.debt_max() { 0 } else { ahead }
+        if ahead > limit.debt_max() + LAG {
+            0
+        } else {
+            ahead
+        }
     }
 
     /// Whether one more SYN at `now` would be over. Changes nothing: a bucket that
@@ -146,7 +164,7 @@ impl Bucket {
     /// in debt.
     #[inline(always)]
     pub const fn rank(self, now: Time, limit: Limit) -> u64 {
-        self.full_at().since(now.plus(limit.debt_max() + 1))
+        self.full_at().since(now.plus(limit.debt_max() + LAG + 1))
     }
 
     /// Charges one SYN at `now`.
@@ -166,6 +184,7 @@ impl Bucket {
             bucket: Self(full_at.0 << (64 - TIME_BITS) | kept | count << shift),
             over,
             carried: count == 0,
+            tellable: over && count % TELL_EVERY == 1,
         }
     }
 }
@@ -256,6 +275,27 @@ mod tests {
                     prop_assert!(admitted >= u64::from(burst));
                 }
             }
+        }
+
+        /// A CPU whose clock is behind takes a bucket in debt for nothing else.
+        #[test]
+        fn a_late_cpu_sees_the_debt(
+            start: u64,
+            burst in 1u32..=100,
+            lag in 0u64..=200,
+            syns in 0u32..1000,
+        ) {
+            let limit = Limit::new(10, burst, 250).unwrap();
+            let mut bucket = Bucket::full(Time::from_jiffies(start));
+            prop_assert_eq!(
+                admitted_of(&mut bucket, burst + syns, Time::from_jiffies(start), limit),
+                burst
+            );
+            let late = Time::from_jiffies(start.wrapping_sub(lag));
+            prop_assert!(bucket.is_over(late, limit));
+            let fresh = Bucket::full(Time::from_jiffies(start)).rank(late, limit);
+            prop_assert!(fresh < bucket.rank(late, limit));
+            prop_assert_eq!(admitted_of(&mut bucket, 1000, late, limit), 0);
         }
 
         /// A bucket that was left alone for any time up to the wrap less the

@@ -4,7 +4,7 @@
 //! Entries are read and written as whole words by any CPU. Two that write one at
 //! the same time lose one of two proofs, and that client is challenged again.
 
-use crate::abi::TUPLES_PER_LINE;
+use crate::{abi::TUPLES_PER_LINE, limiter::LAG_TICKS};
 
 /// An entry: the tag in the upper half, and in the lower the low 32 bits of the
 /// jiffies at which it ends.
@@ -18,17 +18,23 @@ impl Entry {
         Self((tag as u64) << 32 | end as u64)
     }
 
-    const fn tag(self) -> u32 {
+    pub(crate) const fn tag(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// Jiffies that are left at `now`, none or less when it has ended.
+    /// Jiffies that are left at `now` of the `ticks` that it was to hold, 0 when it
+    /// has ended.
     ///
-    /// Jiffies wrap: an entry that ended more than half of the wrap ago looks
-    /// like one of the future. It is none, because proofs are short.
-    const fn left(self, now: u32, proof_ticks: u32) -> u32 {
+    /// Jiffies wrap, and an entry that ended looks like one of the future; but it
+    /// is told from one by being further ahead than `ticks`, and than another CPU's
+    /// clock can be.
+    pub(crate) const fn left(self, now: u32, ticks: u32) -> u32 {
         let left = (self.0 as u32).wrapping_sub(now);
-        if left > proof_ticks { 0 } else { left }
+        if left > ticks + LAG_TICKS as u32 {
+            0
+        } else {
+            left
+        }
     }
 }
 
@@ -38,6 +44,8 @@ pub trait TupleSet {
     fn entry(&self, place: usize) -> Entry;
     /// Writes an entry.
     fn write(&self, place: usize, entry: Entry);
+    /// Swaps an entry if it still is `old`; true when it was.
+    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool;
 }
 
 /// Whether one of `tags` is remembered at `now`, in jiffies. `proof_ticks` is

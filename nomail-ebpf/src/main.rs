@@ -25,6 +25,7 @@ use aya_ebpf::{
 use nomail_common::{
     abi::{Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TUPLE_LINES},
     challenge::{self, TupleHash},
+    events::{self, Event},
     limiter::{Limit, Time},
     packet::{self, Kind, Segment},
     policy::{self, Facts},
@@ -155,6 +156,9 @@ impl Facts for Scene<'_> {
         if charged & CONTENDED != 0 {
             self.counters.count_contended();
         }
+        if charged & TELLABLE != 0 {
+            self.tell(self.segment.source(), Verdict::LimitedSource, proven);
+        }
         charged & OVER != 0
     }
 
@@ -164,8 +168,12 @@ impl Facts for Scene<'_> {
         if limit.interval == 0 {
             return false;
         }
-        let prefix = self.segment.source().prefix(proven);
-        self.charge(Store::Prefixes, prefix, limit) & OVER != 0
+        let source = self.segment.source();
+        let charged = self.charge(Store::Prefixes, source.prefix(proven), limit);
+        if charged & TELLABLE != 0 {
+            self.tell(source.prefix(false), Verdict::LimitedPrefix, proven);
+        }
+        charged & OVER != 0
     }
 
     #[inline(always)]
@@ -195,6 +203,8 @@ const OVER: u32 = 1;
 const EVICTED: u32 = 2;
 /// See [`OVER`].
 const CONTENDED: u32 = 4;
+/// See [`OVER`].
+const TELLABLE: u32 = 8;
 
 /// Charges one SYN of a source or prefix. A global function, whose arguments are
 /// plain numbers: the verifier looks at it once, and not once for every way to
@@ -225,20 +235,44 @@ extern "C" fn charge(store: u32, key: u64, jiffies: u64, interval: u64, toleranc
         interval,
         tolerance,
     };
-    match sources::charge(&line, source, Time::from_jiffies(jiffies), limit) {
-        Charge::Charged {
-            slot,
-            over,
-            carried,
-            evicted,
-        } => {
-            if carried && store == Store::Sources as u32 {
-                maps::carry(index * SLOTS_PER_LINE + slot, source, over);
-            }
-            (if over { OVER } else { 0 }) | (if evicted { EVICTED } else { 0 })
-        }
-        Charge::Contended => CONTENDED,
+    let Charge {
+        slot,
+        over,
+        carried,
+        tellable,
+        evicted,
+        contended,
+    } = sources::charge(&line, source, Time::from_jiffies(jiffies), limit);
+    if carried && store == Store::Sources as u32 {
+        maps::carry(index * SLOTS_PER_LINE + slot, source, over);
     }
+    let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+    flag(over, OVER)
+        | flag(tellable, TELLABLE)
+        | flag(evicted, EVICTED)
+        | flag(contended, CONTENDED)
+}
+
+/// Tells the agent of a source or prefix that is over its limit, unless it was
+/// told of lately. A global function for the verifier's sake, and to keep it out of
+/// the way of all the SYNs that nothing is told of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell(source: u64, jiffies: u64, interface: u32, marks: u32, pause_ticks: u32) -> u32 {
+    let event = Event {
+        source,
+        jiffies,
+        interface,
+        verdict: (marks >> 1) as u16,
+        proven: (marks & 1) as u16,
+    };
+    let (line, tag) = event.place(maps::SEED.load());
+    if let Some(line) = maps::told_line(line)
+        && events::is_due(&line, tag, jiffies as u32, pause_ticks)
+    {
+        maps::tell(&event);
+    }
+    0
 }
 
 impl Scene<'_> {
@@ -249,6 +283,17 @@ impl Scene<'_> {
             tolerance,
         } = limit;
         charge(store as u32, key.0, self.jiffies, interval, tolerance)
+    }
+
+    #[inline(always)]
+    fn tell(&self, source: Source, verdict: Verdict, proven: bool) {
+        tell(
+            source.0,
+            self.jiffies,
+            self.context.ingress_ifindex() as u32,
+            (verdict as u32) << 1 | u32::from(proven),
+            self.config.pause_ticks,
+        );
     }
 
     #[inline(always)]

@@ -2,15 +2,17 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, lpm_trie::Key as LpmKey},
+    maps::{Array, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key as LpmKey},
 };
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, LINES, Line, MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS,
-        PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, SourceCarry, TUPLE_LINES, TupleLine,
+        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_INTERFACES,
+        MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, SourceCarry,
+        TOLD_LINES, TUPLE_LINES, TupleLine,
     },
+    events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
     packet::{Address, Segment},
     siphash::Key,
@@ -61,6 +63,10 @@ static CAP: Array<u64> = Array::with_max_entries(1, 0);
 static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static CARRIES: Array<SourceCarry> = Array::with_max_entries((LINES * SLOTS_PER_LINE) as u32, 0);
+#[map]
+static TOLD: Array<TupleLine> = Array::with_max_entries(TOLD_LINES as u32, BPF_F_MMAPABLE);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LENGTH, 0);
 
 /// The configuration in use.
 #[inline(always)]
@@ -232,6 +238,19 @@ pub(crate) fn last_proof() -> Option<Word> {
     PROOFS.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
 }
 
+/// Line `index` of who was told of.
+#[inline(always)]
+pub(crate) fn told_line(index: usize) -> Option<SharedTuples> {
+    TOLD.get_ptr_mut(index as u32).map(SharedTuples)
+}
+
+/// Puts an event into the ring, and wakes nobody. There is room for all that can
+/// come while the agent reads; when it does not, it is lost.
+#[inline(always)]
+pub(crate) fn tell(event: &Event) {
+    let _ = EVENTS.output::<Event>(event, u64::from(BPF_RB_NO_WAKEUP));
+}
+
 /// A line of proven tuples that other CPUs read and write.
 pub(crate) struct SharedTuples(*mut TupleLine);
 
@@ -253,6 +272,11 @@ impl TupleSet for SharedTuples {
     #[inline(always)]
     fn write(&self, place: usize, entry: Entry) {
         self.word(place).store(entry.0);
+    }
+
+    #[inline(always)]
+    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool {
+        self.word(place).replace(old.0, new.0)
     }
 }
 

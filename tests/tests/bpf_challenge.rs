@@ -187,7 +187,7 @@ fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
 
 #[test]
 fn nobody_is_answered_who_must_not_be() {
-    let mut guard = guard(&policy());
+    let guard = guard(&policy());
     let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = ipv4().frame();
         edit(&mut frame);
@@ -241,7 +241,7 @@ fn nobody_is_answered_who_must_not_be() {
 
 #[test]
 fn observing_answers_nothing_and_drops_nothing() {
-    let mut guard = guard(&Policy {
+    let guard = guard(&Policy {
         observe: true,
         ..policy()
     });
@@ -318,7 +318,7 @@ fn lists_come_first_and_are_replaced_as_a_whole() {
 
 #[test]
 fn a_prefix_has_its_own_bucket() {
-    let mut guard = guard(&Policy {
+    let guard = guard(&Policy {
         prefix: Some(Rate { rate: 1, burst: 3 }),
         cap: None,
         challenge: false,

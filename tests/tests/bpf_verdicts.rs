@@ -311,7 +311,7 @@ fn a_source_over_its_bucket_is_dropped_and_no_other() {
 
 #[test]
 fn counts_beyond_a_carry_are_exact() {
-    let mut guard = guard(&policy());
+    let guard = guard(&policy());
     guard.test_run(&ipv4().frame(), 100_000).unwrap();
     let counters = guard.counters(Some(0)).unwrap();
     assert_eq!(counters.verdicts.iter().sum::<u64>(), 100_000);

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use nomail_tests::{
     agent::Agent,
     flood::{answerable, flooded, frames, is_served, strangers, until_answered},
+    frames::FrameSender,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
 };
@@ -161,4 +162,75 @@ fn without_the_challenge_the_flood_wins() {
         assert!(served <= CLIENTS / 2, "{served} of {CLIENTS} were served");
     });
     assert_eq!(agent.count("/answers/challenge"), 0);
+}
+
+/// Lines of the log about sources that are over their limit.
+fn limited_lines(agent: &Agent) -> Vec<serde_json::Value> {
+    let lines = agent.log();
+    let lines = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .filter(|line: &serde_json::Value| line["event"] == "limited")
+        .collect()
+}
+
+#[test]
+fn who_is_limited_is_told_once_and_whether_that_is_certain() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    let arguments = ["--iface", HOST_INTERFACE, "--log-format", "json", "-v"];
+    let agent = Agent::start(&lab.host, &arguments);
+    lab.client.within(|| {
+        let sender = FrameSender::open(CLIENT_INTERFACE);
+        for frame in frames("192.0.2.1:25", |_| "192.0.2.111".to_owned())
+            .iter()
+            .take(500)
+        {
+            sender.send(frame);
+        }
+    });
+    // A real one: it is asked for proofs, gives them, and goes on.
+    let from: SocketAddr = "192.0.2.100:0".parse().unwrap();
+    let to: SocketAddr = "192.0.2.1:25".parse().unwrap();
+    until("the proven source is told of", || {
+        lab.client.within(|| {
+            for _ in 0..20 {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.bind(&from.into()).unwrap();
+                let _ = socket.connect_timeout(&to.into(), Duration::from_millis(20));
+            }
+        });
+        let lines = limited_lines(&agent);
+        lines
+            .iter()
+            .any(|line| line["proven"] == true)
+            .then_some(())
+    });
+    let lines = limited_lines(&agent);
+    let of = |source: &str, proven: bool| -> Vec<_> {
+        let wanted = lines.iter();
+        wanted
+            .filter(|line| line["source"] == source && line["proven"] == proven)
+            .collect()
+    };
+    let [forged] = of("192.0.2.111", false)[..] else {
+        panic!("{lines:#?}");
+    };
+    assert_eq!(forged["level"], "debug", "{forged:#}");
+    assert_eq!(
+        forged["message"],
+        "192.0.2.111: over its limit of 10 SYNs per second (perhaps forged)"
+    );
+    assert_eq!(forged["verdict"], "limited_source");
+    assert_eq!(forged["interface"], HOST_INTERFACE);
+    let [proven] = of("192.0.2.100", true)[..] else {
+        panic!("{lines:#?}");
+    };
+    assert_eq!(proven["level"], "info", "{proven:#}");
+    assert_eq!(
+        proven["message"],
+        "192.0.2.100: over its limit of 10 SYNs per second"
+    );
+    assert!(of("192.0.2.111", true).is_empty());
 }

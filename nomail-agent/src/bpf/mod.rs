@@ -4,6 +4,7 @@
 mod attach;
 mod clock;
 mod error;
+mod events;
 mod lists;
 mod pins;
 mod sources;
@@ -22,12 +23,14 @@ use nomail_common::{
         MAX_PORTS, VLAN_NONE,
     },
     challenge::{PROOF_SECS, slot_shift},
+    events::PAUSE_SECS,
     limiter::Limit,
 };
 
 use self::pins::Secrets;
 pub use self::{
-    attach::Mode, clock::Clock, error::BpfError, lists::Lists, pins::Pins, sources::SourceCount,
+    attach::Mode, clock::Clock, error::BpfError, events::Limited, lists::Lists, pins::Pins,
+    sources::SourceCount,
 };
 
 /// The object, aligned as the ELF reader wants it.
@@ -102,6 +105,7 @@ pub struct Guard {
     active: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
     sources: sources::Sources,
+    events: events::Events,
     list_maps: lists::ListMaps,
     clock: Clock,
     in_use: u32,
@@ -193,6 +197,7 @@ impl Guard {
                 take(&mut ebpf, abi::SOURCES_MAP)?.try_into()?,
                 take(&mut ebpf, abi::CARRIES_MAP)?.try_into()?,
             ),
+            events: events::Events::new(take(&mut ebpf, abi::EVENTS_MAP)?.try_into()?),
             list_maps: lists::ListMaps::take(&mut ebpf)?,
             lease: take(&mut ebpf, abi::LEASE_MAP)?.try_into()?,
             links: Vec::new(),
@@ -228,6 +233,7 @@ impl Guard {
             challenge: u32::from(policy.challenge),
             slot_shift: slot_shift(hz),
             proof_ticks: hz * PROOF_SECS as u32,
+            pause_ticks: hz * PAUSE_SECS as u32,
             ..Config::EMPTY
         });
         for (place, interface) in policy.interfaces.iter().enumerate() {
@@ -387,6 +393,21 @@ impl Guard {
         Ok(program(&mut self.ebpf, abi::PROGRAM)?.info()?.id())
     }
 
+    /// Instructions that the verifier walked through, of each program. Nothing on
+    /// kernels that do not tell.
+    pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
+        let mut counts = Vec::new();
+        for name in [abi::PROGRAM, abi::CLOCK_PROGRAM] {
+            let count = program(&mut self.ebpf, name)?.info()?;
+            counts.extend(
+                count
+                    .verified_instruction_count()
+                    .map(|count| (name, count)),
+            );
+        }
+        Ok(counts)
+    }
+
     /// The counters of the interface at `place` of [`Policy::interfaces`], or
     /// for `None` of an interface that was not in there.
     pub fn counters(&self, place: Option<usize>) -> Result<Counters, BpfError> {
@@ -410,11 +431,18 @@ impl Guard {
         self.sources.read(&self.clock, self.limit)
     }
 
+    /// Takes what the program has told of sources since the last time.
+    pub fn take_events(&mut self) -> Result<Vec<Limited>, BpfError> {
+        self.events.take(&self.clock)
+    }
+
     /// Runs the program on a frame, as `BPF_PROG_TEST_RUN` does: its action,
     /// and the mean time of `repeat` runs in nanoseconds.
-    pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, u128), BpfError> {
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<(u32, u128), BpfError> {
         use aya::programs::{TestRun as _, TestRunOptions};
-        let result = program(&mut self.ebpf, abi::PROGRAM)?.test_run(TestRunOptions {
+        let program = self.ebpf.program(abi::PROGRAM);
+        let program: &Xdp = program.ok_or(BpfError::Missing(abi::PROGRAM))?.try_into()?;
+        let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             repeat,
             ..TestRunOptions::default()

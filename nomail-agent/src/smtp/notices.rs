@@ -9,8 +9,7 @@ use std::{
 use log::{debug, info, warn};
 use lru::LruCache;
 
-/// Most lines of a kind in one second; the rest is counted.
-const LINES_PER_SECOND: u32 = 10;
+use crate::sample::Sample;
 
 /// A domain is warned of again after this time.
 const DOMAIN_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -71,7 +70,7 @@ impl Notices {
         if log::log_enabled!(log::Level::Debug)
             && let Some(skipped) = self.details.admit(now)
         {
-            debug!("{}{}", line(), Skipped(skipped));
+            debug!("{}{skipped}", line());
         }
     }
 
@@ -81,7 +80,7 @@ impl Notices {
             let shown = shown(path);
             info!(
                 event = "envelope", source:% = peer, command, path = shown.as_str();
-                "{peer}: {command}:<{shown}>{}", Skipped(skipped)
+                "{peer}: {command}:<{shown}>{skipped}"
             );
         }
     }
@@ -93,58 +92,9 @@ pub(super) fn shown(octets: &[u8]) -> String {
     octets[..end].escape_ascii().to_string()
 }
 
-/// Lets a bounded number of lines through in each second.
-#[derive(Debug, Default)]
-struct Sample {
-    second: Option<Instant>,
-    lines: u32,
-    skipped: u64,
-}
-
-impl Sample {
-    /// Whether to write a line, and how many were skipped before it.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        let fresh = self
-            .second
-            .is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1));
-        if fresh {
-            self.second = Some(now);
-            self.lines = 0;
-        }
-        if self.lines >= LINES_PER_SECOND {
-            self.skipped += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.skipped))
-    }
-}
-
-/// The end of a line before which others were skipped.
-struct Skipped(u64);
-
-impl std::fmt::Display for Skipped {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            skipped => write!(out, " ({skipped} more before this)"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sample_is_bounded_and_counts_the_rest() {
-        let begin = Instant::now();
-        let mut sample = Sample::default();
-        let admitted = (0..100).filter(|_| sample.admit(begin).is_some()).count();
-        assert_eq!(admitted, LINES_PER_SECOND as usize);
-        assert_eq!(sample.admit(begin + Duration::from_secs(1)), Some(90));
-        assert_eq!(sample.admit(begin + Duration::from_secs(1)), Some(0));
-    }
 
     #[test]
     fn domains_are_told_once_a_day_and_not_without_end() {

@@ -1,0 +1,107 @@
+//! The limiter under two CPUs at once, through the loaded program by
+//! BPF_PROG_TEST_RUN.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
+use nomail_common::verdict::Verdict;
+use nomail_tests::{frames::Segment, lab::Lab};
+
+/// A test run claims to come from the loopback interface.
+const LOOPBACK_INDEX: u32 = 1;
+/// Frames in one system call.
+const REPEAT: u32 = 2000;
+const DURATION: Duration = Duration::from_secs(3);
+
+fn guard(source: Rate, lab: &Lab) -> Guard {
+    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
+    guard
+        .configure(&Policy {
+            source,
+            prefix: None,
+            cap: None,
+            challenge: false,
+            observe: false,
+            interfaces: vec![GuardedInterface {
+                index: LOOPBACK_INDEX,
+                hardware: [2, 0, 0, 0, 0, 2],
+            }],
+            answerable: HashSet::new(),
+            guarded: [("192.0.2.7".parse().unwrap(), 25)].into(),
+            lists: Arc::default(),
+        })
+        .unwrap();
+    lab.attach(&mut guard);
+    guard
+}
+
+/// Runs `frame` on both CPUs at once for [`DURATION`]; gives the time from the first
+/// run to the last.
+fn hammer(guard: &Guard, frame: &[u8]) -> Duration {
+    let together = Barrier::new(2);
+    let hammer = |cpu| {
+        let mut set = CpuSet::new();
+        set.set(cpu).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+        together.wait();
+        let begin = Instant::now();
+        while begin.elapsed() < DURATION {
+            guard.test_run(frame, REPEAT).unwrap();
+        }
+        (begin, Instant::now())
+    };
+    let spans = std::thread::scope(|scope| {
+        let other = scope.spawn(|| hammer(1));
+        [hammer(0), other.join().unwrap()]
+    });
+    let begin = spans.iter().map(|(begin, _)| *begin).min().unwrap();
+    spans.iter().map(|(_, end)| *end).max().unwrap() - begin
+}
+
+/// One source from two CPUs at their full speed: what passes is the exact rate. Its
+/// bursts are long, so that a machine that stands still for a while loses nothing.
+#[test]
+fn a_source_on_two_cpus_gets_its_exact_rate() {
+    let lab = Lab::new();
+    let frame = Segment::syn("198.51.100.1:40000", "192.0.2.7:25").frame();
+    for source in [
+        Rate {
+            rate: 1000,
+            burst: 1000,
+        },
+        Rate {
+            rate: 10,
+            burst: 300,
+        },
+    ] {
+        let guard = guard(source, &lab);
+        let elapsed = hammer(&guard, &frame);
+        let counters = guard.counters(Some(0)).unwrap();
+        let passed = counters.verdicts[Verdict::Passed as usize];
+        let all: u64 = counters.verdicts.iter().sum();
+        let exact = f64::from(source.burst) + f64::from(source.rate) * elapsed.as_secs_f64();
+        let error = passed as f64 / exact - 1.0;
+        println!(
+            "{source:?}: {passed} of {all} passed in {elapsed:?}, exact {exact:.1}, error {:.3} %, \
+             {} contended",
+            error * 100.0,
+            counters.contended
+        );
+        assert!(error.abs() < 0.01, "{passed} passed instead of {exact:.1}");
+        let counted = guard.sources().unwrap();
+        let [source] = counted[..] else {
+            panic!("one source: {counted:?}");
+        };
+        assert!(source.syn <= all && all - source.syn <= counters.contended);
+    }
+}

@@ -1,0 +1,374 @@
+//! The truth table of verdicts, all of it, through the loaded program by
+//! BPF_PROG_TEST_RUN: for every combination of its inputs, in both families, the
+//! program is driven into that state, and its verdict, action and answer are
+//! compared with `policy::decide` and with the table said in another way.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use etherparse::{PacketHeaders, TransportHeader};
+use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_common::{
+    policy::{self, Facts},
+    verdict::{Answer, Verdict},
+};
+use nomail_tests::{
+    frames::{RST, SYN, Segment},
+    lab::Lab,
+};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+/// A test run claims to come from the loopback interface.
+const LOOPBACK_INDEX: u32 = 1;
+const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Under this a bucket that was charged once is over for a second,
+const TIGHT: Rate = Rate { rate: 1, burst: 1 };
+/// and under this it is not, whatever a second's debt.
+const WIDE: Rate = Rate {
+    rate: 10_000,
+    burst: 20_000,
+};
+/// A bucket that was charged so long ago counts as over without a doubt.
+const FRESH: Duration = Duration::from_millis(900);
+
+/// What one policy settles.
+#[derive(Clone, Copy, Debug)]
+struct Regime {
+    over_source: bool,
+    over_prefix: bool,
+    over_cap: bool,
+    observe: bool,
+    challenge: bool,
+}
+
+/// What one SYN settles.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    ipv6: bool,
+    malformed: bool,
+    allowed: bool,
+    denied: bool,
+    proven: bool,
+    answerable: bool,
+    /// A /24 and /48 of its own.
+    segment: Segment,
+}
+
+fn bits<const N: usize>(number: u32) -> [bool; N] {
+    std::array::from_fn(|bit| number >> bit & 1 != 0)
+}
+
+/// All cases, with sources that no other group has.
+fn cases(group: u32) -> Vec<Case> {
+    let cases = (0..64).map(|number| {
+        let [ipv6, malformed, allowed, denied, proven, answerable] = bits(number);
+        let segment = if ipv6 {
+            Segment::syn(
+                &format!("[2001:{group:x}:{number:x}::1]:40000"),
+                "[2001:db8::7]:25",
+            )
+        } else {
+            Segment::syn(&format!("10.{group}.{number}.1:40000"), "192.0.2.7:25")
+        };
+        Case {
+            ipv6,
+            malformed,
+            allowed,
+            denied,
+            proven,
+            answerable,
+            segment,
+        }
+    });
+    cases.collect()
+}
+
+/// The oracle's facts.
+struct Known(Case, Regime);
+
+impl Facts for Known {
+    fn malformed(&mut self) -> bool {
+        self.0.malformed
+    }
+    fn allowed(&mut self) -> bool {
+        self.0.allowed
+    }
+    fn denied(&mut self) -> bool {
+        self.0.denied
+    }
+    fn proven(&mut self) -> bool {
+        self.0.proven && self.1.challenge
+    }
+    fn over_source(&mut self, _proven: bool) -> bool {
+        self.1.over_source
+    }
+    fn over_prefix(&mut self, _proven: bool) -> bool {
+        self.1.over_prefix
+    }
+    fn over_cap(&mut self) -> bool {
+        self.1.over_cap
+    }
+}
+
+/// What is to come of a case: the verdict, the action, the answer.
+type Outcome = (Verdict, u32, Option<Answer>);
+
+fn by_policy(case: Case, regime: Regime) -> Outcome {
+    let decision = policy::decide(&mut Known(case, regime));
+    let verdict = decision.verdict;
+    if regime.observe || verdict == Verdict::Passed {
+        (verdict, XDP_PASS, None)
+    } else if !(regime.challenge && decision.wants_challenge()) {
+        (verdict, XDP_DROP, None)
+    } else if case.answerable {
+        (verdict, XDP_TX, Some(Answer::Challenge))
+    } else {
+        (verdict, XDP_DROP, Some(Answer::Unanswerable))
+    }
+}
+
+/// The table of the README, without the code's help.
+fn by_table(case: Case, regime: Regime) -> Outcome {
+    let proven = case.proven && regime.challenge;
+    let limited = !case.allowed;
+    let rows = [
+        (case.malformed, Verdict::Malformed, false),
+        (case.denied && limited, Verdict::Denied, false),
+        (
+            regime.over_source && limited,
+            Verdict::LimitedSource,
+            !proven,
+        ),
+        (
+            regime.over_prefix && limited,
+            Verdict::LimitedPrefix,
+            !proven,
+        ),
+        (regime.over_cap && !proven, Verdict::Flood, true),
+        (true, Verdict::Passed, false),
+    ];
+    let (_, verdict, asked) = rows.into_iter().find(|(holds, ..)| *holds).unwrap();
+    let (action, answer) = match (verdict, regime.observe, asked && regime.challenge) {
+        (Verdict::Passed, ..) | (_, true, _) => (XDP_PASS, None),
+        (_, false, false) => (XDP_DROP, None),
+        (_, false, true) if case.answerable => (XDP_TX, Some(Answer::Challenge)),
+        (_, false, true) => (XDP_DROP, Some(Answer::Unanswerable)),
+    };
+    (verdict, action, answer)
+}
+
+fn policy() -> Policy {
+    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
+        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
+        .into();
+    Policy {
+        source: WIDE,
+        prefix: None,
+        cap: None,
+        challenge: true,
+        observe: false,
+        interfaces: vec![GuardedInterface {
+            index: LOOPBACK_INDEX,
+            hardware: HOST_HARDWARE,
+        }],
+        answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        guarded,
+        lists: Arc::default(),
+    }
+}
+
+/// The loaded program, and when the cap that all share was charged.
+struct Bench {
+    guard: Guard,
+    cap_charged: Option<Instant>,
+    strangers: u32,
+}
+
+impl Bench {
+    fn run(&self, segment: Segment) -> u32 {
+        self.guard.test_run(&segment.frame(), 1).unwrap().0
+    }
+
+    /// Proves the tuple of a segment: it is challenged for being over its bucket,
+    /// and answers.
+    fn prove(&mut self, segment: Segment) {
+        assert_eq!(self.run(segment), XDP_PASS);
+        let (action, answer) = self.guard.test_answer(&segment.frame()).unwrap();
+        assert_eq!(action, XDP_TX);
+        let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
+        let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
+            panic!("no TCP in {answer:?}");
+        };
+        let reset = Segment {
+            flags: RST,
+            sequence: tcp.acknowledgment_number,
+            ..segment
+        };
+        assert_eq!(self.run(reset), XDP_DROP);
+    }
+
+    /// Sees to it that the cap is over under [`TIGHT`], for the time being.
+    fn charge_cap(&mut self) {
+        if self
+            .cap_charged
+            .is_some_and(|charged| charged.elapsed() < FRESH / 2)
+        {
+            return;
+        }
+        let cap = Some(TIGHT);
+        self.guard.configure(&Policy { cap, ..policy() }).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            self.strangers += 1;
+            let charged = Instant::now();
+            let port = 1 + self.strangers as u16;
+            let source = SocketAddr::new([172, 16, 0, 1].into(), port).to_string();
+            if self.run(Segment::syn(&source, "192.0.2.7:25")) == XDP_PASS {
+                self.cap_charged = Some(charged);
+                return;
+            }
+            assert!(Instant::now() < deadline, "the cap stays used up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Every case under one regime; false when it took too long to be told anything.
+    fn group(&mut self, regime: Regime, group: u32) -> bool {
+        let cases = cases(group);
+        let begin = Instant::now();
+        let over = |is: bool| if is { TIGHT } else { WIDE };
+        let source = over(regime.over_source);
+        self.guard
+            .configure(&Policy {
+                source: TIGHT,
+                ..policy()
+            })
+            .unwrap();
+        for case in cases.iter().filter(|case| case.proven) {
+            self.prove(case.segment);
+        }
+        // A SYN of each charges the buckets that are to be over.
+        let charging = Policy {
+            source,
+            prefix: Some(over(regime.over_prefix)),
+            challenge: regime.challenge,
+            ..policy()
+        };
+        self.guard.configure(&charging).unwrap();
+        for case in &cases {
+            self.run(case.segment);
+        }
+        if regime.over_cap {
+            self.charge_cap();
+        }
+        let listed = |wanted: fn(&Case) -> bool| {
+            let listed = cases.iter().filter(|case| wanted(case));
+            let network = |case: &Case| {
+                let length = if case.ipv6 { 48 } else { 24 };
+                let network = format!("{}/{length}", case.segment.source.ip());
+                network.parse::<ipnet::IpNet>().unwrap().trunc()
+            };
+            listed.map(network).collect()
+        };
+        self.guard
+            .configure(&Policy {
+                cap: Some(over(regime.over_cap)),
+                observe: regime.observe,
+                lists: Arc::new(Lists {
+                    allow: listed(|case| case.allowed),
+                    deny: listed(|case| case.denied),
+                }),
+                ..charging
+            })
+            .unwrap();
+        let outcomes: Vec<_> = cases.iter().map(|case| self.outcome(*case)).collect();
+        let cap_charged = self.cap_charged.unwrap_or(begin);
+        if begin.elapsed() > FRESH || regime.over_cap && cap_charged.elapsed() > FRESH {
+            return false;
+        }
+        for (case, outcome) in cases.iter().zip(outcomes) {
+            let table = by_table(*case, regime);
+            assert_eq!(by_policy(*case, regime), table, "{case:?} {regime:?}");
+            assert_eq!(outcome, table, "{case:?} {regime:?}");
+        }
+        true
+    }
+
+    /// What the program makes of a case.
+    fn outcome(&self, case: Case) -> Outcome {
+        let mut segment = case.segment;
+        if case.malformed {
+            segment.flags = SYN | 1;
+        }
+        let mut frame = segment.frame();
+        if !case.answerable {
+            // For another host's hardware.
+            frame[5] = 9;
+        }
+        let before = self.guard.counters(Some(0)).unwrap();
+        let (action, _) = self.guard.test_run(&frame, 1).unwrap();
+        let after = self.guard.counters(Some(0)).unwrap();
+        let added = |before: &[u64], after: &[u64]| -> Vec<usize> {
+            let differences = before
+                .iter()
+                .zip(after)
+                .map(|(before, after)| after - before);
+            let counted = differences.enumerate();
+            counted
+                .flat_map(|(index, times)| std::iter::repeat_n(index, times as usize))
+                .collect()
+        };
+        let verdicts = added(&before.verdicts, &after.verdicts);
+        let [verdict] = verdicts[..] else {
+            panic!("{verdicts:?} for {case:?}");
+        };
+        let answers = added(&before.answers, &after.answers);
+        let answer = match answers[..] {
+            [] => None,
+            [answer] if answer == Answer::Challenge as usize => Some(Answer::Challenge),
+            [answer] if answer == Answer::Unanswerable as usize => Some(Answer::Unanswerable),
+            _ => panic!("{answers:?} for {case:?}"),
+        };
+        (Verdict::ALL[verdict], action, answer)
+    }
+}
+
+#[test]
+fn the_whole_truth_table() {
+    let mut bench = Bench {
+        guard: Guard::load(&HashSet::from([25])).unwrap(),
+        cap_charged: None,
+        strangers: 0,
+    };
+    let lab = Lab::new();
+    lab.attach(&mut bench.guard);
+    let mut group = 0;
+    let mut again = 0;
+    for number in 0..32 {
+        let [observe, challenge, over_source, over_prefix, over_cap] = bits(number);
+        let regime = Regime {
+            over_source,
+            over_prefix,
+            over_cap,
+            observe,
+            challenge,
+        };
+        loop {
+            group += 1;
+            if bench.group(regime, group) {
+                break;
+            }
+            again += 1;
+            assert!(again < 100, "too slow a machine");
+        }
+    }
+    println!("32 regimes of 64 cases; {again} done again");
+}

@@ -148,7 +148,7 @@ pub fn answerable(namespace: &Namespace, interface: &str) -> OwnedFd {
 
 /// Lets the listeners of the namespace take few SYNs, so that during a flood
 /// all but a few honest ones are challenged: the agent reads it when it starts,
-/// and lets an eighth a second through.
+/// and lets a sixteenth a second through.
 pub fn limit_backlog(namespace: &Namespace, backlog: u64) {
     sysctl(namespace, "net/core/somaxconn", &backlog.to_string());
 }

@@ -346,7 +346,7 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
     drop(guard);
 
     // The proof comes to the next agent, the SYN to the one after that.
-    let mut guard = load();
+    let guard = load();
     let reset = Segment {
         flags: RST,
         sequence: acknowledgment,

@@ -28,6 +28,8 @@ enum Name {
     Cost,
     /// Mail servers that refuse, side by side: exchanges, and connections held
     Smtp,
+    /// How the guard holds against floods, beside what else holds them off
+    Guard,
 }
 
 impl Name {
@@ -35,6 +37,7 @@ impl Name {
         match self {
             Self::Cost => "cost",
             Self::Smtp => "smtp",
+            Self::Guard => "guard",
         }
     }
 }

@@ -200,7 +200,8 @@ fn every_key() {
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
     "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, state_dir, user, control, [limits], [relay], [log]"
+     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
+     [lists], [relay], [log]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",

@@ -395,7 +395,7 @@ extern "C" fn is_proven(line: u32, tags: u64, now: u32, proof_ticks: u32) -> u32
     let tags = [(tags >> 32) as u32, tags as u32];
     let proven =
         maps::tuple_line(line).is_some_and(|line| tuples::is_proven(&line, tags, now, proof_ticks));
-    proven as u32
+    u32::from(proven)
 }
 
 /// Remembers a proof. Returns nothing of interest.
@@ -418,7 +418,7 @@ extern "C" fn over_cap(jiffies: u64, interval: u64, tolerance: u64) -> u32 {
         interval,
         tolerance,
     };
-    maps::over_cap(Time::from_jiffies(jiffies), limit) as u32
+    u32::from(maps::over_cap(Time::from_jiffies(jiffies), limit))
 }
 
 /// The clock of [`Time`], for the agent: the low 32 bits of `jiffies64`.

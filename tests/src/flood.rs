@@ -94,6 +94,11 @@ pub fn flooded<T>(
                     fresh.extend_from_slice(frame);
                     renumber(&mut fresh, sent as u32);
                     sender.send(&fresh);
+                    // Fast enough for every cap, and not so fast that the ring of
+                    // the wire loses the answers to the honest as well.
+                    if sent % FRAMES_AT_ONCE == 0 {
+                        std::thread::sleep(FLOOD_PAUSE);
+                    }
                 }
                 false
             })
@@ -106,15 +111,21 @@ pub fn flooded<T>(
     })
 }
 
-/// Gives a SYN without VLAN tags another sequence number: a flood that repeats
-/// its SYNs exactly would be proven by the resets of whom it forges.
+/// Gives a SYN another sequence number: a flood that repeats its SYNs exactly
+/// would be proven by the resets of whom it forges. A frame with VLAN tags, IP
+/// options, extension headers or fragmentation stays as it is.
 fn renumber(frame: &mut [u8], salt: u32) {
-    let tcp = ETHERNET_LENGTH
-        + if frame[12..14] == [0x08, 0x00] {
-            20
-        } else {
-            40
-        };
+    const TCP: u8 = 6;
+    const DONT_FRAGMENT: u8 = 0x40;
+    let ip = ETHERNET_LENGTH;
+    let tcp = match (&frame[12..14], frame[ip]) {
+        // Without options, and no fragment.
+        ([0x08, 0x00], 0x45) if [frame[ip + 6] & !DONT_FRAGMENT, frame[ip + 7]] == [0, 0] => {
+            ip + 20
+        }
+        ([0x86, 0xdd], _) if frame[ip + 6] == TCP => ip + 40,
+        _ => return,
+    };
     let word = |frame: &[u8], at: usize| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     let number = salt.wrapping_mul(0x9e37_79b9).to_be_bytes();
     // RFC 1624: the checksum without the old words and with the new ones.
@@ -128,6 +139,11 @@ fn renumber(frame: &mut [u8], salt: u32) {
     frame[tcp + 4..tcp + 8].copy_from_slice(&number);
     frame[tcp + 16..tcp + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
+
+/// Frames of a flood between two pauses, and the pause: at most 64,000 a second.
+const FRAMES_AT_ONCE: usize = 64;
+/// See [`FRAMES_AT_ONCE`].
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits until the flood that goes on is being answered.
 ///

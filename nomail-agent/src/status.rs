@@ -192,6 +192,7 @@ impl fmt::Display for Status {
         )?;
         if self.answers != AnswerStatus::default() {
             let AnswerStatus {
+                cookie,
                 challenge,
                 proven,
                 unanswerable,
@@ -199,8 +200,8 @@ impl fmt::Display for Status {
             } = self.answers;
             writeln!(
                 out,
-                "answers      {challenge} challenges sent, {proven} proven; {unanswerable} SYNs \
-                 could not be answered"
+                "answers      {challenge} challenges sent, {proven} proven; {cookie} SYN \
+                 cookies sent; {unanswerable} SYNs could not be answered"
             )?;
         }
         writeln!(

@@ -64,6 +64,16 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 const DESCRIPTORS_SPARE: u64 = 512;
 /// Bounds the queues of all listening sockets.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+/// 0 when the kernel takes no SYN cookies.
+const SYNCOOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+/// Unproven SYNs a second that may pass while the queue is not full and SYN
+/// cookies are the answer: 256 in each jiffy of 4 ms. They have to fill the queue,
+/// and must not be a flood by themselves where it never fills, because the agent
+/// is stalled.
+const COOKIE_CAP: Rate = Rate {
+    rate: 64_000,
+    burst: 256,
+};
 /// Read while serving, by every look at a per-CPU map.
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
@@ -108,6 +118,8 @@ struct Agent {
     reporter: Reporter,
     limited: LimitedLog,
     flood: FloodWatch,
+    /// The kernel was last seen to take SYN cookies.
+    syncookies: bool,
     /// When the last report was due.
     reported: Instant,
     control: Arc<Control>,
@@ -249,6 +261,7 @@ impl Agent {
             reporter: Reporter::default(),
             limited: LimitedLog::default(),
             flood,
+            syncookies: true,
             reported: Instant::now(),
             control: Arc::new(control),
             signals,
@@ -296,6 +309,7 @@ impl Agent {
                 _ = flood.tick() => {
                     self.shared.renew_lease();
                     self.watch_for_floods();
+                    self.watch_for_cookies();
                     self.tell_of_limited();
                 }
                 _ = retry.tick(), if !self.refused.is_empty() => {
@@ -355,11 +369,31 @@ impl Agent {
         match (was, is) {
             (false, true) => warn!(
                 event = "flood_began";
-                "a flood of SYNs: more than the listeners can take, so that clients are asked for \
-                 a proof of their address"
+                "a flood of SYNs: more than the listeners can take"
             ),
             (true, false) => info!(event = "flood_over"; "the flood of SYNs is over"),
             _ => {}
+        }
+    }
+
+    /// Follows the sysctl without which there are no SYN cookies.
+    fn watch_for_cookies(&mut self) {
+        let wanted = self.config.limits.flood_answer == FloodAnswer::Cookie;
+        let syncookies = !wanted || takes_syncookies();
+        if syncookies == std::mem::replace(&mut self.syncookies, syncookies) || !wanted {
+            return;
+        }
+        if syncookies {
+            info!("net.ipv4.tcp_syncookies is on again: floods are answered with SYN cookies");
+        } else {
+            warn!(
+                "limits.flood_answer = \"cookie\", but net.ipv4.tcp_syncookies is 0: floods are \
+                 answered with challenges until it is 1"
+            );
+        }
+        let policy = policy_of(&self.config, &self.interfaces, &self.places);
+        if let Err(error) = self.shared.configure(&policy) {
+            error!("the answer to floods cannot be changed: {error}");
         }
     }
 
@@ -732,6 +766,7 @@ impl Shared {
                 status.syn.limited_prefix += verdict(Verdict::LimitedPrefix);
                 status.syn.flood += verdict(Verdict::Flood);
                 let answer = |answer: Answer| counters.answers[answer as usize];
+                status.answers.cookie += answer(Answer::Cookie);
                 status.answers.challenge += answer(Answer::Challenge);
                 status.answers.proven += answer(Answer::Proven);
                 status.answers.unanswerable += answer(Answer::Unanswerable);
@@ -1004,6 +1039,10 @@ fn settle_pins(
 
 fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Policy {
     let limits = &config.limits;
+    let flood_answer = match limits.flood_answer {
+        FloodAnswer::Cookie if !takes_syncookies() => FloodAnswer::Challenge,
+        flood_answer => flood_answer,
+    };
     Policy {
         source: Rate {
             rate: limits.syn_rate,
@@ -1013,8 +1052,8 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
             rate: limits.prefix_rate,
             burst: limits.prefix_burst,
         }),
-        cap: Some(cap(limits.unproven_rate)),
-        challenge: limits.flood_answer == FloodAnswer::Challenge,
+        cap: Some(cap(limits.unproven_rate, flood_answer)),
+        flood_answer,
         observe: config.observe,
         interfaces: interfaces
             .iter()
@@ -1041,7 +1080,7 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
 ///
 /// The kernel's bound is read once: later the agent may not read the file, and a
 /// listener keeps the queue that it began with.
-fn cap(configured: u32) -> Rate {
+fn cap(configured: u32, flood_answer: FloodAnswer) -> Rate {
     static SOMAXCONN_AT_START: OnceLock<Option<u32>> = OnceLock::new();
     let somaxconn = SOMAXCONN_AT_START.get_or_init(|| {
         let text = std::fs::read_to_string(SOMAXCONN).ok()?;
@@ -1049,6 +1088,8 @@ fn cap(configured: u32) -> Rate {
     });
     let rate = if configured > 0 {
         configured
+    } else if flood_answer == FloodAnswer::Cookie {
+        return COOKIE_CAP;
     } else {
         let backlog = LISTEN_BACKLOG.min(somaxconn.unwrap_or(LISTEN_BACKLOG));
         (backlog / 16).max(1)
@@ -1057,6 +1098,11 @@ fn cap(configured: u32) -> Rate {
         rate,
         burst: rate * 4,
     }
+}
+
+/// Whether the kernel would take a SYN cookie. Where it does not say, it has none.
+fn takes_syncookies() -> bool {
+    std::fs::read_to_string(SYNCOOKIES).is_ok_and(|text| text.trim() != "0")
 }
 
 fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, Failure> {
@@ -1202,7 +1248,7 @@ fn prepare_state(config: &Config, account: Account) -> Result<Option<State>, Fai
 /// What a reload reads, where the control socket is removed, and where the
 /// memory of `auto` is written.
 fn reachable_paths(config: &Config, state: bool) -> Paths {
-    let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into()];
+    let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into(), SYNCOOKIES.into()];
     for file in config.file.iter().chain(list_files(config)) {
         // The directory, because an editor replaces the file in it.
         read.extend(file.parent().map(Path::to_owned));

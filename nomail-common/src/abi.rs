@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -40,6 +40,9 @@ pub const TUPLES_MAP: &str = "TUPLES";
 /// `Array<u64>` with one entry: the [`crate::limiter::Bucket`] of all unproven
 /// SYNs together.
 pub const CAP_MAP: &str = "CAP";
+/// `Array<u64>`, indexed by [`Guarded::number`]: the jiffies at which the queue of
+/// the pair's listener was last seen to be full.
+pub const QUEUES_MAP: &str = "QUEUES";
 /// `Array<u64>` with one entry: the jiffies at which the last proof ends. After
 /// that no tuple is proven, and none need be looked up.
 pub const PROOFS_MAP: &str = "PROOFS";
@@ -120,8 +123,8 @@ pub struct Guarded {
     /// The VLAN that frames for the address are tagged with, 0 for none, or
     /// [`VLAN_NONE`].
     pub vlan: u16,
-    /// Nothing.
-    pub reserved: u32,
+    /// Its own number, below [`MAX_GUARDED`].
+    pub number: u32,
 }
 
 /// [`Guarded::vlan`] of an address that XDP never answers for, because it is not
@@ -142,8 +145,9 @@ pub struct Config {
     pub cap: Limit,
     /// Not 0: count every verdict, neither drop nor answer anything.
     pub observe: u32,
-    /// Not 0: challenge the unproven. Else what is over a limit is dropped.
-    pub challenge: u32,
+    /// What the unproven get that are over a limit: a
+    /// [`crate::policy::FloodAnswer`].
+    pub flood_answer: u32,
     /// Jiffies shifted right by this are time slots of proofs.
     pub slot_shift: u32,
     /// How long a proof holds, in jiffies.
@@ -173,7 +177,7 @@ impl Config {
         prefix_limit: Limit::UNLIMITED,
         cap: Limit::UNLIMITED,
         observe: 0,
-        challenge: 0,
+        flood_answer: 0,
         slot_shift: 0,
         proof_ticks: 0,
         pause_ticks: 0,
@@ -187,7 +191,7 @@ impl Config {
             address: Address { high: 0, low: 0 },
             port: 0,
             vlan: 0,
-            reserved: 0,
+            number: 0,
         }; GUARDED_PLACES],
     };
 

@@ -15,5 +15,6 @@ pub mod policy;
 pub mod siphash;
 pub mod source;
 pub mod sources;
+pub mod synack;
 pub mod tuples;
 pub mod verdict;

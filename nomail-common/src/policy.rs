@@ -2,6 +2,33 @@
 
 use crate::verdict::Verdict;
 
+/// What becomes of a SYN that has proven nothing, when there are too many of them.
+/// The discriminant is [`crate::abi::Config::flood_answer`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloodAnswer {
+    /// It is dropped.
+    Drop = 0,
+    /// Its source is made to prove that it is there.
+    #[default]
+    Challenge = 1,
+    /// While the listener's queue is full it gets the kernel's own SYN cookie,
+    /// computed for it by XDP; else it is dropped.
+    Cookie = 2,
+}
+
+impl FloodAnswer {
+    /// From a value of [`crate::abi::Config::flood_answer`].
+    #[inline(always)]
+    pub const fn from_value(value: u32) -> Self {
+        match value {
+            1 => Self::Challenge,
+            2 => Self::Cookie,
+            _ => Self::Drop,
+        }
+    }
+}
+
 /// What is to be known of a SYN for a guarded pair. Each is asked at most once,
 /// in the order of [`decide`], and only when the answer matters: a question may
 /// charge a bucket.
@@ -62,10 +89,10 @@ pub fn decide(facts: &mut impl Facts) -> Decision {
 }
 
 impl Decision {
-    /// Whether the SYN is to be answered with a challenge: it is not given to
-    /// the stack, and its source address is no proof of who sent it.
+    /// Whether the SYN is to be answered by XDP: it is not given to the stack, and
+    /// its source address is no proof of who sent it.
     #[inline(always)]
-    pub const fn wants_challenge(self) -> bool {
+    pub const fn wants_answer(self) -> bool {
         !self.proven
             && matches!(
                 self.verdict,
@@ -148,13 +175,13 @@ mod tests {
                 !asked("over_cap") || !proven,
                 "proven tuples are not under the cap"
             );
-            let challenged = decision.wants_challenge();
+            let answered = decision.wants_answer();
             let limited = [
                 Verdict::LimitedSource,
                 Verdict::LimitedPrefix,
                 Verdict::Flood,
             ];
-            assert_eq!(challenged, limited.contains(&verdict) && !proven);
+            assert_eq!(answered, limited.contains(&verdict) && !proven);
         }
     }
 

@@ -57,9 +57,11 @@ pub enum Answer {
     Proven = 1,
     /// A SYN that was to be answered could not be, and was dropped.
     Unanswerable = 2,
+    /// A SYN was answered with a SYN cookie.
+    Cookie = 3,
 }
 
 impl Answer {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }

@@ -5,9 +5,10 @@
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 use nomail_common::{
     abi::TUPLES_PER_LINE,
-    challenge::{self, PROOF_SECS, SLOT_SECS, TupleHash, slot_shift},
+    challenge::{PROOF_SECS, SLOT_SECS, TupleHash, slot_shift},
     packet::{Address, IPV6, Kind, PLAIN, Segment},
     siphash::Key,
+    synack::{self, Numbers},
     tuples::{self, Entry, TupleSet},
 };
 use proptest::prelude::*;
@@ -39,9 +40,11 @@ prop_compose! {
 }
 
 /// The TCP header, after everything about it was checked.
-fn decoded(segment: &Segment, acknowledgment: u32) -> etherparse::TcpHeader {
+fn decoded(segment: &Segment, numbers: Numbers) -> etherparse::TcpHeader {
     let (header, checksum) = if segment.is_ipv6() {
-        let packet = challenge::ipv6(segment, acknowledgment);
+        let packet = synack::ipv6(segment, numbers)
+            .map(u32::to_ne_bytes)
+            .concat();
         let ip = Ipv6HeaderSlice::from_slice(&packet).unwrap();
         let bits = |address: Address| u128::from(address.high) << 64 | u128::from(address.low);
         assert_eq!(ip.source_addr().to_bits(), bits(segment.local));
@@ -51,7 +54,9 @@ fn decoded(segment: &Segment, acknowledgment: u32) -> etherparse::TcpHeader {
         let tcp = TcpHeaderSlice::from_slice(&packet[40..]).unwrap();
         (tcp.to_header(), tcp.calc_checksum_ipv6(&ip, &[]).unwrap())
     } else {
-        let packet = challenge::ipv4(segment, acknowledgment);
+        let packet = synack::ipv4(segment, numbers)
+            .map(u32::to_ne_bytes)
+            .concat();
         let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap();
         assert_eq!(ip.source_addr().to_bits(), segment.local.low as u32);
         assert_eq!(ip.destination_addr().to_bits(), segment.peer.low as u32);
@@ -91,10 +96,11 @@ impl TupleSet for Line {
 
 proptest! {
     #[test]
-    fn a_challenge_is_a_right_packet_with_a_wrong_number(segment in segments(), slot: u32) {
+    fn a_challenge_is_a_right_packet_with_a_wrong_number(segment in segments(), slot: u32, sequence: u32) {
         let hash = TupleHash::of(&segment, KEY);
         let number = hash.acknowledgment(segment.sequence, slot);
-        prop_assert_eq!(decoded(&segment, number).acknowledgment_number, number);
+        let header = decoded(&segment, Numbers { sequence, acknowledgment: number });
+        prop_assert_eq!((header.sequence_number, header.acknowledgment_number), (sequence, number));
         // Inside the window behind the client's number, and not its number + 1.
         let behind = segment.sequence.wrapping_sub(number);
         prop_assert!(behind < 0x1_0000);

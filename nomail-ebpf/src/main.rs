@@ -10,6 +10,7 @@
 )]
 
 mod atomic;
+mod cookie;
 mod frame;
 mod maps;
 
@@ -24,13 +25,14 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TUPLE_LINES},
-    challenge::{self, TupleHash},
+    challenge::TupleHash,
     events::{self, Event},
     limiter::{Limit, Time},
     packet::{self, Kind, Segment},
-    policy::{self, Facts},
+    policy::{self, Facts, FloodAnswer},
     source::Source,
     sources::{self, Charge},
+    synack::{self, Numbers},
     tuples,
     verdict::{Answer, Verdict},
 };
@@ -74,10 +76,17 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         context,
         segment,
         config,
+        guarded,
+        place,
         counters,
         jiffies,
-        challenges: config.challenge != 0 && maps::lease_holds(jiffies),
+        flood_answer: if maps::lease_holds(jiffies) {
+            FloodAnswer::from_value(config.flood_answer)
+        } else {
+            FloodAnswer::Drop
+        },
         hash: None,
+        cookie: None,
     };
     if segment.kind == Kind::Reset {
         return Some(scene.reset());
@@ -87,8 +96,8 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     Some(
         if decision.verdict == Verdict::Passed || config.observe != 0 {
             XDP_PASS
-        } else if decision.wants_challenge() && scene.challenges {
-            scene.challenge(guarded, place)
+        } else if decision.wants_answer() {
+            scene.answer()
         } else {
             XDP_DROP
         },
@@ -100,12 +109,17 @@ struct Scene<'a> {
     context: &'a XdpContext,
     segment: &'a Segment,
     config: &'a Config,
+    guarded: &'a Guarded,
+    /// Of the interface.
+    place: Option<usize>,
     counters: CpuCounters,
     jiffies: u64,
-    /// The unproven are challenged, and somebody is there for whom.
-    challenges: bool,
+    /// What the unproven get, while somebody is there for whom.
+    flood_answer: FloodAnswer,
     /// Once it was asked for.
     hash: Option<TupleHash>,
+    /// Once it was asked for: 0 when there is none.
+    cookie: Option<u64>,
 }
 
 impl Facts for Scene<'_> {
@@ -128,7 +142,7 @@ impl Facts for Scene<'_> {
     fn proven(&mut self) -> bool {
         // Without a flood there are no proofs, and nothing is hashed.
         let ends = maps::last_proof().map_or(0, |word| word.load());
-        if !self.challenges || ends <= self.jiffies {
+        if self.flood_answer != FloodAnswer::Challenge || ends <= self.jiffies {
             return false;
         }
         let hash = self.hash();
@@ -178,13 +192,14 @@ impl Facts for Scene<'_> {
 
     #[inline(always)]
     fn over_cap(&mut self) -> bool {
-        {
-            let Limit {
-                interval,
-                tolerance,
-            } = self.config.cap;
-            interval != 0 && over_cap(self.jiffies, interval, tolerance) != 0
+        if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
+            return true;
         }
+        let Limit {
+            interval,
+            tolerance,
+        } = self.config.cap;
+        interval != 0 && over_cap(self.jiffies, interval, tolerance) != 0
     }
 }
 
@@ -317,7 +332,7 @@ impl Scene<'_> {
     /// stack. Any other RST is.
     #[inline(always)]
     fn reset(&mut self) -> u32 {
-        if !self.challenges || self.config.observe != 0 {
+        if self.flood_answer != FloodAnswer::Challenge || self.config.observe != 0 {
             return XDP_PASS;
         }
         let hash = self.hash();
@@ -331,42 +346,73 @@ impl Scene<'_> {
         XDP_DROP
     }
 
-    /// Answers a SYN, where that is right: it is for our hardware and from a
-    /// single one, from an address that a host can have and we have not, without
-    /// options, and behind the VLAN that its address lives behind.
+    /// Answers a SYN with what is configured, where that is right, or drops it.
     #[inline(always)]
-    fn challenge(&mut self, guarded: &Guarded, place: Option<usize>) -> u32 {
-        if !self.is_answerable(guarded, place) {
+    fn answer(&mut self) -> u32 {
+        let segment = self.segment;
+        let sequence = segment.sequence;
+        let (answer, numbers) = match self.flood_answer {
+            FloodAnswer::Drop => return XDP_DROP,
+            FloodAnswer::Challenge => {
+                let numbers = Numbers {
+                    sequence: 0,
+                    acknowledgment: self.hash().acknowledgment(sequence, self.slot()),
+                };
+                (Answer::Challenge, numbers)
+            }
+            FloodAnswer::Cookie => {
+                let cookie = self.cookie() as u32;
+                // The kernel would refuse what comes of any other.
+                if cookie == 0 {
+                    return XDP_DROP;
+                }
+                let numbers = Numbers {
+                    sequence: cookie,
+                    acknowledgment: sequence.wrapping_add(1),
+                };
+                (Answer::Cookie, numbers)
+            }
+        };
+        if !self.is_answerable() {
             self.counters.count_answer(Answer::Unanswerable);
             return XDP_DROP;
         }
-        let segment = self.segment;
-        let number = self.hash().acknowledgment(segment.sequence, self.slot());
-        let action = if segment.is_ipv6() {
-            frame::answer(
-                self.context,
-                segment.network as usize,
-                challenge::ipv6(segment, number),
-            )
-        } else {
-            frame::answer(
-                self.context,
-                segment.network as usize,
-                challenge::ipv4(segment, number),
-            )
-        };
-        self.counters.count_answer(if action == XDP_TX {
-            Answer::Challenge
+        let action = reply(self.context.ctx, segment, numbers.into());
+        let answer = if action == XDP_TX {
+            answer
         } else {
             Answer::Unanswerable
-        });
+        };
+        self.counters.count_answer(answer);
         action
     }
 
+    /// The listener's SYN cookie, 0 when it needs none or the SYN has IP options.
     #[inline(always)]
-    fn is_answerable(&self, guarded: &Guarded, place: Option<usize>) -> bool {
+    fn cookie(&mut self) -> u64 {
+        match self.cookie {
+            Some(cookie) => cookie,
+            None => {
+                let cookie = if self.segment.is_plain() {
+                    let number = self.guarded.number;
+                    cookie::cookie(self.context.ctx, self.segment, number, self.jiffies)
+                } else {
+                    0
+                };
+                self.cookie = Some(cookie);
+                cookie
+            }
+        }
+    }
+
+    /// Whether it is right to answer: it is for our hardware and from a single one,
+    /// from an address that a host can have and we have not, without options, and
+    /// behind the VLAN that its address lives behind.
+    #[inline(always)]
+    fn is_answerable(&self) -> bool {
         let segment = self.segment;
-        let (Some(place), Some([destination, source])) = (place, frame::hardware(self.context))
+        let (Some(place), Some([destination, source])) =
+            (self.place, frame::hardware(self.context))
         else {
             return false;
         };
@@ -375,9 +421,27 @@ impl Scene<'_> {
         is_own
             && source[0] & 1 == 0
             && segment.is_plain()
-            && segment.vlan == guarded.vlan
+            && segment.vlan == self.guarded.vlan
             && segment.peer.is_answerable(segment.is_ipv6())
             && self.config.guarded(segment.peer, segment.port).is_none()
+    }
+}
+
+/// Turns a SYN into the SYN-ACK with these [`Numbers`] and sends it back; what became
+/// of it. Global for the same reason as [`charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64) -> u32 {
+    // SAFETY: as in `judge`.
+    let Some(segment) = (unsafe { segment.as_ref() }) else {
+        return XDP_DROP;
+    };
+    let context = XdpContext::new(context);
+    let (network, numbers) = (segment.network as usize, Numbers::from(numbers));
+    if segment.is_ipv6() {
+        frame::answer(&context, network, synack::ipv6(segment, numbers))
+    } else {
+        frame::answer(&context, network, synack::ipv4(segment, numbers))
     }
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_INTERFACES,
+        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_GUARDED, MAX_INTERFACES,
         MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, SourceCarry,
         TOLD_LINES, TUPLE_LINES, TupleLine,
     },
@@ -22,7 +22,7 @@ use nomail_common::{
     verdict::{Answer, Verdict},
 };
 
-use crate::atomic::Word;
+use crate::{atomic::Word, cookie::Question};
 
 #[unsafe(no_mangle)]
 pub(crate) static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
@@ -59,6 +59,10 @@ static PREFIXES: Array<Line> = Array::with_max_entries(PREFIX_LINES as u32, BPF_
 static TUPLES: Array<TupleLine> = Array::with_max_entries(TUPLE_LINES as u32, BPF_F_MMAPABLE);
 #[map]
 static CAP: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static QUEUES: Array<u64> = Array::with_max_entries(MAX_GUARDED as u32, 0);
+#[map]
+static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
@@ -236,6 +240,23 @@ pub(crate) fn last_proof() -> Option<Word> {
     // SAFETY: the value of an array map, aligned to 8, whose memory is never
     // freed while a program uses the map.
     PROOFS.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
+}
+
+/// The jiffies at which the queue of a pair's listener was last seen to be full.
+#[inline(always)]
+pub(crate) fn queue(number: u32) -> Option<Word> {
+    // SAFETY: as in `last_proof`.
+    QUEUES
+        .get_ptr_mut(number)
+        .map(|word| unsafe { Word::new(word) })
+}
+
+/// Room of this CPU to ask the kernel for a cookie.
+#[inline(always)]
+pub(crate) fn question() -> Option<&'static mut Question> {
+    // SAFETY: a value of a per-CPU map, of integers, and a program runs to its end
+    // before another runs on the same CPU; asked for once in a run.
+    QUESTION.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 
 /// Line `index` of who was told of.

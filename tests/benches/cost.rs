@@ -16,7 +16,7 @@ use std::{
 };
 
 use nomail_agent::bpf::{Guard, GuardedInterface, Mode, Policy, Rate};
-use nomail_common::verdict::Verdict;
+use nomail_common::{policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::{
     agent::Agent,
     foreign::Program,
@@ -108,7 +108,7 @@ fn measure(row: &Row) -> f64 {
             source: Rate { rate: burst, burst },
             prefix: None,
             cap: None,
-            challenge: true,
+            flood_answer: FloodAnswer::Challenge,
             answerable: HashSet::new(),
             lists: Arc::default(),
             observe: false,

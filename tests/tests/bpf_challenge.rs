@@ -6,7 +6,10 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::verdict::{Answer, Verdict};
+use nomail_common::{
+    policy::FloodAnswer,
+    verdict::{Answer, Verdict},
+};
 use nomail_tests::frames::{ETHERNET_LENGTH, RST, Segment};
 
 const XDP_DROP: u32 = 1;
@@ -29,7 +32,7 @@ fn policy() -> Policy {
         },
         prefix: None,
         cap: Some(Rate { rate: 1, burst: 1 }),
-        challenge: true,
+        flood_answer: FloodAnswer::Challenge,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
@@ -321,7 +324,7 @@ fn a_prefix_has_its_own_bucket() {
     let guard = guard(&Policy {
         prefix: Some(Rate { rate: 1, burst: 3 }),
         cap: None,
-        challenge: false,
+        flood_answer: FloodAnswer::Drop,
         ..policy()
     });
     for (from, to) in [

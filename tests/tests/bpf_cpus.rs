@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::verdict::Verdict;
+use nomail_common::{policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::{frames::Segment, lab::Lab};
 
 /// A test run claims to come from the loopback interface.
@@ -30,7 +30,7 @@ fn guard(source: Rate, lab: &Lab) -> Guard {
             source,
             prefix: None,
             cap: None,
-            challenge: false,
+            flood_answer: FloodAnswer::Drop,
             observe: false,
             interfaces: vec![GuardedInterface {
                 index: LOOPBACK_INDEX,

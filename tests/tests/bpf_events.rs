@@ -8,6 +8,7 @@ use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Limited, Policy, Rate};
 use nomail_common::{
     abi::{TOLD_LINES, TUPLES_PER_LINE},
+    policy::FloodAnswer,
     verdict::Verdict,
 };
 use nomail_tests::{
@@ -27,7 +28,7 @@ fn policy() -> Policy {
         source: Rate { rate: 1, burst: 2 },
         prefix: None,
         cap: None,
-        challenge: true,
+        flood_answer: FloodAnswer::Challenge,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
@@ -108,7 +109,7 @@ fn a_source_is_told_of_once_and_again_when_it_is_proven() {
 fn a_prefix_is_told_of_also_while_observing() {
     let mut guard = guard(&Policy {
         prefix: Some(Rate { rate: 1, burst: 3 }),
-        challenge: false,
+        flood_answer: FloodAnswer::Drop,
         observe: true,
         ..policy()
     });

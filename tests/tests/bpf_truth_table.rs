@@ -15,7 +15,7 @@ use std::{
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
-    policy::{self, Facts},
+    policy::{self, Facts, FloodAnswer},
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{
@@ -126,7 +126,7 @@ fn by_policy(case: Case, regime: Regime) -> Outcome {
     let verdict = decision.verdict;
     if regime.observe || verdict == Verdict::Passed {
         (verdict, XDP_PASS, None)
-    } else if !(regime.challenge && decision.wants_challenge()) {
+    } else if !(regime.challenge && decision.wants_answer()) {
         (verdict, XDP_DROP, None)
     } else if case.answerable {
         (verdict, XDP_TX, Some(Answer::Challenge))
@@ -173,7 +173,7 @@ fn policy() -> Policy {
         source: WIDE,
         prefix: None,
         cap: None,
-        challenge: true,
+        flood_answer: FloodAnswer::Challenge,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
@@ -259,7 +259,11 @@ impl Bench {
         let charging = Policy {
             source,
             prefix: Some(over(regime.over_prefix)),
-            challenge: regime.challenge,
+            flood_answer: if regime.challenge {
+                FloodAnswer::Challenge
+            } else {
+                FloodAnswer::Drop
+            },
             ..policy()
         };
         self.guard.configure(&charging).unwrap();

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::verdict::Verdict;
+use nomail_common::{policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::frames::{ACK, ETHERNET_LENGTH, SYN, Segment};
 
 const XDP_DROP: u32 = 1;
@@ -25,7 +25,7 @@ fn policy() -> Policy {
         source: Rate { rate: 1, burst: 5 },
         prefix: None,
         cap: None,
-        challenge: false,
+        flood_answer: FloodAnswer::Drop,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,

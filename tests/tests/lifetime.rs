@@ -23,7 +23,10 @@ use nix::{
     sys::signal::Signal,
 };
 use nomail_agent::bpf::{Guard, GuardedInterface, Pins, Policy, Rate};
-use nomail_common::abi::{ABI_VERSION, LEASE_SECS};
+use nomail_common::{
+    abi::{ABI_VERSION, LEASE_SECS},
+    policy::FloodAnswer,
+};
 use nomail_tests::{
     agent::{self, Agent},
     foreign::Program,
@@ -311,7 +314,7 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         },
         prefix: None,
         cap: Some(Rate { rate: 1, burst: 1 }),
-        challenge: true,
+        flood_answer: FloodAnswer::Challenge,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: loopback,

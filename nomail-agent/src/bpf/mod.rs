@@ -25,6 +25,7 @@ use nomail_common::{
     challenge::{PROOF_SECS, slot_shift},
     events::PAUSE_SECS,
     limiter::Limit,
+    policy::FloodAnswer,
 };
 
 use self::pins::Secrets;
@@ -71,8 +72,8 @@ pub struct Policy {
     /// What all unproven sources together may send to the listeners; none: no
     /// such limit.
     pub cap: Option<Rate>,
-    /// Challenge the unproven that are over a limit, instead of dropping them.
-    pub challenge: bool,
+    /// What the unproven get that are over a limit.
+    pub flood_answer: FloodAnswer,
     /// Count every verdict, neither drop nor answer anything.
     pub observe: bool,
     /// Counters are kept by place in here.
@@ -230,7 +231,7 @@ impl Guard {
             prefix_limit: optional(policy.prefix)?,
             cap: optional(policy.cap)?,
             observe: u32::from(policy.observe),
-            challenge: u32::from(policy.challenge),
+            flood_answer: policy.flood_answer as u32,
             slot_shift: slot_shift(hz),
             proof_ticks: hz * PROOF_SECS as u32,
             pause_ticks: hz * PAUSE_SECS as u32,
@@ -243,13 +244,14 @@ impl Guard {
         let pairs: Vec<_> = policy
             .guarded
             .iter()
-            .map(|&(address, port)| {
+            .zip(0..)
+            .map(|(&(address, port), number)| {
                 let untagged = policy.answerable.contains(&address);
                 Guarded {
                     address: address.to_canonical().into(),
                     port,
                     vlan: if untagged { 0 } else { VLAN_NONE },
-                    reserved: 0,
+                    number,
                 }
             })
             .collect();
@@ -372,7 +374,7 @@ impl Guard {
         }
     }
 
-    /// Nobody listens: nobody is challenged, and there is no queue to protect.
+    /// Nobody listens: nobody is answered, and there is no queue to protect.
     /// What is denied or over its bucket is dropped, all else gets the kernel's
     /// answer.
     fn leave_to_itself(&mut self) -> Result<(), BpfError> {
@@ -380,7 +382,7 @@ impl Guard {
             return Ok(());
         };
         self.configure(&Policy {
-            challenge: false,
+            flood_answer: FloodAnswer::Drop,
             cap: None,
             ..policy
         })?;

@@ -25,6 +25,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+pub use nomail_common::policy::FloodAnswer;
 
 pub use self::{
     error::{ConfigError, ValueError},
@@ -282,20 +283,12 @@ impl OnExit {
     const CHOICES: &[(&str, Self)] = &[("detach", Self::Detach), ("keep", Self::Keep)];
 }
 
-/// What becomes of a SYN of a source that has proven nothing, when there are too
-/// many of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FloodAnswer {
-    /// The source is made to prove that it is there.
-    #[default]
-    Challenge,
-    /// It is dropped.
-    Drop,
-}
-
-impl FloodAnswer {
-    const CHOICES: &[(&str, Self)] = &[("challenge", Self::Challenge), ("drop", Self::Drop)];
-}
+/// Names of [`FloodAnswer`].
+const FLOOD_ANSWERS: &[(&str, FloodAnswer)] = &[
+    ("challenge", FloodAnswer::Challenge),
+    ("cookie", FloodAnswer::Cookie),
+    ("drop", FloodAnswer::Drop),
+];
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -558,7 +551,7 @@ fn read_limits(layers: &mut Layers, default: Limits) -> Limits {
             )
             .unwrap_or(default.unproven_rate),
         flood_answer: layers
-            .value("limits.flood_answer", choice(FloodAnswer::CHOICES))
+            .value("limits.flood_answer", choice(FLOOD_ANSWERS))
             .unwrap_or(default.flood_answer),
         connections: layers
             .value(

@@ -482,8 +482,8 @@ fn every_key() {
      this out"
 )]
 #[case::flood_answer(
-    "limits.flood_answer = \"cookie\"",
-    "t.toml:1:23: limits.flood_answer: \"cookie\" is unknown; use \"challenge\" or \"drop\""
+    "limits.flood_answer = \"biscuit\"",
+    "t.toml:1:23: limits.flood_answer: \"biscuit\" is unknown; use \"challenge\", \"cookie\" or \"drop\""
 )]
 #[case::connections(
     "limits.connections = 1000001",

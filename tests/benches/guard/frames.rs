@@ -9,7 +9,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Mode, Policy, Rate};
-use nomail_common::verdict::{Answer, Verdict};
+use nomail_common::{
+    policy::FloodAnswer,
+    verdict::{Answer, Verdict},
+};
 use nomail_tests::{
     foreign::Program,
     frames::{ACK, ETHERNET_LENGTH, RST, Segment},
@@ -143,7 +146,7 @@ fn policy() -> Policy {
         },
         prefix: None,
         cap: Some(NO_BOUND),
-        challenge: true,
+        flood_answer: FloodAnswer::Challenge,
         answerable: HashSet::from([HOST.into()]),
         lists: Arc::default(),
         observe: false,
@@ -403,7 +406,7 @@ fn accuracy(length: Duration) {
     };
     let mut guard = guard(&Policy {
         source: RATE,
-        challenge: false,
+        flood_answer: FloodAnswer::Drop,
         cap: None,
         ..policy()
     });
@@ -454,7 +457,7 @@ fn innocents(turns: u32) {
         let mut guard = guard(&Policy {
             source,
             cap: None,
-            challenge: false,
+            flood_answer: FloodAnswer::Drop,
             ..policy()
         });
         let program = program_of(&mut guard);

@@ -1,0 +1,135 @@
+//! The kernel's own SYN cookies, asked of it for a SYN that it never sees.
+//!
+//! It takes an acknowledgment of one only while it has seen the listener's queue to
+//! be full lately, and that is for `bpf_tcp_gen_syncookie` to see
+//! (`tcp_get_syncookie_mss` of Linux). Once a jiffy suffices: for the rest of it
+//! the same cookie comes from a helper that looks at no socket.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{
+        bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_tcp_raw_gen_syncookie_ipv4,
+        bpf_tcp_raw_gen_syncookie_ipv6,
+    },
+    programs::XdpContext,
+};
+use nomail_common::packet::Segment;
+
+use crate::{
+    frame::{self, TcpHeader},
+    maps,
+};
+
+/// `BPF_TCP_LISTEN` of the kernel.
+const LISTEN: u32 = 10;
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NETNS: u64 = u64::MAX;
+/// What the kernel is asked with, whose room the stack does not have.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Question {
+    tcp: TcpHeader,
+    /// An IPv4 or IPv6 header.
+    ip: [u64; 5],
+    /// `bpf_sock_tuple`.
+    tuple: [u64; 5],
+}
+
+/// Octets of the IP headers, and of the tuples of `bpf_sock_tuple`.
+const IPV4_LENGTH: u32 = 20;
+const IPV6_LENGTH: u32 = 40;
+const IPV4_TUPLE_LENGTH: u32 = 12;
+const IPV6_TUPLE_LENGTH: u32 = 36;
+
+/// The SYN cookie for a SYN without IP options, in the lower half of what is
+/// returned; 0 when its listener has room in its queue, or is not there. `number`
+/// is that of the guarded pair. A global function, so that the verifier looks at it
+/// once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn cookie(
+    context: *mut xdp_md,
+    segment: *const Segment,
+    number: u32,
+    jiffies: u64,
+) -> u64 {
+    // SAFETY: the caller's own, or null, as far as the verifier knows.
+    let Some(segment) = (unsafe { segment.as_ref() }) else {
+        return 0;
+    };
+    // A cookie stands beside a maximum segment size, which is not 0.
+    let found = ask(&XdpContext::new(context), segment, number, jiffies).unwrap_or(0);
+    u64::try_from(found).unwrap_or(0)
+}
+
+#[inline(always)]
+fn ask(context: &XdpContext, segment: &Segment, number: u32, jiffies: u64) -> Option<i64> {
+    let Question { tcp, ip, tuple } = maps::question()?;
+    let Segment { peer, local, .. } = segment;
+    // Of an IP header the kernel reads the version and the addresses.
+    let (ip_length, tuple_length) = if segment.is_ipv6() {
+        let [p0, p1, l0, l1] = [peer.high, peer.low, local.high, local.low].map(u64::to_be);
+        *ip = [words(0x6000_0000, 0), p0, p1, l0, l1];
+        *tuple = [p0, p1, l0, l1, words(ports(segment), 0)];
+        (IPV6_LENGTH, IPV6_TUPLE_LENGTH)
+    } else {
+        let (peer, local) = (peer.low as u32, local.low as u32);
+        [ip[0], ip[1], ip[2]] = [words(0x4500_0000, 0), words(0, peer), words(local, 0)];
+        [tuple[0], tuple[1]] = [words(peer, local), words(ports(segment), 0)];
+        (IPV4_LENGTH, IPV4_TUPLE_LENGTH)
+    };
+    let offset = segment.network as usize + ip_length as usize;
+    let tcp_length = frame::tcp_header(context, offset, tcp)?;
+    let (ip, tcp, tuple) = (&raw mut *ip, &raw mut *tcp, &raw mut *tuple);
+    let queue = maps::queue(number)?;
+    if queue.load() == jiffies {
+        // SAFETY: both headers are in there, and as long as is said.
+        return Some(unsafe {
+            if segment.is_ipv6() {
+                bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp.cast(), tcp_length)
+            } else {
+                bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), tcp.cast(), tcp_length)
+            }
+        });
+    }
+    // SAFETY: the tuple is as long as is said.
+    let socket = unsafe {
+        bpf_skc_lookup_tcp(
+            context.ctx.cast(),
+            tuple.cast(),
+            tuple_length,
+            CURRENT_NETNS,
+            0,
+        )
+    };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and held until it is released; the headers as above.
+    let found = unsafe {
+        let listens = (&raw const (*socket).state).read_volatile() == LISTEN;
+        let found = if listens {
+            bpf_tcp_gen_syncookie(socket.cast(), ip.cast(), ip_length, tcp.cast(), tcp_length)
+        } else {
+            0
+        };
+        bpf_sk_release(socket.cast());
+        found
+    };
+    if found > 0 {
+        queue.store(jiffies);
+    }
+    Some(found)
+}
+
+/// Two words of a packet.
+#[inline(always)]
+fn words(first: u32, second: u32) -> u64 {
+    (u64::from(first) << 32 | u64::from(second)).to_be()
+}
+
+/// Both ports, the peer's first.
+#[inline(always)]
+fn ports(segment: &Segment) -> u32 {
+    u32::from(segment.peer_port) << 16 | u32::from(segment.port)
+}

@@ -61,8 +61,11 @@ pub struct Status {
 /// `nomail-agent check-config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckConfig {
-    /// Only names the file: what is checked is the file, not the environment.
+    /// The file, and flags; the environment only with [`Self::show`], because what
+    /// is checked is to be the same in every shell.
     pub overrides: Overrides,
+    /// Whether to print what is in effect.
+    pub show: bool,
 }
 
 /// `nomail-agent detach`.
@@ -197,9 +200,10 @@ const SETTINGS: &[Setting] = &[
 ];
 
 const RUN_NOTES: &str = "\
-A value comes from the first of these that has it: flag, environment, file, default. A variable \
-that is empty counts as not set. SIGHUP reads the file again; if it is wrong, everything stays as \
-it was.
+A value comes from the first of these that has it: flag, environment, drop-in of the file, file, \
+default. A variable that is empty counts as not set. Drop-ins are the files *.toml in a directory \
+beside the file, nomail.toml.d beside nomail.toml; of two that have a key, the last by name counts. \
+SIGHUP reads all files again; if they are wrong, everything stays as it was.
 
 Exit codes: 0 done, 1 failed at run time, 64 wrong usage, 69 the interface or the kernel cannot \
 do it, 77 no permission, 78 bad configuration.";
@@ -253,7 +257,22 @@ pub fn command() -> clap::Command {
         .subcommand(
             clap::Command::new("check-config")
                 .about("Tell whether a configuration file is right, or all that is wrong with it")
-                .arg(config_arg()),
+                .after_help(
+                    "The options of run are checked, too. With --show the environment counts as \
+                     well, as it does for run.\n\n\
+                     Exit codes: 0 it is right; 78 it is not.",
+                )
+                .arg(
+                    Arg::new("show")
+                        .long("show")
+                        .action(ArgAction::SetTrue)
+                        .help(
+                            "Print the configuration in effect, as a file that says the same, \
+                             each value with where it is from",
+                        ),
+                )
+                .arg(config_arg())
+                .args(setting_args()),
         )
         .subcommand(
             clap::Command::new("detach")
@@ -293,8 +312,8 @@ fn config_arg() -> Arg {
         .help("Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]")
 }
 
-fn run_args() -> impl Iterator<Item = Arg> {
-    let settings = SETTINGS.iter().map(|setting| {
+fn setting_args() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().map(|setting| {
         let arg = Arg::new(setting.key)
             .long(setting.flag.trim_start_matches('-'))
             .env(setting.variable)
@@ -309,7 +328,10 @@ fn run_args() -> impl Iterator<Item = Arg> {
                 .require_equals(true)
                 .default_missing_value("true"),
         }
-    });
+    })
+}
+
+fn run_args() -> impl Iterator<Item = Arg> {
     let verbose = Arg::new("verbose")
         .short('v')
         .long("verbose")
@@ -322,7 +344,7 @@ fn run_args() -> impl Iterator<Item = Arg> {
         .hide_env_values(true)
         .help("Log more: -v for debugging, -vv for everything");
     std::iter::once(config_arg())
-        .chain(settings)
+        .chain(setting_args())
         .chain([verbose])
 }
 
@@ -343,9 +365,13 @@ pub fn parse(
                 .map_or(0, |&sources| sources as usize),
             control: path(matches, "control"),
         }),
-        Some(("check-config", matches)) => Command::CheckConfig(CheckConfig {
-            overrides: Overrides::of_file(path(matches, "config")),
-        }),
+        Some(("check-config", matches)) => {
+            let show = matches.get_flag("show");
+            Command::CheckConfig(CheckConfig {
+                overrides: overrides(matches, path(matches, "config"), show),
+                show,
+            })
+        }
         Some(("detach", matches)) => Command::Detach(Detach {
             interface: matches.get_one("iface").cloned(),
             config: path(matches, "config"),
@@ -356,10 +382,21 @@ pub fn parse(
 }
 
 fn run(matches: &ArgMatches) -> Run {
-    // Made absolute now: once the privileges are dropped, nobody tells the
-    // directory any more that these are relative to.
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let mut overrides = Overrides::of_file(path(matches, "config").map(absolute));
+    Run {
+        overrides: overrides(matches, path(matches, "config").map(absolute), true),
+        verbose: matches.get_count("verbose"),
+    }
+}
+
+/// Made absolute now: once the privileges are dropped, nobody tells the directory
+/// any more that a path is relative to.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// What the command line says, and the `environment` if that counts.
+fn overrides(matches: &ArgMatches, file: Option<PathBuf>, environment: bool) -> Overrides {
+    let mut overrides = Overrides::of_file(file);
     for setting in SETTINGS {
         let mut values: Vec<String> = matches
             .get_many(setting.key)
@@ -367,7 +404,7 @@ fn run(matches: &ArgMatches) -> Run {
             .unwrap_or_default();
         let by = match matches.value_source(setting.key) {
             Some(ValueSource::CommandLine) => GivenBy::Flag(setting.flag),
-            Some(ValueSource::EnvVariable) if values != [""] => {
+            Some(ValueSource::EnvVariable) if environment && values != [""] => {
                 GivenBy::Environment(setting.variable)
             }
             _ => continue,
@@ -381,10 +418,7 @@ fn run(matches: &ArgMatches) -> Run {
         }
         overrides.set(setting.key, by, values);
     }
-    Run {
-        overrides,
-        verbose: matches.get_count("verbose"),
-    }
+    overrides
 }
 
 /// The path in an option; an empty variable counts as not set.
@@ -517,11 +551,28 @@ mod tests {
     }
 
     #[rstest]
-    #[case("check-config", None)]
-    #[case("check-config --config a.toml", Some("a.toml"))]
-    fn check_config_options(#[case] line: &str, #[case] file: Option<&str>) {
+    #[case("check-config", None, &[], false)]
+    #[case("check-config --config a.toml", Some("a.toml"), &[], false)]
+    #[case("check-config --show", None, &[], true)]
+    #[case(
+        "check-config --observe --config a.toml --show",
+        Some("a.toml"),
+        &[("observe", "--observe", &["true"][..])],
+        true
+    )]
+    fn check_config_options(
+        #[case] line: &str,
+        #[case] file: Option<&str>,
+        #[case] given: &[(&'static str, &'static str, &[&str])],
+        #[case] show: bool,
+    ) {
+        let given: Vec<_> = given
+            .iter()
+            .map(|(key, flag, values)| (*key, *flag, *values))
+            .collect();
         let check = CheckConfig {
-            overrides: overrides(file, &[]),
+            overrides: overrides(file, &given),
+            show,
         };
         assert_eq!(parse(words(line)).unwrap(), Command::CheckConfig(check));
     }
@@ -555,7 +606,8 @@ mod tests {
     #[case("detach --iface", EX_USAGE)]
     #[case("status --sources 65537", EX_USAGE)]
     #[case("status --iface eth0", EX_USAGE)]
-    #[case("check-config --show", EX_USAGE)]
+    #[case("check-config --json", EX_USAGE)]
+    #[case("check-config -v", EX_USAGE)]
     fn exit_codes(#[case] line: &str, #[case] code: u8) {
         assert_eq!(exit_code(&parse(words(line)).unwrap_err()), code);
     }
@@ -618,6 +670,7 @@ mod tests {
             };
             assert_eq!(parse(words(line)).unwrap(), Command::Run(run));
         }
+        let shown = expected;
         let status = parse(words("status --sources 1")).unwrap();
         let expected = Status {
             json: false,
@@ -629,6 +682,12 @@ mod tests {
             panic!("not check-config");
         };
         assert_eq!(check.overrides, Overrides::of_file(Some("/a.toml".into())));
+        let check = parse(words("check-config --show --syn-burst 8")).unwrap();
+        let expected = CheckConfig {
+            overrides: shown,
+            show: true,
+        };
+        assert_eq!(check, Command::CheckConfig(expected));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod iface;
 pub mod limited;
 pub mod logging;
 pub mod privilege;
+pub mod reload;
 pub mod report;
 pub mod sample;
 pub mod smtp;

@@ -1,7 +1,11 @@
 //! The binary; everything is in the library.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use log::error;
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Detach, Run, Status},
@@ -22,9 +26,9 @@ fn main() -> ExitCode {
             logging::start(0, LogFormat::Text);
             status(asked).map_err(Failure::from)
         }
-        Command::CheckConfig(CheckConfig { overrides }) => {
+        Command::CheckConfig(asked) => {
             logging::start(0, LogFormat::Text);
-            check_config(&overrides)
+            check_config(&asked)
         }
         Command::Detach(asked) => {
             logging::start(0, LogFormat::Text);
@@ -60,11 +64,21 @@ fn status(asked: Status) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_config(overrides: &Overrides) -> Result<(), Failure> {
-    let config = load(overrides)?;
-    match config.file.filter(|file| file.exists()) {
-        Some(file) => println!("{}: ok", file.display()),
-        None => println!("there is no {}: the defaults apply", config::DEFAULT_FILE),
+fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
+    if asked.show {
+        let shown = config::show(&asked.overrides)?;
+        // Not print!, which panics when whoever reads it has seen enough.
+        io::stdout()
+            .write_all(shown.as_bytes())
+            .context("the configuration cannot be written to standard output")?;
+        return Ok(());
+    }
+    let config = load(&asked.overrides)?;
+    for file in &config.files {
+        println!("{}: ok", file.display());
+    }
+    if config.files.is_empty() {
+        println!("there is no {}: the defaults apply", config::DEFAULT_FILE);
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::reload::Reload;
+
 /// The state of a running agent. The keys are a contract with dashboards and
 /// scripts: more may be added, none renamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,11 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// The pairs that the responder listens on.
     pub guarded: Vec<String>,
+    /// The last reload of the configuration.
+    pub reload: ReloadStatus,
+    /// [`crate::config::Config::hash`] of the configuration in effect, in 16
+    /// hexadecimal digits: a JSON number would lose some of them.
+    pub config_hash: String,
     /// SYNs received for them, by verdict.
     pub syn: SynStatus,
     /// What XDP answered.
@@ -49,6 +56,34 @@ pub struct InterfaceStatus {
     pub program_id: u32,
     /// Whether the program outlives the agent.
     pub pinned: bool,
+}
+
+/// What became of the last reload. The start counts as one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// Whether it was taken over.
+    pub ok: bool,
+    /// Seconds since.
+    pub age_secs: u64,
+    /// Why it was not; empty if it was.
+    pub error: String,
+    /// Keys whose changes wait for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl From<Reload> for ReloadStatus {
+    fn from(reload: Reload) -> Self {
+        Self {
+            ok: reload.error.is_none(),
+            age_secs: reload.at.elapsed().as_secs(),
+            error: reload.error.unwrap_or_default(),
+            needs_restart: reload
+                .needs_restart
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
 }
 
 /// SYNs by verdict; `total` is their sum.
@@ -178,6 +213,14 @@ impl fmt::Display for Status {
             if self.observe { ", observing only" } else { "" }
         )?;
         writeln!(out, "listening    {}", self.guarded.join(", "))?;
+        let reload = &self.reload;
+        if !reload.ok {
+            let age = duration(reload.age_secs);
+            writeln!(out, "reload       failed {age} ago: {}", reload.error)?;
+        } else if !reload.needs_restart.is_empty() {
+            let keys = reload.needs_restart.join(", ");
+            writeln!(out, "reload       a change of {keys} needs a restart")?;
+        }
         writeln!(
             out,
             "SYNs         {} received: {} passed, {} over their source's limit, {} over their \
@@ -291,8 +334,9 @@ mod tests {
         let contract = [
             (
                 "",
-                "version abi hostname uptime_secs flood observe interfaces guarded syn answers connections sources",
+                "version abi hostname uptime_secs flood observe interfaces guarded reload config_hash syn answers connections sources",
             ),
+            ("/reload", "ok age_secs error needs_restart"),
             ("/interfaces/0", "name xdp_mode program_id pinned"),
             (
                 "/syn",
@@ -314,6 +358,37 @@ mod tests {
                 assert!(object.get(key).is_some(), "{path}/{key}");
             }
         }
+    }
+
+    #[rstest]
+    #[case::well(true, "", &[], None)]
+    #[case::failed(false, "a.toml:1:1: wrong", &[], Some("failed 1m01s ago: a.toml:1:1: wrong"))]
+    #[case::waiting(
+        true,
+        "",
+        &["listen", "user"],
+        Some("a change of listen, user needs a restart")
+    )]
+    fn a_reload_is_told_where_there_is_something_to_do(
+        #[case] ok: bool,
+        #[case] error: &str,
+        #[case] needs_restart: &[&str],
+        #[case] expected: Option<&str>,
+    ) {
+        let status = Status {
+            reload: ReloadStatus {
+                ok,
+                age_secs: 61,
+                error: error.to_owned(),
+                needs_restart: needs_restart.iter().map(ToString::to_string).collect(),
+            },
+            ..Status::default()
+        };
+        let text = status.to_string();
+        let told = text
+            .lines()
+            .find_map(|line| line.strip_prefix("reload       "));
+        assert_eq!(told, expected);
     }
 
     #[rstest]

@@ -39,6 +39,7 @@ use crate::{
     iface::{Interface, Interfaces, holder_of},
     limited::LimitedLog,
     privilege::{self, Account, Paths},
+    reload::Reload,
     report::Reporter,
     smtp::{
         self, LISTEN_BACKLOG, ListenerId, Refuse, RefuseAt, Relay, Replies, Responder, Settings,
@@ -141,6 +142,7 @@ struct Shared {
     started: Instant,
     guard: Option<Mutex<Guard>>,
     told: Mutex<Told>,
+    reload: Mutex<Reload>,
     flood: AtomicBool,
 }
 
@@ -239,6 +241,7 @@ impl Agent {
             started: Instant::now(),
             guard: guard.map(Mutex::new),
             told: Mutex::new(told),
+            reload: Mutex::new(Reload::succeeded(&config, Vec::new())),
             flood: AtomicBool::new(false),
         });
         // What was counted by an earlier agent is no flood of now.
@@ -461,16 +464,22 @@ impl Agent {
     /// Takes over a changed configuration, or keeps the old one as it is.
     fn reload(&mut self, overrides: &Overrides) {
         info!("reloading the configuration");
-        if let Err(failure) = self.try_reload(overrides) {
-            for line in failure.lines() {
-                error!("{line}");
+        let reload = match self.try_reload(overrides) {
+            Ok(needs_restart) => Reload::succeeded(&self.config, needs_restart),
+            Err(failure) => {
+                for line in failure.lines() {
+                    error!("{line}");
+                }
+                error!("the configuration stays as it was");
+                self.shared.last_reload().failed(&failure)
             }
-            error!("the configuration stays as it was");
-        }
+        };
+        *self.shared.last_reload() = reload;
     }
 
-    fn try_reload(&mut self, overrides: &Overrides) -> Result<(), Failure> {
-        let new = config::load(overrides)?;
+    /// Gives the keys whose changes need a restart.
+    fn try_reload(&mut self, overrides: &Overrides) -> Result<Vec<&'static str>, Failure> {
+        let new = config::load(&overrides.after(&self.config))?;
         let needs_restart = self.config.changes_that_need_restart(&new);
         let new = new.with_fixed_from(&self.config);
         let hostname = new
@@ -496,7 +505,7 @@ impl Agent {
                 needs_restart.join(", ")
             );
         }
-        Ok(())
+        Ok(needs_restart)
     }
 
     /// Listens on and guards the addresses that are there now. A socket is
@@ -615,6 +624,10 @@ impl Shared {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn last_reload(&self) -> std::sync::MutexGuard<'_, Reload> {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The interface at `place` is gone.
     fn detached(&self, place: usize, interface: u32) {
         if let Some(guard) = &self.guard {
@@ -713,6 +726,7 @@ impl Shared {
 
     fn status(&self, sources_max: usize) -> Result<Status> {
         let told = self.told().clone();
+        let reload = self.last_reload().clone();
         let connections = self.responder.snapshot();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -722,6 +736,8 @@ impl Shared {
             flood: self.flood.load(Ordering::Relaxed),
             observe: told.observe,
             guarded: told.guarded,
+            config_hash: format!("{:016x}", reload.config_hash),
+            reload: reload.into(),
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,
@@ -1250,7 +1266,8 @@ fn prepare_state(config: &Config, account: Account) -> Result<Option<State>, Fai
 fn reachable_paths(config: &Config, state: bool) -> Paths {
     let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into(), SYNCOOKIES.into()];
     for file in config.file.iter().chain(list_files(config)) {
-        // The directory, because an editor replaces the file in it.
+        // The directory, because an editor replaces the file in it; that of the
+        // configuration has its drop-ins, also those that come later.
         read.extend(file.parent().map(Path::to_owned));
     }
     Paths {
@@ -1262,13 +1279,15 @@ fn reachable_paths(config: &Config, state: bool) -> Paths {
 
 /// A file that only root may read starts the agent, but cannot be reloaded.
 fn warn_of_unreadable(config: &Config, account: Account) {
-    for file in config.file.iter().chain(list_files(config)) {
+    let drop_ins = config.file.as_deref().map(config::drop_in_directory);
+    let files = config.files.iter().chain(&drop_ins);
+    for file in files.chain(list_files(config)) {
         if let Err(error) = std::fs::File::open(file)
             && error.kind() == std::io::ErrorKind::PermissionDenied
         {
             warn!(
                 "{}: a reload will fail, because uid {} may not read it: give it to a group of \
-                 that user with mode 0640",
+                 that user with mode 0640, a directory with 0750",
                 file.display(),
                 account.uid
             );

@@ -21,11 +21,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The problems: those of the file first and in its order, then those of
-    /// the files that it names.
+    /// The problems: those of the file first and in its order, then those of its
+    /// drop-ins, whose paths sort behind its own, then those of the files that they
+    /// name.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| match problem.origin {
-            Origin::File { position, .. } => (0, None, 0, position),
+        problems.sort_by_cached_key(|problem| match &problem.origin {
+            Origin::File { path, position } => (0, Some(Arc::clone(path)), None, 0, *position),
             Origin::LineFile {
                 list,
                 number,
@@ -33,12 +34,13 @@ impl ConfigError {
                 ..
             } => (
                 1,
-                Some(list),
-                number,
+                None,
+                Some(*list),
+                *number,
                 Some(position.unwrap_or(Position::END)),
             ),
-            Origin::Flag(_) => (2, None, 0, None),
-            Origin::Environment(_) => (3, None, 0, None),
+            Origin::Flag(_) => (2, None, None, 0, None),
+            Origin::Environment(_) => (3, None, None, 0, None),
         });
         Self { problems }
     }
@@ -179,7 +181,7 @@ pub(super) fn quoted(value: &str) -> String {
 }
 
 /// `text` on one line, with nothing that a terminal would act on.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,10 +1,12 @@
-//! From the text of a file to its values, each with line and column.
+//! From the text of a file to its values, each with line and column; and the
+//! files that are read beside it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     ops::Range,
-    path::Path,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -21,23 +23,138 @@ use super::{
 
 /// Longest file that is read.
 const FILE_MAX: u64 = 1 << 20;
+/// Most drop-ins of a file.
+const DROP_INS_MAX: usize = 64;
+
+/// What a file and its drop-ins say.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// One of each file, from the lowest to the highest.
+    pub(super) layers: Vec<Layer>,
+    /// The files that were there: the file itself, if it was, and its drop-ins.
+    pub(super) paths: Vec<PathBuf>,
+    /// What is wrong with them before their values are looked at.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Files {
+    /// Reads the file and its drop-ins, of which one has to be there if they are
+    /// `required`.
+    pub(super) fn read(path: &Path, required: bool) -> Self {
+        let mut files = Self::default();
+        files.add(path);
+        match drop_ins(&drop_in_directory(path)) {
+            Ok(paths) => paths.iter().for_each(|path| files.add(path)),
+            Err(problem) => files.problems.push(problem),
+        }
+        if required && files.paths.is_empty() && files.problems.is_empty() {
+            files.problems.push(Problem {
+                origin: Origin::whole_file(path),
+                text: "there is no such file: create it, or name another with --config".to_owned(),
+            });
+        }
+        files
+    }
+
+    fn add(&mut self, path: &Path) {
+        match read(path) {
+            Ok(Some(layer)) => self.layers.push(layer),
+            Ok(None) => return,
+            Err(problem) => self.problems.push(problem),
+        }
+        self.paths.push(path.to_owned());
+    }
+}
+
+/// Where the drop-ins of a file are: `nomail.toml.d` beside `nomail.toml`.
+pub fn drop_in_directory(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// The files of a directory whose names end in `.toml` and begin with no dot, in
+/// the order of their names' octets. None: there is no such directory.
+fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let problem = |text| Problem {
+        origin: Origin::whole_file(directory),
+        text,
+    };
+    let cannot = |error: io::Error| problem(cannot_be_read(&error));
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(cannot(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b".") || !name.ends_with(b".toml") {
+            continue;
+        }
+        let path = entry.path();
+        // A link counts as what it leads to. What cannot be looked at is read, so
+        // that it is told.
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            continue;
+        }
+        if paths.len() >= DROP_INS_MAX {
+            return Err(problem(format!(
+                "has more than {DROP_INS_MAX} files: put some together"
+            )));
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    Ok(paths)
+}
 
 /// Reads `path`. Nothing when it is not there.
-pub(super) fn read(path: &Path) -> Result<Option<Layer>, Problem> {
+fn read(path: &Path) -> Result<Option<Layer>, Problem> {
     let problem = |text| Problem {
         origin: Origin::whole_file(path),
         text,
     };
     let mut octets = Vec::new();
-    match File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut octets)) {
+    let found = open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut octets));
+    match found {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(problem(format!("cannot be read: {error}"))),
+        // A link that leads nowhere was meant to lead to a file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(problem(cannot_be_read(&error))),
     }
     if octets.len() as u64 > FILE_MAX {
         return Err(problem(format!("is longer than {FILE_MAX} octets")));
     }
     parse(path, &octets).map(Some)
+}
+
+fn cannot_be_read(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": let the agent's user read it; a directory that the agent did not know at its start \
+             needs a restart"
+        }
+        _ => "",
+    };
+    format!("cannot be read: {error}{remedy}")
+}
+
+/// Opens a file that can be read again by a reload, and never waits.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        let text = "it is a pipe, which could not be read again: give a file";
+        return Err(io::Error::other(text));
+    }
+    Ok(file)
 }
 
 /// Takes the values out of a text.

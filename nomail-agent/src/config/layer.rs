@@ -10,6 +10,9 @@ use super::{
 /// Everything that one source of settings says, by key: `limits.syn_rate`.
 pub(super) type Layer = BTreeMap<String, Entry>;
 
+/// What is in effect of several layers, by key. What is not in it has its default.
+pub(super) type Chosen = BTreeMap<&'static str, Entry>;
+
 /// A key and its value.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -104,7 +107,9 @@ pub(super) struct Layers {
     /// From the lowest to the highest.
     layers: Vec<Layer>,
     /// The keys that were read.
-    known: Vec<&'static str>,
+    pub(super) known: Vec<&'static str>,
+    /// Of each key that was read, what the highest layer says that is right.
+    pub(super) chosen: Chosen,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -113,6 +118,7 @@ impl Layers {
         Self {
             layers,
             known: Vec::new(),
+            chosen: Chosen::new(),
             problems: Vec::new(),
         }
     }
@@ -218,8 +224,11 @@ impl Layers {
         self.known.push(key);
         let mut value = None;
         for layer in &mut self.layers {
-            if let Some(entry) = layer.remove(key) {
-                value = read(&entry.written, &mut self.problems).or(value);
+            if let Some(entry) = layer.remove(key)
+                && let Some(read) = read(&entry.written, &mut self.problems)
+            {
+                value = Some(read);
+                self.chosen.insert(key, entry);
             }
         }
         value

@@ -2,11 +2,13 @@
 //! filled in.
 //!
 //! A value comes from the first of these that has it: a flag, a `NOMAIL_*`
-//! variable of the environment, the file, the default. Flags and environment
-//! are fixed for the life of the agent, as [`Overrides`]; the file is read
-//! anew by each [`load`]. Everything that is written has to be right, also what
-//! something else overrides, and all that is wrong is told at once.
+//! variable of the environment, a drop-in of the file (the last one that has it),
+//! the file, the default. Flags and environment are fixed for the life of the
+//! agent, as [`Overrides`]; the files are read anew by each [`load`]. Everything
+//! that is written has to be right, also what something else overrides, and all
+//! that is wrong is told at once.
 
+mod effective;
 mod error;
 mod file;
 mod fqdn;
@@ -29,14 +31,16 @@ pub use nomail_common::policy::FloodAnswer;
 
 pub use self::{
     error::{ConfigError, ValueError},
+    file::drop_in_directory,
     fqdn::host_fqdn,
     lists::{LIST_PREFIXES_MAX, Lists},
     relay::{Relay, RelayCode, RelayDomain},
     values::{Hostname, ListenAddress, StateDir, User},
 };
 use self::{
-    error::{Origin, Problem, ValueError::Wrong},
-    layer::{Layer, Layers},
+    error::{Problem, ValueError::Wrong},
+    file::Files,
+    layer::{Chosen, Layers},
     values::{boolean, choice, number},
 };
 
@@ -74,6 +78,8 @@ pub struct Config {
     /// The file that was read, or would have been: where a reload looks.
     /// `None` only in [`Config::default`].
     pub file: Option<PathBuf>,
+    /// The files that were read: that one, if it was there, and its drop-ins.
+    pub files: Vec<PathBuf>,
     /// Names of interfaces, or [`DEFAULT_ROUTE`]; at least one.
     pub interfaces: Vec<String>,
     /// Where to listen. None: port 25 of every address of the interfaces.
@@ -112,6 +118,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             file: None,
+            files: Vec::new(),
             interfaces: vec![DEFAULT_ROUTE.to_owned()],
             listen: Vec::new(),
             hostname: None,
@@ -376,6 +383,17 @@ impl Overrides {
         }
     }
 
+    /// Those that a reload goes by: where a file was read, there has to be one. The
+    /// defaults must not take its place because somebody is just replacing it.
+    #[must_use]
+    pub fn after(&self, config: &Config) -> Self {
+        let mut overrides = self.clone();
+        if !config.files.is_empty() {
+            overrides.file.clone_from(&config.file);
+        }
+        overrides
+    }
+
     /// Gives `key`, as the file calls it (`limits.syn_rate`), these values. They
     /// are checked by [`load`].
     pub fn set(&mut self, key: &'static str, by: GivenBy, values: Vec<String>) {
@@ -383,14 +401,30 @@ impl Overrides {
     }
 }
 
-/// Reads the file and checks everything.
+/// Reads the file and its drop-ins, and checks everything.
 ///
 /// # Errors
 /// All that is wrong. A caller that has a configuration keeps it.
 pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
+    let (path, required) = file_of(overrides);
+    load_from(path, required, overrides)
+}
+
+/// The configuration in effect as TOML, each value with where it is from.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn show(overrides: &Overrides) -> Result<String, ConfigError> {
+    let (path, required) = file_of(overrides);
+    let (config, chosen) = load_with_origins(path, required, overrides)?;
+    Ok(effective::shown(&config, &chosen))
+}
+
+/// The file to read, and whether it has to be there.
+fn file_of(overrides: &Overrides) -> (&Path, bool) {
     match &overrides.file {
-        Some(named) => load_from(named, true, overrides),
-        None => load_from(Path::new(DEFAULT_FILE), false, overrides),
+        Some(named) => (named, true),
+        None => (Path::new(DEFAULT_FILE), false),
     }
 }
 
@@ -407,51 +441,44 @@ pub fn control_path(told: Option<PathBuf>) -> PathBuf {
 /// The file was named and cannot be read, or what it says of this is wrong.
 pub fn pin_dir(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (layer, mut problems) = read_file(path, file.is_some());
-    let mut layers = Layers::new(vec![layer]);
+    let files = Files::read(path, file.is_some());
+    let mut layers = Layers::new(files.layers);
+    layers.problems = files.problems;
     let found = layers.value("pin_dir", values::pin_dir);
-    problems.append(&mut layers.problems);
-    if problems.is_empty() {
+    if layers.problems.is_empty() {
         Ok(found.unwrap_or_else(|| PathBuf::from(DEFAULT_PIN_DIR)))
     } else {
-        Err(ConfigError::new(problems))
+        Err(ConfigError::new(layers.problems))
     }
 }
 
 fn control_of(file: &Path) -> PathBuf {
-    let layer = file::read(file).ok().flatten().unwrap_or_default();
-    Layers::new(vec![layer])
+    Layers::new(Files::read(file, false).layers)
         .value("control", values::socket_path)
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONTROL))
 }
 
-/// What the file says, and what is wrong with it as a whole.
-fn read_file(path: &Path, required: bool) -> (Layer, Vec<Problem>) {
-    match file::read(path) {
-        Ok(Some(layer)) => (layer, Vec::new()),
-        Ok(None) if required => {
-            let problem = Problem {
-                origin: Origin::whole_file(path),
-                text: "there is no such file: create it, or name another with --config".to_owned(),
-            };
-            (Layer::new(), vec![problem])
-        }
-        Ok(None) => (Layer::new(), Vec::new()),
-        Err(problem) => (Layer::new(), vec![problem]),
-    }
+fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
+    load_with_origins(path, required, overrides).map(|(config, _)| config)
 }
 
-fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let (file, problems) = read_file(path, required);
-    let mut layers = Layers::new(vec![file, layer::layer_of(overrides)]);
-    layers.problems = problems;
+fn load_with_origins(
+    path: &Path,
+    required: bool,
+    overrides: &Overrides,
+) -> Result<(Config, Chosen), ConfigError> {
+    let mut files = Files::read(path, required);
+    files.layers.push(layer::layer_of(overrides));
+    let mut layers = Layers::new(files.layers);
+    layers.problems = files.problems;
     let mut config = read(&mut layers);
     layers.refuse_unknown();
     if !layers.problems.is_empty() {
         return Err(ConfigError::new(layers.problems));
     }
     config.file = Some(path.to_owned());
-    Ok(config)
+    config.files = files.paths;
+    Ok((config, layers.chosen))
 }
 
 /// Every key there is. What is wrong goes to `layers.problems`.
@@ -460,6 +487,7 @@ fn read(layers: &mut Layers) -> Config {
     let relayed = layers.section("relay").is_some();
     Config {
         file: None,
+        files: Vec::new(),
         interfaces: layers
             .list("interfaces", "\"eth0\"", values::interface)
             .unwrap_or(default.interfaces),
@@ -467,33 +495,8 @@ fn read(layers: &mut Layers) -> Config {
             .list("listen", "\"192.0.2.7:25\"", values::listen_address)
             .unwrap_or(default.listen),
         hostname: layers.value("hostname", |value| value.text()?.parse()),
-        refuse_at: layers
-            .value("refuse_at", |value| {
-                match choice(RefuseAt::CHOICES)(value)? {
-                    other if relayed && other != RefuseAt::Rcpt => Err(Wrong(format!(
-                        "{} does not go with [relay], which refuses at RCPT and never greets \
-                         with 521; use \"rcpt\", or leave it out",
-                        error::quoted(value.text()?)
-                    ))),
-                    chosen => Ok(chosen),
-                }
-            })
-            .unwrap_or(match relayed {
-                true => RefuseAt::Rcpt,
-                false => default.refuse_at,
-            }),
-        after_greeting: layers
-            .value("after_greeting", |value| {
-                match choice(AfterGreeting::CHOICES)(value)? {
-                    AfterGreeting::Close if relayed => Err(Wrong(
-                        "\"close\" does not go with [relay], which never greets with 521; use \
-                         \"hold\", or leave it out"
-                            .to_owned(),
-                    )),
-                    chosen => Ok(chosen),
-                }
-            })
-            .unwrap_or(default.after_greeting),
+        refuse_at: read_refuse_at(layers, relayed),
+        after_greeting: read_after_greeting(layers, relayed),
         xdp_mode: layers
             .value("xdp_mode", choice(XdpMode::CHOICES))
             .unwrap_or(default.xdp_mode),
@@ -515,6 +518,48 @@ fn read(layers: &mut Layers) -> Config {
         lists: lists::read(layers),
         relay: relay::read(layers),
         log: read_log(layers, default.log),
+    }
+}
+
+/// What a drop-in overrides may not go with the [relay] of another: only the
+/// value in effect counts.
+fn read_refuse_at(layers: &mut Layers, relayed: bool) -> RefuseAt {
+    let written = layers.value_with_origin("refuse_at", |value| {
+        let chosen = choice(RefuseAt::CHOICES)(value)?;
+        Ok((chosen, error::quoted(value.text()?)))
+    });
+    match written {
+        Some(((chosen, shown), origin)) if relayed && chosen != RefuseAt::Rcpt => {
+            let error = Wrong(format!(
+                "{shown} does not go with [relay], which refuses at RCPT and never greets with \
+                 521; use \"rcpt\", or leave it out"
+            ));
+            let problem = Problem::with_value(&origin, "refuse_at", &error);
+            layers.problems.push(problem);
+            RefuseAt::Rcpt
+        }
+        Some(((chosen, _), _)) => chosen,
+        None if relayed => RefuseAt::Rcpt,
+        None => RefuseAt::default(),
+    }
+}
+
+/// As [`read_refuse_at`].
+fn read_after_greeting(layers: &mut Layers, relayed: bool) -> AfterGreeting {
+    let written = layers.value_with_origin("after_greeting", choice(AfterGreeting::CHOICES));
+    match written {
+        Some((AfterGreeting::Close, origin)) if relayed => {
+            let error = Wrong(
+                "\"close\" does not go with [relay], which never greets with 521; use \"hold\", \
+                 or leave it out"
+                    .to_owned(),
+            );
+            let problem = Problem::with_value(&origin, "after_greeting", &error);
+            layers.problems.push(problem);
+            AfterGreeting::Hold
+        }
+        Some((chosen, _)) => chosen,
+        None => AfterGreeting::default(),
     }
 }
 

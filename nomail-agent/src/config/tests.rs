@@ -1,5 +1,9 @@
 //! The file with its errors, precedence, defaults and reload.
 
+mod drop_ins;
+mod effective;
+mod shipped;
+
 use std::fs;
 
 use nomail_common::limiter::{Limit, TICK_SHIFT};
@@ -18,6 +22,7 @@ fn load_text(text: &[u8], overrides: &Overrides) -> Result<Config, String> {
     load_from(&path, true, overrides)
         .map(|config| Config {
             file: None,
+            files: Vec::new(),
             ..config
         })
         .map_err(|error| error.to_string().replace(&prefix, ""))
@@ -116,6 +121,7 @@ envelope = true
 fn every_key() {
     let expected = Config {
         file: None,
+        files: Vec::new(),
         interfaces: vec!["eth0".to_owned(), "wlan0".to_owned()],
         listen: ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
             .map(|address| address.parse().unwrap())

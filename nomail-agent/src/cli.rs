@@ -8,6 +8,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     sync::LazyLock,
+    time::Duration,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, value_parser};
@@ -21,6 +22,11 @@ const EX_USAGE: u8 = 64;
 const SOURCES_DEFAULT: &str = "20";
 /// Most sources that `status` can be told to show.
 const SOURCES_MAX: i64 = 65_536;
+/// Sources in a frame of `top --batch`, and the most there can be.
+const TOP_SOURCES_DEFAULT: usize = 20;
+const TOP_SOURCES_MAX: i64 = 1000;
+/// Seconds between two samples of `top`.
+const INTERVAL_SECS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
 static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{} (ABI {ABI_VERSION})", env!("CARGO_PKG_VERSION")));
@@ -32,6 +38,8 @@ pub enum Command {
     Run(Run),
     /// Tell what a running agent does.
     Status(Status),
+    /// Show what a running agent does, again and again.
+    Top(Top),
     /// Tell whether a configuration is right.
     CheckConfig(CheckConfig),
     /// Remove what an agent has left pinned.
@@ -56,6 +64,25 @@ pub struct Status {
     pub sources: usize,
     /// The socket to ask. None: see [`crate::config::control_path`].
     pub control: Option<PathBuf>,
+    /// The file that names the socket and the directory of the pins.
+    pub config: Option<PathBuf>,
+}
+
+/// `nomail-agent top`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// Between two samples.
+    pub interval: Duration,
+    /// Frames of plain text instead of a live view.
+    pub batch: bool,
+    /// Frames to print. None: no end.
+    pub frames: Option<u64>,
+    /// Most sources in a frame of text.
+    pub sources: usize,
+    /// As in [`Status`].
+    pub control: Option<PathBuf>,
+    /// As in [`Status`].
+    pub config: Option<PathBuf>,
 }
 
 /// `nomail-agent check-config`.
@@ -208,6 +235,10 @@ SIGHUP reads all files again; if they are wrong, everything stays as it was.
 Exit codes: 0 done, 1 failed at run time, 64 wrong usage, 69 the interface or the kernel cannot \
 do it, 77 no permission, 78 bad configuration.";
 
+const KEPT_NOTES: &str = "\
+When no agent answers and on_exit = \"keep\" has left its guard attached, root is told what that \
+counts; pin_dir of the configuration file says where it is.";
+
 /// The whole command line, also for manual pages and completions.
 pub fn command() -> clap::Command {
     clap::Command::new("nomail-agent")
@@ -241,18 +272,48 @@ pub fn command() -> clap::Command {
                         .default_value(SOURCES_DEFAULT)
                         .help("Most sources to show, the busiest first, 0 to 65536"),
                 )
+                .args([control_arg(), config_arg()])
+                .after_help(KEPT_NOTES),
+        )
+        .subcommand(
+            clap::Command::new("top")
+                .about("Show what a running agent does, live: rates, state, busiest sources")
                 .arg(
-                    Arg::new("control")
-                        .long("control")
-                        .value_name("PATH")
-                        .value_parser(value_parser!(OsString))
-                        .env("NOMAIL_CONTROL")
-                        .hide_env_values(true)
+                    Arg::new("interval")
+                        .long("interval")
+                        .value_name("SECS")
+                        .value_parser(interval)
+                        .default_value("1")
+                        .help("Seconds between two looks, 0.1 to 3600"),
+                )
+                .arg(
+                    Arg::new("batch")
+                        .short('b')
+                        .long("batch")
+                        .action(ArgAction::SetTrue)
                         .help(
-                            "The agent's control socket [default: that of \
-                             /etc/nomail/nomail.toml, else /run/nomail/control.sock]",
+                            "Print frames of plain text, the first after one interval: its rates \
+                             are of that",
                         ),
-                ),
+                )
+                .arg(
+                    Arg::new("frames")
+                        .short('n')
+                        .value_name("N")
+                        .value_parser(value_parser!(u64).range(1..))
+                        .requires("batch")
+                        .help("Frames to print with --batch [default: no end]"),
+                )
+                .arg(
+                    Arg::new("sources")
+                        .long("sources")
+                        .value_name("N")
+                        .value_parser(value_parser!(u32).range(0..=TOP_SOURCES_MAX))
+                        .requires("batch")
+                        .help("Most sources in a frame of --batch, 0 to 1000 [default: 20]"),
+                )
+                .args([control_arg(), config_arg()])
+                .after_help(KEPT_NOTES),
         )
         .subcommand(
             clap::Command::new("check-config")
@@ -300,6 +361,28 @@ pub fn command() -> clap::Command {
                 )
                 .arg(config_arg()),
         )
+}
+
+fn control_arg() -> Arg {
+    Arg::new("control")
+        .long("control")
+        .value_name("PATH")
+        .value_parser(value_parser!(OsString))
+        .env("NOMAIL_CONTROL")
+        .hide_env_values(true)
+        .help(
+            "The agent's control socket [default: that of the configuration file, else \
+             /run/nomail/control.sock]",
+        )
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let secs = text
+        .parse()
+        .ok()
+        .filter(|secs| INTERVAL_SECS.contains(secs));
+    let secs = secs.ok_or("not a number of seconds from 0.1 to 3600")?;
+    Ok(Duration::from_secs_f64(secs))
 }
 
 fn config_arg() -> Arg {
@@ -364,6 +447,21 @@ pub fn parse(
                 .get_one::<u32>("sources")
                 .map_or(0, |&sources| sources as usize),
             control: path(matches, "control"),
+            config: path(matches, "config"),
+        }),
+        Some(("top", matches)) => Command::Top(Top {
+            // It has a default.
+            interval: matches
+                .get_one("interval")
+                .copied()
+                .unwrap_or(Duration::from_secs(1)),
+            batch: matches.get_flag("batch"),
+            frames: matches.get_one("frames").copied(),
+            sources: matches
+                .get_one::<u32>("sources")
+                .map_or(TOP_SOURCES_DEFAULT, |&sources| sources as usize),
+            control: path(matches, "control"),
+            config: path(matches, "config"),
         }),
         Some(("check-config", matches)) => {
             let show = matches.get_flag("show");
@@ -546,8 +644,31 @@ mod tests {
             json,
             sources,
             control: control.map(PathBuf::from),
+            config: None,
         };
         assert_eq!(parse(words(line)).unwrap(), Command::Status(status));
+    }
+
+    #[rstest]
+    #[case("top", 1000, false, None, 20)]
+    #[case("top --interval 0.5", 500, false, None, 20)]
+    #[case("top -b -n 1 --sources 3 --interval 3600", 3_600_000, true, Some(1), 3)]
+    fn top_options(
+        #[case] line: &str,
+        #[case] interval_ms: u64,
+        #[case] batch: bool,
+        #[case] frames: Option<u64>,
+        #[case] sources: usize,
+    ) {
+        let top = Top {
+            interval: Duration::from_millis(interval_ms),
+            batch,
+            frames,
+            sources,
+            control: None,
+            config: None,
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::Top(top));
     }
 
     #[rstest]
@@ -601,7 +722,12 @@ mod tests {
     #[case("--iface", EX_USAGE)]
     #[case("--hostname a --hostname b", EX_USAGE)]
     #[case("--iface eth0 status", EX_USAGE)]
-    #[case("top", EX_USAGE)]
+    #[case("top -n 1", EX_USAGE)]
+    #[case("top --batch -n 0", EX_USAGE)]
+    #[case("top --sources 1", EX_USAGE)]
+    #[case("top --interval 0.09", EX_USAGE)]
+    #[case("top --interval 3601", EX_USAGE)]
+    #[case("top --interval NaN", EX_USAGE)]
     #[case("detach --iface eth0 --all", EX_USAGE)]
     #[case("detach --iface", EX_USAGE)]
     #[case("status --sources 65537", EX_USAGE)]
@@ -676,6 +802,7 @@ mod tests {
             json: false,
             sources: 1,
             control: Some("/c".into()),
+            config: Some("/a.toml".into()),
         };
         assert_eq!(status, Command::Status(expected));
         let Command::CheckConfig(check) = parse(words("check-config")).unwrap() else {

@@ -18,3 +18,4 @@ pub mod smtp;
 pub mod state;
 pub mod status;
 pub mod supervisor;
+pub mod top;

@@ -1,18 +1,20 @@
 //! The binary; everything is in the library.
 
 use std::{
-    io::{self, Write as _},
+    env,
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
 use log::error;
 use nomail_agent::{
-    cli::{self, CheckConfig, Command, Detach, Run, Status},
+    cli::{self, CheckConfig, Command, Detach, Run, Status, Top},
     config::{self, LogFormat, Overrides},
-    control,
     exit::Failure,
-    logging, supervisor,
+    logging,
+    supervisor::{self, Teller},
+    top,
 };
 
 fn main() -> ExitCode {
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
         Command::Status(asked) => {
             logging::start(0, LogFormat::Text);
             status(asked).map_err(Failure::from)
+        }
+        Command::Top(asked) => {
+            logging::start(0, LogFormat::Text);
+            top(&asked).map_err(Failure::from)
         }
         Command::CheckConfig(asked) => {
             logging::start(0, LogFormat::Text);
@@ -55,13 +61,23 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
 }
 
 fn status(asked: Status) -> anyhow::Result<()> {
-    let told = control::ask(&config::control_path(asked.control), asked.sources)?;
-    if asked.json {
-        println!("{}", serde_json::to_string(&told)?);
-    } else {
-        print!("{told}");
+    let told = Teller::new(asked.control, asked.config).tell(asked.sources)?;
+    let mut out = io::stdout().lock();
+    let colour = out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = match asked.json {
+        true => serde_json::to_string(&told)? + "\n",
+        false => told.text(colour),
+    };
+    match out.write_all(text.as_bytes()) {
+        // Who read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
-    Ok(())
+}
+
+fn top(asked: &Top) -> anyhow::Result<()> {
+    let teller = Teller::new(asked.control.clone(), asked.config.clone());
+    top::run(asked, move |sources| teller.tell(sources))
 }
 
 fn check_config(asked: &CheckConfig) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
+use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
 use crate::reload::Reload;
@@ -22,6 +23,10 @@ pub struct Status {
     pub flood: bool,
     /// Whether verdicts are only counted.
     pub observe: bool,
+    /// Whether an agent told this. Else it was read from what an agent with
+    /// `on_exit = "keep"` has left, and nobody answers connections.
+    #[serde(default = "told_by_agent")]
+    pub agent_running: bool,
     /// The guarded interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// The pairs that the responder listens on.
@@ -31,6 +36,9 @@ pub struct Status {
     /// [`crate::config::Config::hash`] of the configuration in effect, in 16
     /// hexadecimal digits: a JSON number would lose some of them.
     pub config_hash: String,
+    /// Interfaces that it is reached over without a guard on the way.
+    #[serde(default)]
+    pub unguarded: Vec<String>,
     /// SYNs received for them, by verdict.
     pub syn: SynStatus,
     /// What XDP answered.
@@ -43,6 +51,15 @@ pub struct Status {
     pub sources_tracked: u64,
     /// Sources that lost their place in it to others.
     pub source_evictions: u64,
+    /// SYNs that passed without being charged, because other CPUs kept changing
+    /// the line of their source.
+    #[serde(default)]
+    pub contended: u64,
+}
+
+/// Agents before this key was there told nothing else.
+fn told_by_agent() -> bool {
+    true
 }
 
 /// An interface that the XDP program is on.
@@ -182,133 +199,316 @@ pub fn shown_source(address: IpAddr) -> String {
     }
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            syn, connections, ..
-        } = self;
-        writeln!(
-            out,
-            "{} does not accept mail (nomail {}, up {})",
-            self.hostname,
-            self.version,
-            duration(self.uptime_secs)
-        )?;
-        let interfaces: Vec<_> = self
-            .interfaces
-            .iter()
-            .map(|interface| {
-                let pinned = if interface.pinned { ", pinned" } else { "" };
-                format!("{} ({}{pinned})", interface.name, interface.xdp_mode)
-            })
-            .collect();
-        writeln!(
-            out,
-            "guard        {}{}",
-            if interfaces.is_empty() {
-                "off: the responder runs alone".to_owned()
-            } else {
-                interfaces.join(", ")
-            },
-            if self.observe { ", observing only" } else { "" }
-        )?;
-        writeln!(out, "listening    {}", self.guarded.join(", "))?;
-        let reload = &self.reload;
-        if !reload.ok {
-            let age = duration(reload.age_secs);
-            writeln!(out, "reload       failed {age} ago: {}", reload.error)?;
-        } else if !reload.needs_restart.is_empty() {
-            let keys = reload.needs_restart.join(", ");
-            writeln!(out, "reload       a change of {keys} needs a restart")?;
+/// What matters most of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// SYNs are judged.
+    Guarding,
+    /// SYNs are judged, and none is dropped.
+    Observing,
+    /// More come than the listeners can take.
+    Flood,
+    /// The responder runs without a guard.
+    Unguarded,
+    /// The guard goes on without its agent: nobody answers.
+    Alone,
+}
+
+impl State {
+    /// What it means.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Guarding => "guarding",
+            Self::Observing => "observing: SYNs are judged, none is dropped",
+            Self::Flood => "FLOOD: more SYNs than the listeners can take",
+            Self::Unguarded => "NOT GUARDING: the responder runs alone",
+            Self::Alone => "agent not running; the guard stays attached",
         }
-        writeln!(
-            out,
-            "SYNs         {} received: {} passed, {} over their source's limit, {} over their \
-             prefix's, {} over the listener's, {} denied, {} malformed",
-            syn.total,
-            syn.passed,
-            syn.limited_source,
-            syn.limited_prefix,
-            syn.flood,
-            syn.denied,
-            syn.malformed
-        )?;
-        if self.answers != AnswerStatus::default() {
-            let AnswerStatus {
-                cookie,
-                challenge,
-                proven,
-                unanswerable,
-                ..
-            } = self.answers;
-            writeln!(
-                out,
-                "answers      {challenge} challenges sent, {proven} proven; {cookie} SYN \
-                 cookies sent; {unanswerable} SYNs could not be answered"
-            )?;
+    }
+
+    /// Its colour on a terminal.
+    pub const fn colour(self) -> AnsiColor {
+        match self {
+            Self::Guarding => AnsiColor::Green,
+            Self::Observing | Self::Alone => AnsiColor::Yellow,
+            Self::Flood | Self::Unguarded => AnsiColor::Red,
         }
-        writeln!(
-            out,
-            "connections  {} accepted: {} active, {} quit, {} timed out, {} closed by the client, \
-             {} closed, {} shed",
-            connections.accepted,
-            connections.active,
-            connections.quit,
-            connections.timed_out,
-            connections.closed_by_peer,
-            connections.closed,
-            connections.shed
-        )?;
-        writeln!(
-            out,
-            "refused      {} in the greeting, {} at EHLO, {} at MAIL, {} at RCPT; {} spoke HTTP, \
-             {} TLS, {} garbage",
-            connections.refused_greeting,
-            connections.refused_ehlo,
-            connections.refused_mail,
-            connections.refused_rcpt,
-            connections.http,
-            connections.tls,
-            connections.garbage
-        )?;
-        if connections.recipients_elsewhere > 0 {
-            writeln!(
-                out,
-                "warning      {} recipients of other domains were refused: is this host an MX of \
-                 one? The log names them",
-                connections.recipients_elsewhere
-            )?;
-        }
-        writeln!(
-            out,
-            "sources      {} tracked, {} replaced by others",
-            self.sources_tracked, self.source_evictions
-        )?;
-        if self.sources.is_empty() {
-            return Ok(());
-        }
-        writeln!(
-            out,
-            "\n{:<40} {:>12} {:>12} {:>12} {:>10}",
-            "BUSIEST SOURCES", "SYNS", "LIMITED", "CONNECTIONS", "LAST SEEN"
-        )?;
-        for source in &self.sources {
-            writeln!(
-                out,
-                "{:<40} {:>12} {:>12} {:>12} {:>10}",
-                source.source,
-                source.syn,
-                source.limited,
-                source.connections,
-                duration(source.last_seen_secs)
-            )?;
-        }
-        Ok(())
     }
 }
 
+impl InterfaceStatus {
+    /// What to know about it, beside its name.
+    pub fn about(&self) -> String {
+        let mode = match self.xdp_mode.as_str() {
+            "off" => "no guard".to_owned(),
+            mode => escaped(mode),
+        };
+        let pinned = if self.pinned { ", kept" } else { "" };
+        format!("{mode}{pinned}")
+    }
+}
+
+impl Status {
+    /// What matters most. Observing comes before a flood, because then nobody is
+    /// asked for a proof.
+    pub fn state(&self) -> State {
+        let guards = |interface: &InterfaceStatus| interface.xdp_mode != "off";
+        if !self.agent_running {
+            State::Alone
+        } else if !self.interfaces.iter().any(guards) {
+            State::Unguarded
+        } else if self.observe {
+            State::Observing
+        } else if self.flood {
+            State::Flood
+        } else {
+            State::Guarding
+        }
+    }
+
+    /// What to know about the interfaces without a guard, if there are any.
+    pub fn about_unguarded(&self) -> Option<String> {
+        let names: Vec<_> = self.unguarded.iter().map(|name| escaped(name)).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{}: what comes in there is answered and not judged",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// As people read it. `colour` makes it stand out on a terminal.
+    pub fn text(&self, colour: bool) -> String {
+        let paint = |text: &str, colour_of: Option<AnsiColor>| match colour_of {
+            Some(of) if colour => format!("{0}{text}{0:#}", of.on_default()),
+            _ => text.to_owned(),
+        };
+        let mut out = String::new();
+        let state = self.state();
+        out += &format!(
+            "{} {}\n",
+            labelled("state"),
+            paint(state.text(), Some(state.colour()))
+        );
+        if self.flood && state == State::Observing {
+            out += &format!(
+                "{} {}\n",
+                labelled(""),
+                paint("a flood comes in", Some(AnsiColor::Red))
+            );
+        }
+        if self.agent_running {
+            out += &format!(
+                "{} {} does not accept mail (nomail {}, up {})\n",
+                labelled("host"),
+                escaped(&self.hostname),
+                escaped(&self.version),
+                duration(self.uptime_secs)
+            );
+        }
+        let mut label = "interfaces";
+        for interface in &self.interfaces {
+            let off = interface.xdp_mode == "off";
+            out += &format!(
+                "{} {:<16} {}\n",
+                labelled(label),
+                escaped(&interface.name),
+                paint(&interface.about(), off.then_some(AnsiColor::Red))
+            );
+            label = "";
+        }
+        if let Some(unguarded) = self.about_unguarded() {
+            out += &format!(
+                "{} {}\n",
+                labelled("not guarded"),
+                paint(&unguarded, Some(AnsiColor::Red))
+            );
+        }
+        let listening = match self.agent_running {
+            true => "listening",
+            false => "guarded",
+        };
+        let pairs: Vec<_> = self.guarded.iter().map(|pair| escaped(pair)).collect();
+        out += &format!("{} {}\n", labelled(listening), pairs.join(", "));
+        out += "\n";
+        self.write_counts(&mut out);
+        self.write_notes(&mut out, &paint);
+        self.write_sources(&mut out, &paint);
+        out
+    }
+
+    /// The counters, side by side.
+    fn write_counts(&self, out: &mut String) {
+        let Self { syn, answers, .. } = self;
+        let connections = &self.connections;
+        let syns = [
+            ("SYNS", syn.total),
+            ("  passed", syn.passed),
+            ("  over source's limit", syn.limited_source),
+            ("  over prefix's limit", syn.limited_prefix),
+            ("  flood", syn.flood),
+            ("  denied", syn.denied),
+            ("  malformed", syn.malformed),
+        ];
+        let answered = [
+            ("CHALLENGES SENT", answers.challenge),
+            ("  proven", answers.proven),
+            ("SYN COOKIES", answers.cookie),
+            ("NOT POSSIBLE", answers.unanswerable),
+        ];
+        let ends = [
+            ("CONNECTIONS", connections.accepted),
+            ("  active", connections.active),
+            ("  quit", connections.quit),
+            ("  timed out", connections.timed_out),
+            ("  closed by client", connections.closed_by_peer),
+            ("  closed by nomail", connections.closed),
+            ("  shed", connections.shed),
+        ];
+        let cell = |found: Option<&(&str, u64)>, width: usize| match found {
+            Some((label, number)) => format!("{label:<width$}{:>13}", count(*number)),
+            None => " ".repeat(width + 13),
+        };
+        let rows = syns.len().max(ends.len());
+        for row in 0..rows {
+            let mut line = cell(syns.get(row), 21);
+            if self.agent_running {
+                line += &format!("   {}", cell(ends.get(row), 18));
+                line += &format!("   {}", cell(answered.get(row), 15));
+            }
+            *out += line.trim_end();
+            *out += "\n";
+        }
+    }
+
+    /// What is worth a line, and only then.
+    fn write_notes(&self, out: &mut String, paint: &impl Fn(&str, Option<AnsiColor>) -> String) {
+        let connections = &self.connections;
+        let mut notes = Vec::new();
+        let refused = named(&[
+            (connections.refused_greeting, "in the greeting"),
+            (connections.refused_ehlo, "at EHLO"),
+            (connections.refused_mail, "at MAIL"),
+            (connections.refused_rcpt, "at RCPT"),
+        ]);
+        if !refused.is_empty() {
+            notes.push(("refused", refused, None));
+        }
+        let spoke = named(&[
+            (connections.http, "HTTP"),
+            (connections.tls, "TLS"),
+            (connections.garbage, "no text"),
+        ]);
+        if !spoke.is_empty() {
+            notes.push(("spoke", spoke, None));
+        }
+        if connections.recipients_elsewhere > 0 {
+            let text = format!(
+                "{} recipients of other domains were refused: is this host an MX of one? The log \
+                 names them",
+                count(connections.recipients_elsewhere)
+            );
+            notes.push(("warning", text, Some(AnsiColor::Red)));
+        }
+        let mut tracked = format!("{} tracked", count(self.sources_tracked));
+        if self.source_evictions > 0 {
+            tracked += &format!(
+                ", {} lost their place to others",
+                count(self.source_evictions)
+            );
+        }
+        notes.push(("sources", tracked, None));
+        let reload = &self.reload;
+        if !reload.ok && !reload.error.is_empty() {
+            let text = format!(
+                "failed {} ago: {}",
+                duration(reload.age_secs),
+                escaped(&reload.error)
+            );
+            notes.push(("reload", text, Some(AnsiColor::Red)));
+        } else if !reload.needs_restart.is_empty() {
+            let keys = reload.needs_restart.join(", ");
+            let text = format!("a change of {} needs a restart", escaped(&keys));
+            notes.push(("reload", text, Some(AnsiColor::Yellow)));
+        }
+        if self.contended > 0 {
+            let text = format!(
+                "{} SYNs charged to no source, because CPUs were in each other's way",
+                count(self.contended)
+            );
+            notes.push(("contended", text, None));
+        }
+        *out += "\n";
+        for (label, text, colour) in notes {
+            *out += &format!("{} {}\n", labelled(label), paint(&text, colour));
+        }
+    }
+
+    fn write_sources(&self, out: &mut String, paint: &impl Fn(&str, Option<AnsiColor>) -> String) {
+        if self.sources.is_empty() {
+            return;
+        }
+        *out += &format!(
+            "\n{:<24} {:>13} {:>13} {:>13} {:>10}\n",
+            "BUSIEST SOURCES", "SYNS", "LIMITED", "CONNECTIONS", "LAST SEEN"
+        );
+        for source in &self.sources {
+            let limited = format!("{:>13}", count(source.limited));
+            let colour = (source.limited > 0).then_some(AnsiColor::Yellow);
+            *out += &format!(
+                "{:<24} {:>13} {} {:>13} {:>10}\n",
+                escaped(&source.source),
+                count(source.syn),
+                paint(&limited, colour),
+                count(source.connections),
+                duration(source.last_seen_secs)
+            );
+        }
+    }
+}
+
+/// A label of the column on the left.
+fn labelled(label: &str) -> String {
+    format!("{label:<12}")
+}
+
+/// Those numbers that are not 0, with their names.
+fn named(numbers: &[(u64, &str)]) -> String {
+    let there = numbers.iter().filter(|(number, _)| *number > 0);
+    let there: Vec<_> = there
+        .map(|(number, name)| format!("{} {name}", count(*number)))
+        .collect();
+    there.join(", ")
+}
+
+/// A number in groups of three digits.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// Text that came through a socket: nothing in it reaches a terminal as a command,
+/// and each character is one column wide.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            ' '..='~' => shown.push(character),
+            _ => shown.extend(character.escape_default()),
+        }
+    }
+    shown
+}
+
 /// The two largest units of a number of seconds.
-fn duration(secs: u64) -> String {
+pub fn duration(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs}s"),
         60..3600 => format!("{}m{:02}s", secs / 60, secs % 60),
@@ -360,6 +560,130 @@ mod tests {
         }
     }
 
+    fn sample() -> Status {
+        Status {
+            version: "0.1.0".to_owned(),
+            hostname: "mailless.example.org".to_owned(),
+            uptime_secs: 61,
+            agent_running: true,
+            interfaces: vec![InterfaceStatus {
+                name: "eth0".to_owned(),
+                xdp_mode: "native".to_owned(),
+                ..InterfaceStatus::default()
+            }],
+            guarded: vec!["192.0.2.7:25".to_owned()],
+            syn: SynStatus {
+                total: 1_234_607,
+                passed: 1_234_567,
+                limited_source: 40,
+                ..SynStatus::default()
+            },
+            sources: vec![SourceStatus {
+                source: "192.0.2.9".to_owned(),
+                syn: 60,
+                limited: 40,
+                ..SourceStatus::default()
+            }],
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_state_comes_first() {
+        let mut status = sample();
+        let first = |status: &Status| status.text(false).lines().next().map(str::to_owned);
+        assert_eq!(first(&status).unwrap(), "state        guarding");
+        status.flood = true;
+        assert!(first(&status).unwrap().contains("FLOOD"));
+        status.observe = true;
+        assert!(first(&status).unwrap().contains("observing"));
+        assert!(status.text(false).contains("a flood comes in"));
+        status.interfaces[0].xdp_mode = "off".to_owned();
+        assert!(first(&status).unwrap().contains("NOT GUARDING"));
+        status.agent_running = false;
+        assert!(first(&status).unwrap().contains("agent not running"));
+        assert!(!status.text(false).contains("closed by client"));
+    }
+
+    #[test]
+    fn what_is_0_and_rare_is_left_out() {
+        let mut status = sample();
+        let rare = ["not guarded", "contended", "lost their place", "warning"];
+        let text = status.text(false);
+        for word in rare {
+            assert!(!text.contains(word), "{word} in {text}");
+        }
+        status.unguarded = vec!["wg0".to_owned()];
+        status.contended = 7;
+        status.source_evictions = 8000;
+        status.connections.recipients_elsewhere = 1;
+        let text = status.text(false);
+        for word in rare {
+            assert!(text.contains(word), "{word} not in {text}");
+        }
+        assert!(text.contains("not guarded  wg0: ") && text.contains("8,000 lost"));
+    }
+
+    #[test]
+    fn columns_are_aligned_and_numbers_grouped() {
+        let text = sample().text(false);
+        let syns = text.lines().find(|line| line.starts_with("SYNS")).unwrap();
+        let passed = text.lines().find(|line| line.contains("  passed")).unwrap();
+        assert_eq!(syns.find("1,234,607"), passed.find("1,234,567"), "{text}");
+        for line in text.lines() {
+            assert!(line.len() <= 100 && line.trim_end() == line, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn colour_changes_nothing_else_and_what_was_told_is_escaped() {
+        let mut status = sample();
+        assert!(!status.text(false).contains('\u{1b}'));
+        let mut plain = String::new();
+        let mut coloured = status.text(true);
+        assert!(coloured.contains('\u{1b}'));
+        while let Some(at) = coloured.find('\u{1b}') {
+            plain += &coloured[..at];
+            let end = at + coloured[at..].find('m').unwrap();
+            coloured.drain(..=end);
+        }
+        plain += &coloured;
+        assert_eq!(plain, status.text(false));
+        let evil = "\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\n";
+        status.hostname = evil.to_owned();
+        status.version = evil.to_owned();
+        status.guarded[0] = evil.to_owned();
+        status.interfaces[0].name = evil.to_owned();
+        status.interfaces[0].xdp_mode = evil.to_owned();
+        status.sources[0].source = evil.to_owned();
+        status.unguarded = vec!["\u{1b}[2J".to_owned()];
+        let text = status.text(false);
+        assert!(
+            text.chars().all(|c| c == '\n' || matches!(c, ' '..='~')),
+            "{text:?}"
+        );
+        assert!(text.contains("\\u{1b}]0;x\\u{7}"));
+    }
+
+    #[test]
+    fn an_agent_without_the_new_keys_is_understood() {
+        let mut told = serde_json::to_value(sample()).unwrap();
+        let keys = told.as_object_mut().unwrap();
+        for key in ["agent_running", "unguarded", "contended"] {
+            keys.remove(key).unwrap();
+        }
+        assert_eq!(serde_json::from_value::<Status>(told).unwrap(), sample());
+    }
+
+    #[rstest]
+    #[case(0, "0")]
+    #[case(999, "999")]
+    #[case(1000, "1,000")]
+    #[case(1_234_567, "1,234,567")]
+    fn numbers_are_grouped(#[case] number: u64, #[case] text: &str) {
+        assert_eq!(count(number), text);
+    }
+
     #[rstest]
     #[case::well(true, "", &[], None)]
     #[case::failed(false, "a.toml:1:1: wrong", &[], Some("failed 1m01s ago: a.toml:1:1: wrong"))]
@@ -384,7 +708,7 @@ mod tests {
             },
             ..Status::default()
         };
-        let text = status.to_string();
+        let text = status.text(false);
         let told = text
             .lines()
             .find_map(|line| line.strip_prefix("reload       "));

@@ -3,6 +3,7 @@
 
 mod pinned;
 mod places;
+mod telling;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,19 +19,15 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use log::{error, info, warn};
-use nomail_common::{
-    abi,
-    source::Source,
-    verdict::{Answer, Verdict},
-};
+use nomail_common::{abi, source::Source, verdict::Verdict};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
-pub use self::pinned::detach;
 use self::places::{ListenSocket, Places};
+pub use self::{pinned::detach, telling::Teller};
 use crate::{
     bpf::{self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate},
     config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
@@ -153,6 +150,7 @@ struct Told {
     observe: bool,
     interfaces: Vec<InterfaceStatus>,
     guarded: Vec<String>,
+    unguarded: Vec<String>,
 }
 
 struct Signals {
@@ -203,6 +201,7 @@ impl Agent {
             observe: config.observe,
             interfaces: Vec::new(),
             guarded: places.shown(&interfaces),
+            unguarded: Vec::new(),
         };
         let guard = attach_guard(&config, &interfaces, &places, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
@@ -285,6 +284,7 @@ impl Agent {
                 told.guarded.join(", ")
             );
         }
+        self.tell_unguarded().await;
         let mut following = true;
         let mut told_failure = String::new();
         let mut retry = interval(RETRY);
@@ -437,6 +437,26 @@ impl Agent {
             error!("a change of addresses cannot be followed: {failure}");
         }
         *told_failure = failure;
+        self.tell_unguarded().await;
+    }
+
+    /// Finds the interfaces over which the listeners are reached, and no guard is on
+    /// the way.
+    async fn tell_unguarded(&self) {
+        let guarded: Vec<_> = {
+            let told = self.shared.told();
+            let on = told.interfaces.iter().zip(&self.interfaces);
+            on.filter(|(told, _)| told.xdp_mode != "off")
+                .map(|(_, interface)| interface.index)
+                .collect()
+        };
+        let Ok(ways) = self.kernel.unguarded(&guarded).await else {
+            return;
+        };
+        let reached = ways
+            .into_iter()
+            .filter(|(index, _)| self.places.are_reached_over(*index));
+        self.shared.told().unguarded = reached.map(|(_, name)| name).collect();
     }
 
     /// Detaches first, so that no SYN is judged for a listener that is gone; or
@@ -735,9 +755,11 @@ impl Shared {
             uptime_secs: self.started.elapsed().as_secs(),
             flood: self.flood.load(Ordering::Relaxed),
             observe: told.observe,
+            agent_running: true,
             guarded: told.guarded,
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
+            unguarded: told.unguarded,
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,
@@ -773,44 +795,13 @@ impl Shared {
         if let Some(guard) = &self.guard {
             let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
             for place in std::iter::once(None).chain((0..told.interfaces.len()).map(Some)) {
-                let counters = guard.counters(place)?;
-                let verdict = |verdict: Verdict| counters.verdicts[verdict as usize];
-                status.syn.passed += verdict(Verdict::Passed);
-                status.syn.malformed += verdict(Verdict::Malformed);
-                status.syn.denied += verdict(Verdict::Denied);
-                status.syn.limited_source += verdict(Verdict::LimitedSource);
-                status.syn.limited_prefix += verdict(Verdict::LimitedPrefix);
-                status.syn.flood += verdict(Verdict::Flood);
-                let answer = |answer: Answer| counters.answers[answer as usize];
-                status.answers.cookie += answer(Answer::Cookie);
-                status.answers.challenge += answer(Answer::Challenge);
-                status.answers.proven += answer(Answer::Proven);
-                status.answers.unanswerable += answer(Answer::Unanswerable);
-                status.syn.total += counters.verdicts.iter().sum::<u64>();
-                status.source_evictions += counters.evictions;
+                telling::add_counters(&mut status, &guard.counters(place)?);
             }
             let counts = guard.sources()?;
-            status.sources_tracked = counts.len() as u64;
-            for count in counts {
-                let entry = sources
-                    .entry(Source::from(count.address))
-                    .or_insert_with(|| SourceStatus {
-                        source: shown_source(count.address),
-                        last_seen_secs: u64::MAX,
-                        ..SourceStatus::default()
-                    });
-                entry.syn = count.syn;
-                entry.limited = count.limited;
-                entry.last_seen_secs = entry.last_seen_secs.min(count.last_seen.as_secs());
-            }
+            telling::add_counts(&mut status, &mut sources, counts);
         }
         status.interfaces = told.interfaces;
-        status.sources = sources.into_values().collect();
-        status.sources.sort_by(|a, b| {
-            let busy = |source: &SourceStatus| source.syn.max(source.connections);
-            busy(b).cmp(&busy(a)).then_with(|| a.source.cmp(&b.source))
-        });
-        status.sources.truncate(sources_max);
+        status.sources = telling::busiest(sources, sources_max);
         Ok(status)
     }
 }
@@ -960,6 +951,12 @@ fn attach_guard(
 ) -> Result<Option<Guard>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         warn!("--xdp-mode off: no SYN is counted or limited");
+        told.interfaces
+            .extend(interfaces.iter().map(|interface| InterfaceStatus {
+                name: interface.name.clone(),
+                xdp_mode: "off".to_owned(),
+                ..InterfaceStatus::default()
+            }));
         return Ok(None);
     }
     let ports = places.guarded().into_iter().map(|(_, port)| port);

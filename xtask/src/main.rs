@@ -11,6 +11,7 @@
 
 mod bench;
 mod build;
+mod demo;
 mod fuzz;
 mod lint;
 mod run;
@@ -49,6 +50,9 @@ enum Task {
     Test(test::Args),
     /// Measure, side by side with the floor, and write a table under target/bench (as root)
     Bench(bench::Args),
+    /// Show it at work: a host with nomail, a sender, a bot, a flood that comes and goes, and
+    /// `top` on it; in network namespaces (as root)
+    Demo(demo::Args),
     /// Fuzz what reads octets of others, with libFuzzer on nightly Rust
     ///
     /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
@@ -75,6 +79,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Run(args) => run::run(args),
         Task::Test(args) => test::test(args),
         Task::Bench(args) => bench::bench(args),
+        Task::Demo(args) => demo::demo(args),
         Task::Fuzz(args) => fuzz::fuzz(args),
         Task::Lint => lint::lint(),
     }

@@ -450,7 +450,8 @@ fn llvm_prefix(wanted: u32) -> Option<(u32, PathBuf)> {
 }
 
 /// The programs that the root tests call, with their Debian packages.
-const RUNTIME_TOOLS: [(&str, &str); 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
+const RUNTIME_TOOLS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("ethtool", "ethtool"), ("tmux", "tmux")];
 
 /// Finds or installs what the tests of tier bpf and netns call.
 ///

@@ -106,6 +106,9 @@ pub enum BpfError {
     /// A map could not be read or written.
     #[error("a BPF map cannot be used")]
     Map(#[from] MapError),
+    /// A map could not be read as a whole.
+    #[error("a BPF map cannot be read")]
+    Table(#[source] io::Error),
     /// A program could not be used.
     #[error("the XDP program cannot be used")]
     Program(#[from] ProgramError),

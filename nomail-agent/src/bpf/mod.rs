@@ -5,9 +5,11 @@ mod attach;
 mod clock;
 mod error;
 mod events;
+mod kept;
 mod lists;
 mod pins;
 mod sources;
+mod table;
 
 use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -30,8 +32,8 @@ use nomail_common::{
 
 use self::pins::Secrets;
 pub use self::{
-    attach::Mode, clock::Clock, error::BpfError, events::Limited, lists::Lists, pins::Pins,
-    sources::SourceCount,
+    attach::Mode, clock::Clock, error::BpfError, events::Limited, kept::KeptGuard, lists::Lists,
+    pins::Pins, sources::SourceCount,
 };
 
 /// The object, aligned as the ELF reader wants it.
@@ -195,9 +197,9 @@ impl Guard {
             active,
             counters: take(&mut ebpf, abi::COUNTERS_MAP)?.try_into()?,
             sources: sources::Sources::new(
-                take(&mut ebpf, abi::SOURCES_MAP)?.try_into()?,
-                take(&mut ebpf, abi::CARRIES_MAP)?.try_into()?,
-            ),
+                take(&mut ebpf, abi::SOURCES_MAP)?,
+                take(&mut ebpf, abi::CARRIES_MAP)?,
+            )?,
             events: events::Events::new(take(&mut ebpf, abi::EVENTS_MAP)?.try_into()?),
             list_maps: lists::ListMaps::take(&mut ebpf)?,
             lease: take(&mut ebpf, abi::LEASE_MAP)?.try_into()?,
@@ -414,18 +416,7 @@ impl Guard {
     /// for `None` of an interface that was not in there.
     pub fn counters(&self, place: Option<usize>) -> Result<Counters, BpfError> {
         let entry = place.map_or(0, |place| place as u32 + 1);
-        let mut sum = Counters::default();
-        for cpu in self.counters.get(&entry, 0)?.iter() {
-            for (sum, cpu) in sum.verdicts.iter_mut().zip(cpu.verdicts) {
-                *sum += cpu;
-            }
-            for (sum, cpu) in sum.answers.iter_mut().zip(cpu.answers) {
-                *sum += cpu;
-            }
-            sum.evictions += cpu.evictions;
-            sum.contended += cpu.contended;
-        }
-        Ok(sum)
+        sum_of_cpus(&self.counters, entry)
     }
 
     /// Every source in the table.
@@ -490,6 +481,25 @@ pub fn program_name(id: u32) -> Option<String> {
     let name = found.as_ref().and_then(|info| info.name_as_str());
     debug!("program {id} is {name:?}");
     name.map(str::to_owned)
+}
+
+/// What all CPUs counted in an entry of the counters.
+fn sum_of_cpus(
+    counters: &PerCpuArray<MapData, Counters>,
+    entry: u32,
+) -> Result<Counters, BpfError> {
+    let mut sum = Counters::default();
+    for cpu in counters.get(&entry, 0)?.iter() {
+        for (sum, cpu) in sum.verdicts.iter_mut().zip(cpu.verdicts) {
+            *sum += cpu;
+        }
+        for (sum, cpu) in sum.answers.iter_mut().zip(cpu.answers) {
+            *sum += cpu;
+        }
+        sum.evictions += cpu.evictions;
+        sum.contended += cpu.contended;
+    }
+    Ok(sum)
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, BpfError> {

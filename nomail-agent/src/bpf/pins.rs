@@ -272,7 +272,7 @@ impl Pins {
     }
 
     fn version(&self) -> PathBuf {
-        self.directory.join(format!("v{ABI_VERSION}"))
+        version_in(&self.directory)
     }
 
     /// The directories of all versions.
@@ -384,15 +384,74 @@ fn shape_of(path: &Path) -> Option<Shape> {
     })
 }
 
+fn version_in(directory: &Path) -> PathBuf {
+    directory.join(format!("v{ABI_VERSION}"))
+}
+
+/// What an agent of this version has pinned, if `object`'s maps are there.
+pub(super) fn version_to_read(
+    directory: &Path,
+    object: &[u8],
+) -> Result<Option<PathBuf>, BpfError> {
+    let version = version_in(directory);
+    match fs::symlink_metadata(&version) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(denied(&version, error)),
+        Ok(_) => {}
+    }
+    is_ours(directory)?;
+    is_ours(&version)?;
+    if is_locked(directory)? {
+        return Err(BpfError::PinsInUse(directory.to_owned()));
+    }
+    let reusable = reusable(&version, &shapes(object)?).is_some();
+    Ok(reusable.then_some(version))
+}
+
+/// Whether an agent, or `detach`, holds the lock: asked without taking it, which
+/// would be in the way of one that starts.
+fn is_locked(directory: &Path) -> Result<bool, BpfError> {
+    let found = fs::metadata(directory).map_err(|error| denied(directory, error))?;
+    let (major, minor) = (
+        nix::sys::stat::major(found.dev()),
+        nix::sys::stat::minor(found.dev()),
+    );
+    let file = format!(" {major:02x}:{minor:02x}:{} ", found.ino());
+    let locks = Path::new("/proc/locks");
+    let text = fs::read_to_string(locks).map_err(|error| denied(locks, error))?;
+    // One that waits for a lock, "->", does not hold it.
+    let mut held = text.lines().filter(|line| !line.contains("->"));
+    Ok(held.any(|line| line.contains(" FLOCK ") && line.contains(&file)))
+}
+
+/// The interfaces that links in the directory are on, and their programs there.
+/// The links are not held: whoever removes a pin is to detach with it.
+pub(super) fn links_of(version: &Path) -> Result<Vec<(u32, u32)>, BpfError> {
+    let mut links = Vec::new();
+    for path in entries(version)? {
+        if name_of(&path).starts_with(LINK) {
+            let kept = Kept::from_pin(path)?;
+            if kept.interface != 0 {
+                links.push((kept.interface, kept.program));
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The configuration in use.
+pub(super) fn config_in(version: &Path) -> Result<Config, BpfError> {
+    let active: u32 = read(&version.join(abi::ACTIVE_MAP), 0)?;
+    read(&version.join(abi::CONFIG_MAP), active % CONFIGS)
+}
+
 /// Whether the counters in the directory are those of these interfaces.
 fn are_places(version: &Path, interfaces: &[u32]) -> bool {
     let mut places = [0; MAX_INTERFACES];
     for (place, &interface) in places.iter_mut().zip(interfaces) {
         *place = interface;
     }
-    let config = read::<u32>(&version.join(abi::ACTIVE_MAP), 0)
-        .and_then(|active| read::<Config>(&version.join(abi::CONFIG_MAP), active % CONFIGS));
-    config.is_ok_and(|config| config.interfaces == places)
+    config_in(version).is_ok_and(|config| config.interfaces == places)
 }
 
 fn read<V: aya::Pod>(path: &Path, index: u32) -> Result<V, BpfError> {

@@ -2,15 +2,15 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use aya::maps::{Array, MapData};
+use aya::maps::Map;
 use nomail_common::{
-    abi::{LINES, Line, SLOTS_PER_LINE, SourceCarry},
+    abi::{self, Line, SLOTS_PER_LINE, SourceCarry},
     limiter::{Bucket, Limit},
     source::Source,
     sources::{CLAIMED, EMPTY},
 };
 
-use super::{BpfError, Clock};
+use super::{BpfError, Clock, table::Table};
 
 /// What a source did since it entered the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,29 +27,29 @@ pub struct SourceCount {
 }
 
 pub(super) struct Sources {
-    lines: Array<MapData, Line>,
-    carries: Array<MapData, SourceCarry>,
+    lines: Table<Line>,
+    carries: Table<SourceCarry>,
 }
 
 impl Sources {
-    pub(super) fn new(lines: Array<MapData, Line>, carries: Array<MapData, SourceCarry>) -> Self {
-        Self { lines, carries }
+    pub(super) fn new(lines: Map, carries: Map) -> Result<Self, BpfError> {
+        Ok(Self {
+            lines: Table::new(lines, abi::SOURCES_MAP)?,
+            carries: Table::new(carries, abi::CARRIES_MAP)?,
+        })
     }
 
     pub(super) fn read(&self, clock: &Clock, limit: Limit) -> Result<Vec<SourceCount>, BpfError> {
         let now = clock.now()?;
+        let lines = self.lines.read()?;
+        let carries = self.carries.read()?;
         let mut sources = Vec::new();
-        for index in 0..LINES {
-            let line = self.lines.get(&(index as u32), 0)?;
-            for slot in 0..SLOTS_PER_LINE {
-                let key = line.keys[slot];
+        for (line, carries) in lines.iter().zip(carries.chunks(SLOTS_PER_LINE)) {
+            for ((&key, &bucket), carry) in line.keys.iter().zip(&line.buckets).zip(carries) {
                 if key == EMPTY || key == CLAIMED {
                     continue;
                 }
-                let bucket = Bucket(line.buckets[slot]);
-                let carry = self
-                    .carries
-                    .get(&((index * SLOTS_PER_LINE + slot) as u32), 0)?;
+                let bucket = Bucket(bucket);
                 let (mut admitted, mut limited) = (bucket.admitted(), bucket.limited());
                 if carry.key == key {
                     admitted += carry.admitted;

@@ -428,10 +428,10 @@ fn file_of(overrides: &Overrides) -> (&Path, bool) {
     }
 }
 
-/// Where `status` asks: the socket that it was told, else that of the file,
-/// whatever else the file says.
-pub fn control_path(told: Option<PathBuf>) -> PathBuf {
-    told.unwrap_or_else(|| control_of(Path::new(DEFAULT_FILE)))
+/// Where `status` and `top` ask: the socket that they were told, else that of the
+/// file, whatever else the file says.
+pub fn control_path(told: Option<PathBuf>, file: Option<&Path>) -> PathBuf {
+    told.unwrap_or_else(|| control_of(file.unwrap_or(Path::new(DEFAULT_FILE))))
 }
 
 /// Where an agent pins what outlives it: as the file says, whatever else it

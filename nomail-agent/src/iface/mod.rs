@@ -1,6 +1,7 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
 mod holder;
+mod ways;
 
 use std::{
     collections::BTreeSet,

@@ -98,6 +98,22 @@ impl Places {
         self.direct.iter().copied().collect()
     }
 
+    /// Whether what comes in on an interface gets to a listener, if nothing else is
+    /// in the way: Linux takes packets for any of its addresses on any interface,
+    /// but for link-local ones.
+    pub(super) fn are_reached_over(&self, interface: u32) -> bool {
+        self.sockets.iter().any(|(socket, addresses)| {
+            let scope = match socket.address {
+                SocketAddr::V6(address) => address.scope_id(),
+                SocketAddr::V4(_) => 0,
+            };
+            addresses.iter().any(|address| match address {
+                IpAddr::V6(address) if address.is_unicast_link_local() => scope == interface,
+                address => !address.is_loopback(),
+            })
+        })
+    }
+
     /// Leaves out what could not be bound.
     pub(super) fn remove(&mut self, refused: &BTreeSet<ListenSocket>) {
         self.sockets.retain(|socket, _| !refused.contains(socket));
@@ -154,5 +170,19 @@ mod tests {
         assert_eq!(places.guarded(), pair);
         places.remove(&[places.sockets()[0]].into());
         assert_eq!(places.guarded(), pair, "the other socket still answers");
+    }
+
+    #[test]
+    fn an_address_is_reached_over_every_interface_unless_it_is_local_to_one() {
+        let mut places = Places::default();
+        for (address, scope) in [("fe80::1", 2), ("127.0.0.1", 0), ("::1", 0)] {
+            let address: IpAddr = address.parse().unwrap();
+            places.add(socket_address(address, 25, scope), true, [address].into());
+        }
+        assert!(places.are_reached_over(2));
+        assert!(!places.are_reached_over(3));
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        places.add(socket_address(address, 25, 0), true, [address].into());
+        assert!(places.are_reached_over(3));
     }
 }

@@ -1,0 +1,197 @@
+//! `nomail-agent top`: what `status` tells, again and again, with rates.
+//!
+//! [`model`] is pure, [`view`] draws it. It asks on a thread of its own, so that an
+//! agent that does not answer does not keep the keys waiting.
+
+pub mod model;
+pub mod view;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use futures_util::StreamExt as _;
+use ratatui::DefaultTerminal;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use self::model::{Key, Model};
+use crate::{cli::Top, status::Status};
+
+/// Sources that are asked for: those with the most SYNs so far.
+const SOURCES_ASKED: usize = 1000;
+
+/// A status, or why there is none, and when it was told.
+type Sample = (Duration, Result<Status, String>);
+
+/// Shows what `tell` tells until the user has seen enough.
+///
+/// # Errors
+/// When nothing is told at first, or the terminal cannot be used.
+pub fn run(
+    asked: &Top,
+    mut tell: impl FnMut(usize) -> Result<Status> + Send + 'static,
+) -> Result<()> {
+    let begun = Instant::now();
+    if !asked.batch && !io::stdout().is_terminal() {
+        bail!("the output is no terminal: `top --batch` writes plain text");
+    }
+    // Whoever asks the wrong socket is to know at once.
+    let mut model = Model::new(SOURCES_ASKED);
+    let first = tell(SOURCES_ASKED)?;
+    model.take(begun.elapsed(), Ok(first));
+    let sample = move || {
+        let told = tell(SOURCES_ASKED).map_err(|error| format!("{error:#}"));
+        (begun.elapsed(), told)
+    };
+    if asked.batch {
+        return batch(asked, model, sample);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no event loop can be made")?;
+    let samples = ask_on_a_thread(asked.interval, sample)?;
+    let mut screen = Screen::enter()?;
+    runtime.block_on(live(&mut screen.0, model, samples))
+}
+
+/// Prints frames, the first after one interval: a rate is of two samples.
+fn batch(asked: &Top, mut model: Model, mut sample: impl FnMut() -> Sample) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut due = Instant::now();
+    let mut number = 0;
+    while asked.frames.is_none_or(|frames| number < frames) {
+        due = next(due, asked.interval);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (at, told) = sample();
+        model.take(at, told);
+        number += 1;
+        let gap = if number > 1 { "\n" } else { "" };
+        let text = view::text(&model, number, asked.sources);
+        let written = write!(out, "{gap}{text}").and_then(|()| out.flush());
+        match written {
+            // Who read it has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("the output cannot be written")?,
+        }
+    }
+    Ok(())
+}
+
+/// When the next sample is due. What is missed is not made up for.
+fn next(due: Instant, interval: Duration) -> Instant {
+    (due + interval).max(Instant::now())
+}
+
+fn ask_on_a_thread(
+    interval: Duration,
+    mut sample: impl FnMut() -> Sample + Send + 'static,
+) -> Result<mpsc::Receiver<Sample>> {
+    let (to, samples) = mpsc::channel(1);
+    let ask = move || {
+        let mut due = Instant::now();
+        loop {
+            due = next(due, interval);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.blocking_send(sample()).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("ask".to_owned())
+        .spawn(ask)
+        .context("no thread can be made")?;
+    Ok(samples)
+}
+
+/// The terminal while it is ours; given back on drop, and by a hook when
+/// something panics.
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    fn enter() -> Result<Self> {
+        match ratatui::try_init() {
+            Ok(terminal) => Ok(Self(terminal)),
+            Err(error) => {
+                // It may be half done.
+                let _ = ratatui::try_restore();
+                Err(error).context("the terminal cannot be used: `top --batch` writes plain text")
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that is gone takes nothing back.
+        let _ = ratatui::try_restore();
+    }
+}
+
+async fn live(
+    terminal: &mut DefaultTerminal,
+    mut model: Model,
+    mut samples: mpsc::Receiver<Sample>,
+) -> Result<()> {
+    let mut keys = EventStream::new();
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    while !model.is_done() {
+        terminal
+            .draw(|frame| view::draw(&model, frame))
+            .context("the terminal cannot be written")?;
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => break,
+            event = keys.next() => match event {
+                Some(Ok(Event::Key(key))) if is_ctrl_c(&key) => break,
+                Some(Ok(Event::Key(key))) => {
+                    if let Some(key) = key_of(&key) {
+                        model.press(key);
+                    }
+                }
+                // A new size is found out by drawing.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error).context("the terminal cannot be read"),
+                None => break,
+            },
+            sample = samples.recv() => match sample {
+                Some((at, told)) => model.take(at, told),
+                None => bail!("the thread that asks the agent has ended"),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// In raw mode it is a key like others.
+fn is_ctrl_c(key: &KeyEvent) -> bool {
+    key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)
+}
+
+fn key_of(key: &KeyEvent) -> Option<Key> {
+    if key.kind == KeyEventKind::Release
+        || key
+            .modifiers
+            .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+    {
+        return None;
+    }
+    match key.code {
+        KeyCode::Char(character) => Some(Key::Character(character)),
+        KeyCode::Enter => Some(Key::Enter),
+        KeyCode::Esc => Some(Key::Escape),
+        KeyCode::Backspace => Some(Key::Backspace),
+        _ => None,
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{bpf::BpfError, config::ConfigError, iface::IfaceError};
+use crate::{bpf::BpfError, config::ConfigError, iface::IfaceError, service::HandedError};
 
 /// Exit codes, after sysexits.h. 64, for a wrong command line, is
 /// [`crate::cli::report`]'s.
@@ -83,6 +83,12 @@ impl From<BpfError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Configuration, error)
+    }
+}
+
+impl From<HandedError> for Failure {
+    fn from(error: HandedError) -> Self {
         Self::new(Exit::Configuration, error)
     }
 }

@@ -14,6 +14,7 @@ pub mod privilege;
 pub mod reload;
 pub mod report;
 pub mod sample;
+pub mod service;
 pub mod smtp;
 pub mod state;
 pub mod status;

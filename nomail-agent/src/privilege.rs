@@ -14,7 +14,7 @@ use landlock::{
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
 use log::{debug, info, warn};
-use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Group, Uid, User, setegid, seteuid, setgroups, setresgid, setresuid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -301,18 +301,41 @@ pub fn create_directory(
     account: Account,
     ours: bool,
 ) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, chown};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
     let created = match fs::DirBuilder::new().mode(mode).create(directory) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
     };
-    if (created || ours) && Uid::effective().is_root() {
-        chown(
-            directory,
-            Some(account.uid.as_raw()),
-            Some(account.gid.as_raw()),
-        )?;
+    let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+    let given = fs::metadata(directory)?;
+    // Where the service manager has made it, there is no capability to give it.
+    if (created || ours) && (given.uid(), given.gid()) != (uid, gid) && Uid::effective().is_root() {
+        chown(directory, Some(uid), Some(gid))?;
     }
     Ok(())
+}
+
+/// Does `work` in `directory`: as root, or, if it is the account's, as that with
+/// `group`. There root would follow links that the account has put there, and
+/// without CAP_DAC_OVERRIDE may not write at all.
+pub fn in_directory<T>(
+    directory: &Path,
+    account: Account,
+    group: Option<Gid>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    use std::os::unix::fs::MetadataExt as _;
+    let of = fs::metadata(directory).with_context(|| directory.display().to_string())?;
+    let (root, root_group) = (Uid::effective(), Gid::effective());
+    if !root.is_root() || of.uid() != account.uid.as_raw() {
+        return work();
+    }
+    only_thread()?;
+    setegid(group.unwrap_or(account.gid)).context("cannot act as the account's group")?;
+    seteuid(account.uid).context("cannot act as the account")?;
+    let done = work();
+    seteuid(root).context("cannot be root again")?;
+    setegid(root_group).context("cannot be root again")?;
+    done
 }

@@ -38,6 +38,7 @@ use crate::{
     privilege::{self, Account, Paths},
     reload::Reload,
     report::Reporter,
+    service::{self, Handed, Manager, Watchdog},
     smtp::{
         self, LISTEN_BACKLOG, ListenerId, Refuse, RefuseAt, Relay, Replies, Responder, Settings,
         relay,
@@ -77,13 +78,16 @@ const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Runs the agent until a signal ends it.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
+    // Before anything is opened: the descriptors are known by their numbers.
+    let handed = Handed::receive()?;
+    let manager = Manager::connect();
     let room = raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no event loop can be made")?;
     runtime.block_on(async {
-        let mut agent = Agent::start(config, room).await?;
+        let mut agent = Agent::start(config, room, handed, manager).await?;
         let served = agent.serve(overrides).await;
         agent.stop().await;
         served
@@ -121,6 +125,7 @@ struct Agent {
     /// When the last report was due.
     reported: Instant,
     control: Arc<Control>,
+    manager: Manager,
     signals: Signals,
 }
 
@@ -171,7 +176,13 @@ impl Signals {
 
 impl Agent {
     /// Does all that needs root. On an error nothing stays bound or attached.
-    async fn start(config: Config, room: Room) -> Result<Self, Failure> {
+    async fn start(
+        mut config: Config,
+        room: Room,
+        handed: Handed,
+        manager: Manager,
+    ) -> Result<Self, Failure> {
+        listen_as_handed(&mut config, &handed);
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
         let pins = pinned::find(&kernel, &config).await?;
@@ -183,6 +194,7 @@ impl Agent {
         if places.sockets().is_empty() {
             return Err(nothing_to_listen_on(&interfaces));
         }
+        handed.check(|address| places.has(address))?;
         let found_hostname = find_hostname(&places);
         let hostname = config
             .hostname
@@ -190,7 +202,10 @@ impl Agent {
             .unwrap_or(&found_hostname)
             .to_string();
         let settings = settings_of(&config, &hostname, room)?;
-        let mut listeners = Listeners::default();
+        let mut listeners = Listeners {
+            handed,
+            ..Listeners::default()
+        };
         for socket in places.sockets() {
             listeners.bind(socket)?;
         }
@@ -266,6 +281,7 @@ impl Agent {
             syncookies: true,
             reported: Instant::now(),
             control: Arc::new(control),
+            manager,
             signals,
         })
     }
@@ -285,6 +301,9 @@ impl Agent {
             );
         }
         self.tell_unguarded().await;
+        self.manager.ready(&self.shared.figures());
+        let mut watchdog = Watchdog::start();
+        let mut figures = interval(service::STATUS_INTERVAL);
         let mut following = true;
         let mut told_failure = String::new();
         let mut retry = interval(RETRY);
@@ -302,11 +321,15 @@ impl Agent {
                 }
                 _ = self.signals.hangup.recv() => {
                     let before = self.config.log.interval_secs;
-                    self.reload(overrides);
+                    self.manager.reloading();
+                    let reloaded = self.reload(overrides);
+                    self.manager.reloaded(reloaded, &self.shared.figures());
                     if self.config.log.interval_secs != before {
                         report = self.report_interval();
                     }
                 }
+                () = watchdog.proven(|| self.shared.responder.prove()) => self.manager.alive(),
+                _ = figures.tick() => self.manager.figures(&self.shared.figures()),
                 _ = report.tick() => self.report(),
                 _ = save.tick() => self.save_state(),
                 _ = flood.tick() => {
@@ -463,6 +486,7 @@ impl Agent {
     /// tells a guard that stays that there will be none.
     async fn stop(mut self) {
         info!("stopping");
+        self.manager.stopping();
         if let Some(guard) = &self.shared.guard {
             let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = guard.leave() {
@@ -481,25 +505,28 @@ impl Agent {
         self.save_state();
     }
 
-    /// Takes over a changed configuration, or keeps the old one as it is.
-    fn reload(&mut self, overrides: &Overrides) {
+    /// Takes over a changed configuration, or keeps the old one as it is; whether
+    /// it was taken over.
+    fn reload(&mut self, overrides: &Overrides) -> bool {
         info!("reloading the configuration");
-        let reload = match self.try_reload(overrides) {
-            Ok(needs_restart) => Reload::succeeded(&self.config, needs_restart),
+        let (reload, taken) = match self.try_reload(overrides) {
+            Ok(needs_restart) => (Reload::succeeded(&self.config, needs_restart), true),
             Err(failure) => {
                 for line in failure.lines() {
                     error!("{line}");
                 }
                 error!("the configuration stays as it was");
-                self.shared.last_reload().failed(&failure)
+                (self.shared.last_reload().failed(&failure), false)
             }
         };
         *self.shared.last_reload() = reload;
+        taken
     }
 
     /// Gives the keys whose changes need a restart.
     fn try_reload(&mut self, overrides: &Overrides) -> Result<Vec<&'static str>, Failure> {
-        let new = config::load(&overrides.after(&self.config))?;
+        let mut new = config::load(&overrides.after(&self.config))?;
+        listen_as_handed(&mut new, &self.listeners.handed);
         let needs_restart = self.config.changes_that_need_restart(&new);
         let new = new.with_fixed_from(&self.config);
         let hostname = new
@@ -744,6 +771,33 @@ impl Shared {
         }
     }
 
+    /// What the service manager shows. Counters that cannot be read are 0.
+    fn figures(&self) -> service::Figures {
+        let told = self.told().clone();
+        let interfaces = told.interfaces.into_iter();
+        let mut figures = service::Figures {
+            interfaces: interfaces
+                .map(|interface| (interface.name, interface.xdp_mode))
+                .collect(),
+            observe: told.observe,
+            flood: self.flood.load(Ordering::Relaxed),
+            connections: self.responder.snapshot().active,
+            ..service::Figures::default()
+        };
+        if let Some(guard) = &self.guard {
+            let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            for place in std::iter::once(None).chain((0..figures.interfaces.len()).map(Some)) {
+                let Ok(counters) = guard.counters(place) else {
+                    continue;
+                };
+                figures.syns += counters.verdicts.iter().sum::<u64>();
+                figures.limited += counters.verdicts[Verdict::LimitedSource as usize]
+                    + counters.verdicts[Verdict::LimitedPrefix as usize];
+            }
+        }
+        figures
+    }
+
     fn status(&self, sources_max: usize) -> Result<Status> {
         let told = self.told().clone();
         let reload = self.last_reload().clone();
@@ -836,6 +890,7 @@ impl FloodWatch {
 /// The listening sockets.
 #[derive(Default)]
 struct Listeners {
+    handed: Handed,
     bound: Vec<(ListenSocket, std::net::TcpListener)>,
     serving: HashMap<ListenSocket, ListenerId>,
 }
@@ -846,8 +901,11 @@ impl Listeners {
         if self.serving.contains_key(&socket) {
             return Ok(());
         }
-        let listener = smtp::bind(socket.address, LISTEN_BACKLOG, socket.found)
-            .map_err(|error| cannot_listen(socket.address, error))?;
+        let listener = match self.handed.take(socket.address) {
+            Some(handed) => smtp::adopt(handed, LISTEN_BACKLOG),
+            None => smtp::bind(socket.address, LISTEN_BACKLOG, socket.found),
+        };
+        let listener = listener.map_err(|error| cannot_listen(socket.address, error))?;
         self.bound.push((socket, listener));
         Ok(())
     }
@@ -874,6 +932,14 @@ impl Listeners {
             }
             kept
         });
+    }
+}
+
+/// What the service manager has opened is listened on, unless the configuration
+/// says where to listen.
+fn listen_as_handed(config: &mut Config, handed: &Handed) {
+    if config.listen.is_empty() {
+        config.listen = handed.listen().to_vec();
     }
 }
 
@@ -1230,17 +1296,15 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
             Exit::Failed
         }
     };
-    let bound = match path.parent() {
-        Some(directory) => privilege::create_directory(
-            directory,
-            0o755,
-            account,
-            path == Path::new(config::DEFAULT_CONTROL),
-        )
-        .with_context(|| format!("cannot create {}", directory.display())),
-        None => Ok(()),
-    }
-    .and_then(|()| Control::bind(path, Account::control_group()));
+    let group = Account::control_group();
+    // The path is absolute; / itself fails to be bound.
+    let directory = path.parent().unwrap_or(path);
+    let ours = path == Path::new(config::DEFAULT_CONTROL);
+    let bound = privilege::create_directory(directory, 0o755, account, ours)
+        .with_context(|| format!("cannot create {}", directory.display()))
+        .and_then(|()| {
+            privilege::in_directory(directory, account, group, || Control::bind(path, group))
+        });
     bound.map_err(|error| {
         let exit = exit_of(&error);
         Failure::new(exit, error.context("no control socket"))

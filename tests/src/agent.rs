@@ -3,7 +3,8 @@
 use std::{
     env,
     fs::File,
-    os::unix::process::CommandExt as _,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -80,6 +81,34 @@ impl Agent {
     /// # Panics
     /// When there is no such command or binary.
     pub fn spawn_through(namespace: &Namespace, through: &[&str], arguments: &[&str]) -> Self {
+        let nothing = [Stdio::null(), Stdio::null()];
+        Self::spawn_with(namespace, through, arguments, nothing)
+    }
+
+    /// Starts it without waiting, with two listening sockets as systemd hands them
+    /// over (sd_listen_fds(3)), by a command that ends in becoming it.
+    ///
+    /// # Panics
+    /// When there is no such command or binary.
+    pub fn spawn_handed(
+        namespace: &Namespace,
+        sockets: [TcpListener; 2],
+        through: &[&str],
+        arguments: &[&str],
+    ) -> Self {
+        const HAND_OVER: &str = "LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\" \
+            3<&0 4<&1 < /dev/null > /dev/null";
+        let through = [&["sh", "-c", HAND_OVER, "sh"], through].concat();
+        let sockets = sockets.map(|socket| Stdio::from(OwnedFd::from(socket)));
+        Self::spawn_with(namespace, &through, arguments, sockets)
+    }
+
+    fn spawn_with(
+        namespace: &Namespace,
+        through: &[&str],
+        arguments: &[&str],
+        [stdin, stdout]: [Stdio; 2],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The agent, no longer root by then, removes its socket in there.
         std::fs::set_permissions(
@@ -96,14 +125,17 @@ impl Agent {
             .arg("--")
             .args(through)
             .arg(binary())
-            .args(["run", "--control"])
-            .arg(control)
+            .arg("run")
             .args(arguments)
             .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(stdin)
+            .stdout(stdout)
             .stderr(log)
             .process_group(0);
+        // A test that names another one asks that by itself.
+        if !arguments.contains(&"--control") {
+            command.arg("--control").arg(control);
+        }
         let child = command.spawn().expect("nsenter of util-linux runs");
         Self { child, directory }
     }

@@ -508,47 +508,6 @@ fn without_privilege_it_says_so() {
 }
 
 #[test]
-fn it_gives_up_root() {
-    let lab = Lab::new();
-    let agent = Agent::start(&lab.host, ARGUMENTS);
-    let tasks = format!("/proc/{}/task", agent.pid());
-    let mut serving = 0;
-    for task in std::fs::read_dir(tasks).unwrap() {
-        let task = task.unwrap();
-        let status = std::fs::read_to_string(task.path().join("status")).unwrap();
-        // CAP_NET_BIND_SERVICE and CAP_BPF, but for the thread that serves.
-        let kept = if status.starts_with("Name:\tsmtp\n") {
-            serving += 1;
-            0
-        } else {
-            1u64 << 10 | 1 << 39
-        };
-        has_little(&status, kept);
-    }
-    assert_eq!(serving, 1);
-}
-
-/// A thread without root, and with no other capabilities than `kept`.
-fn has_little(status: &str, kept: u64) {
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace()
-            .skip(1)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    assert!(field("Uid:").iter().all(|uid| uid != "0"), "{status}");
-    assert!(field("Gid:").iter().all(|gid| gid != "0"), "{status}");
-    assert_eq!(field("Groups:"), Vec::<String>::new());
-    let kept = format!("{kept:016x}");
-    assert_eq!(field("CapEff:"), std::slice::from_ref(&kept));
-    assert_eq!(field("CapPrm:"), [kept]);
-    assert_eq!(field("CapBnd:"), ["0000000000000000"]);
-    assert_eq!(field("NoNewPrivs:"), ["1"]);
-    assert_eq!(field("Seccomp:"), ["2"]);
-}
-
-#[test]
 fn a_reload_changes_what_it_can_and_an_error_changes_nothing() {
     let lab = Lab::new();
     let directory = tempfile::tempdir().unwrap();

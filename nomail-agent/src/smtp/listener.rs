@@ -148,12 +148,6 @@ pub fn bind(
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    // Inherited by the accepted sockets. Replies to pipelined commands are
-    // small writes, which must not wait for each other's acknowledgement.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(freebind)?,
         SocketAddr::V6(_) => {
@@ -162,6 +156,22 @@ pub fn bind(
         }
     }
     socket.bind(&address.into())?;
+    prepare(socket, backlog)
+}
+
+/// As [`bind`], for a socket that somebody else has bound, and may listen already.
+pub fn adopt(listener: std::net::TcpListener, backlog: u32) -> io::Result<std::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    prepare(listener.into(), backlog)
+}
+
+fn prepare(socket: Socket, backlog: u32) -> io::Result<std::net::TcpListener> {
+    // Inherited by the accepted sockets. Replies to pipelined commands are
+    // small writes, which must not wait for each other's acknowledgement.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
@@ -185,6 +195,7 @@ enum Order {
     Listen(ListenerId, std::net::TcpListener),
     Close(ListenerId),
     Configure(Arc<Settings>),
+    Prove(oneshot::Sender<()>),
     Stop(Duration),
 }
 
@@ -264,6 +275,13 @@ impl Responder {
     /// takes `within` at most.
     pub fn stop(&self, within: Duration) {
         self.order(Order::Stop(within));
+    }
+
+    /// Resolves to `Ok` when the thread has begun another turn of its loop.
+    pub fn prove(&self) -> oneshot::Receiver<()> {
+        let (proof, proven) = oneshot::channel();
+        self.order(Order::Prove(proof));
+        proven
     }
 
     /// The counts at this moment.
@@ -397,6 +415,8 @@ impl Server {
                 drop(page);
                 self.settings = settings;
             }
+            // Whether it is still waited for does not matter.
+            Order::Prove(proof) => drop(proof.send(())),
             Order::Stop(within) => {
                 self.stopping = Some(now + within);
                 let ids: Vec<_> = self.listeners.keys().copied().collect();

@@ -21,7 +21,9 @@ pub mod senders;
 
 pub use dialog::{AfterGreeting, Dialog, Outcome, RefuseAt};
 pub use ledger::{Activity, Connections, SourceHistory, Tally};
-pub use listener::{LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, bind, unix_now};
+pub use listener::{
+    LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, adopt, bind, unix_now,
+};
 pub use relay::Relay;
 pub use replies::{InvalidHostname, Replies};
 pub use senders::Senders;

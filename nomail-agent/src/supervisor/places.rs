@@ -84,6 +84,11 @@ impl Places {
         self.sockets.keys().copied().collect()
     }
 
+    /// Whether there is a socket of this address.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        self.sockets.keys().any(|socket| socket.address == address)
+    }
+
     /// The pairs to guard.
     pub(super) fn guarded(&self) -> HashSet<(IpAddr, u16)> {
         let pairs = self.sockets.iter().flat_map(|(socket, addresses)| {

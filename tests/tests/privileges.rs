@@ -1,0 +1,285 @@
+//! What the agent may do once it serves, and that this suffices: started with no
+//! more than the unit allows.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use nomail_tests::{
+    agent::{self, Agent},
+    lab::{HOST_INTERFACE, Lab, Namespace, succeeded},
+    poll::{DEADLINE, until},
+};
+use tempfile::TempDir;
+
+const UNIT: &str = include_str!("../../packaging/systemd/nomail-agent.service");
+
+/// CAP_NET_BIND_SERVICE and CAP_BPF.
+const KEPT: u64 = 1 << 10 | 1 << 39;
+
+/// What the unit lays out for the agent, and a file that it does not.
+struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let world = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(host.directory.path(), world).unwrap();
+        for name in ["bpf", "etc", "elsewhere", "state", "run"] {
+            fs::create_dir(host.path(name)).unwrap();
+        }
+        // Of whom the agent becomes, as RuntimeDirectory= and StateDirectory= are.
+        for name in ["state", "run"] {
+            chown(host.path(name), Some(12345), Some(12345)).unwrap();
+        }
+        mount(
+            Some("bpf"),
+            &host.path("bpf"),
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )
+        .unwrap();
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        self.path("etc/nomail.toml").to_str().unwrap().to_owned()
+    }
+
+    /// Writes the configuration, of which `rest` is a part.
+    fn configure(&self, hostname: &str, rest: &str) {
+        let text = format!(
+            "interfaces = [{HOST_INTERFACE:?}]\nhostname = {hostname:?}\nuser = \"12345\"\n\
+             refuse_at = \"greeting\"\non_exit = \"keep\"\npin_dir = {:?}\nstate_dir = {:?}\n\
+             {rest}\n",
+            self.path("bpf/nomail"),
+            self.path("state"),
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let unmounted = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
+        assert!(unmounted.is_ok() || std::thread::panicking());
+    }
+}
+
+/// setpriv's form of the unit's CapabilityBoundingSet=.
+fn bounding_set() -> String {
+    let mut lines = UNIT.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let added = set.unwrap().split(' ').map(|name| {
+        let name = name.strip_prefix("CAP_").unwrap().to_lowercase();
+        format!(",+{name}")
+    });
+    format!("--bounding-set=-all{}", added.collect::<String>())
+}
+
+fn start(namespace: &Namespace, host: &Host) -> Agent {
+    let set = bounding_set();
+    let through = ["setpriv", &set, "--inh-caps=-all", "--no-new-privs"];
+    let control = host.path("run/control.sock");
+    let config = host.config();
+    let arguments = ["--config", &config, "--control", control.to_str().unwrap()];
+    Agent::spawn_through(namespace, &through, &arguments).serving()
+}
+
+fn greeting(namespace: &Namespace, to: &str) -> String {
+    namespace.within(|| {
+        let to: SocketAddr = to.parse().unwrap();
+        let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(b"QUIT\r\n").unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).unwrap();
+        heard
+    })
+}
+
+fn detach(namespace: &Namespace, host: &Host) -> String {
+    let binary = agent::binary();
+    let mut command = namespace.command(binary.to_str().unwrap());
+    let output = command
+        .args(["detach", "--config", &host.config()])
+        .output();
+    succeeded("nomail-agent detach", &output.unwrap())
+}
+
+fn reload(agent: &Agent, says: &str) {
+    agent.signal(Signal::SIGHUP);
+    until("the reload is done", || {
+        agent.log().contains(says).then_some(())
+    });
+}
+
+#[test]
+fn it_gives_up_root() {
+    let lab = Lab::new();
+    let agent = Agent::start(&lab.host, &["--iface", HOST_INTERFACE]);
+    has_little(&agent);
+}
+
+/// Every thread is without root, and has no other capabilities than [`KEPT`], the
+/// one that serves none at all.
+fn has_little(agent: &Agent) {
+    let mut serving = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let kept = if status.starts_with("Name:\tsmtp\n") {
+            serving += 1;
+            0
+        } else {
+            KEPT
+        };
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace()
+                .skip(1)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert!(field("Uid:").iter().all(|uid| uid != "0"), "{status}");
+        assert!(field("Gid:").iter().all(|gid| gid != "0"), "{status}");
+        assert_eq!(field("Groups:"), Vec::<String>::new());
+        let kept = format!("{kept:016x}");
+        assert_eq!(field("CapEff:"), std::slice::from_ref(&kept));
+        assert_eq!(field("CapPrm:"), [kept]);
+        let none = "0000000000000000";
+        for set in ["CapBnd:", "CapInh:", "CapAmb:"] {
+            assert_eq!(field(set), [none]);
+        }
+        assert_eq!(field("NoNewPrivs:"), ["1"]);
+        assert_eq!(field("Seccomp:"), ["2"]);
+    }
+    assert_eq!(serving, 1);
+}
+
+#[test]
+fn the_units_capabilities_suffice_for_all_that_comes_later() {
+    let (lab, host) = (Lab::new(), Host::new());
+    host.configure("before.example.org", "");
+    let agent = start(&lab.host, &host);
+    has_little(&agent);
+    let ids = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    assert!(
+        ids.contains("\nUid:\t12345\t12345\t12345\t12345\n"),
+        "{ids}"
+    );
+    let status = |ask: &str| {
+        let text = agent::status(&host.path("run/control.sock"), &["--json"]);
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status.pointer(ask).unwrap().clone()
+    };
+    assert_eq!(status("/interfaces/0/pinned"), true);
+    assert_eq!(status("/interfaces/0/xdp_mode"), "native");
+
+    host.configure("after.example.org", "observe = true");
+    reload(&agent, "the configuration was reloaded");
+    assert_eq!(status("/observe"), true);
+
+    lab.host.ip("address add 192.0.2.9/24 dev host0");
+    until("a new address is guarded", || {
+        let guarded = status("/guarded").to_string();
+        guarded.contains("192.0.2.9:25").then_some(())
+    });
+    let heard = greeting(&lab.client, "192.0.2.9:25");
+    assert!(heard.starts_with("521 after.example.org "), "{heard}");
+
+    lab.host.ip("link del host0");
+    until("it is told", || {
+        agent.log().contains("host0 is gone").then_some(())
+    });
+    lab.host.ip("link add host0 type veth peer name spare0");
+    lab.host.ip("address add 192.0.2.1/24 dev host0");
+    lab.host.ip("link set host0 up");
+    until("the interface that came back is guarded", || {
+        let guarded = status("/guarded").to_string().contains("192.0.2.1:25");
+        (guarded && status("/interfaces/0/xdp_mode") == "native").then_some(())
+    });
+    assert!(lab.host.has_xdp(HOST_INTERFACE));
+    let heard = greeting(&lab.host, "192.0.2.1:25");
+    assert!(heard.starts_with("521 after.example.org "), "{heard}");
+    agent.stop();
+    assert!(!host.path("run/control.sock").exists());
+    assert!(host.path("state/senders").exists());
+
+    // Pinned by one, taken over by the next, removed by root.
+    let agent = start(&lab.host, &host);
+    agent.stop();
+    assert!(lab.host.has_xdp(HOST_INTERFACE));
+    let agent = start(&lab.host, &host);
+    assert!(agent.log().contains("taken over"), "{}", agent.log());
+    agent.stop();
+    let told = detach(&lab.host, &host);
+    assert_eq!(told, "host0: detached\n");
+    assert!(!lab.host.has_xdp(HOST_INTERFACE));
+}
+
+/// The permissions of the file would let it be read.
+#[test]
+fn landlock_hides_what_is_not_the_configurations() {
+    let (lab, host) = (Lab::new(), Host::new());
+    let list = |name: &str| {
+        let path = host.path(name);
+        fs::write(&path, "203.0.113.0/24\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        format!("lists.deny_files = [{path:?}]")
+    };
+    let (beside, elsewhere) = (list("etc/deny"), list("elsewhere/deny"));
+    host.configure("before.example.org", "");
+    let agent = start(&lab.host, &host);
+    host.configure("beside.example.org", &beside);
+    reload(&agent, "the configuration was reloaded");
+    host.configure("elsewhere.example.org", &elsewhere);
+    reload(&agent, "the configuration stays as it was");
+    let log = agent.log();
+    let refused = log.lines().find(|line| line.contains("elsewhere/deny"));
+    assert!(
+        refused.is_some_and(|line| line.contains("Permission denied")),
+        "{log}"
+    );
+    let heard = greeting(&lab.client, "192.0.2.1:25");
+    assert!(heard.starts_with("521 beside.example.org "), "{heard}");
+    agent.stop();
+    // At the start, as root, it may be read.
+    let agent = start(&lab.host, &host);
+    let heard = greeting(&lab.client, "192.0.2.1:25");
+    assert!(heard.starts_with("521 elsewhere.example.org "), "{heard}");
+    agent.stop();
+}
+
+/// Root does not act in a directory of the account: there could be links.
+#[test]
+fn the_control_socket_belongs_to_whom_its_directory_belongs() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (lab, host) = (Lab::new(), Host::new());
+    host.configure("mailless.example.org", "");
+    let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+    let agent = start(&lab.host, &host);
+    assert_eq!(owner(&host.path("run/control.sock")), 12345);
+    agent.stop();
+    let agent = Agent::start(&lab.host, &["--config", &host.config()]);
+    assert_eq!(owner(&agent.control()), 0);
+    agent.stop();
+}

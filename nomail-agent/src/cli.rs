@@ -42,6 +42,8 @@ pub enum Command {
     Top(Top),
     /// Tell whether a configuration is right.
     CheckConfig(CheckConfig),
+    /// Look at everything around.
+    Doctor(Doctor),
     /// Remove what an agent has left pinned.
     Detach(Detach),
 }
@@ -93,6 +95,19 @@ pub struct CheckConfig {
     pub overrides: Overrides,
     /// Whether to print what is in effect.
     pub show: bool,
+}
+
+/// `nomail-agent doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doctor {
+    /// The interfaces to look at. None: those that the agent guards.
+    pub interfaces: Vec<String>,
+    /// Domains without mail, as somebody wrote them.
+    pub domains: Vec<String>,
+    /// The file of the agent.
+    pub config: Option<PathBuf>,
+    /// As JSON instead of text.
+    pub json: bool,
 }
 
 /// `nomail-agent detach`.
@@ -335,6 +350,7 @@ pub fn command() -> clap::Command {
                 .arg(config_arg())
                 .args(setting_args()),
         )
+        .subcommand(doctor_command())
         .subcommand(
             clap::Command::new("detach")
                 .about(
@@ -383,6 +399,46 @@ fn interval(text: &str) -> Result<Duration, String> {
         .filter(|secs| INTERVAL_SECS.contains(secs));
     let secs = secs.ok_or("not a number of seconds from 0.1 to 3600")?;
     Ok(Duration::from_secs_f64(secs))
+}
+
+fn doctor_command() -> clap::Command {
+    clap::Command::new("doctor")
+        .about("Look at all that nomail depends on, and tell what to mend and how")
+        .after_help(
+            "Before an agent runs or while it does. Nothing is changed. Without root it tells what \
+             it could not see. docs/doctor.md explains each check.\n\n\
+             Exit codes: 0 nothing failed; 1 something failed; 64 wrong usage; 78 a domain that is \
+             none.",
+        )
+        .arg(
+            Arg::new("iface")
+                .long("iface")
+                .value_name("NAME")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .help(
+                    "Interface to look at; repeat it, or separate names by commas [default: those \
+                     of the running agent, else of the configuration]",
+                ),
+        )
+        .arg(
+            Arg::new("domain")
+                .long("domain")
+                .value_name("NAME")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .help(
+                    "A domain without mail: look at its MX, null MX and SPF records; repeat it, or \
+                     separate names by commas",
+                ),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("As JSON instead of text"),
+        )
+        .arg(config_arg())
 }
 
 fn config_arg() -> Arg {
@@ -470,6 +526,12 @@ pub fn parse(
                 show,
             })
         }
+        Some(("doctor", matches)) => Command::Doctor(Doctor {
+            interfaces: values(matches, "iface"),
+            domains: values(matches, "domain"),
+            config: path(matches, "config"),
+            json: matches.get_flag("json"),
+        }),
         Some(("detach", matches)) => Command::Detach(Detach {
             interface: matches.get_one("iface").cloned(),
             config: path(matches, "config"),
@@ -517,6 +579,12 @@ fn overrides(matches: &ArgMatches, file: Option<PathBuf>, environment: bool) -> 
         overrides.set(setting.key, by, values);
     }
     overrides
+}
+
+/// All words of an option.
+fn values(matches: &ArgMatches, id: &str) -> Vec<String> {
+    let values = matches.get_many(id);
+    values.map_or_else(Vec::new, |values| values.cloned().collect())
 }
 
 /// The path in an option; an empty variable counts as not set.
@@ -696,6 +764,32 @@ mod tests {
             show,
         };
         assert_eq!(parse(words(line)).unwrap(), Command::CheckConfig(check));
+    }
+
+    #[rstest]
+    #[case("doctor", &[], &[], None, false)]
+    #[case(
+        "doctor --iface eth0 --iface eth1,eth2 --domain a.example --config /a.toml --json",
+        &["eth0", "eth1", "eth2"],
+        &["a.example"],
+        Some("/a.toml"),
+        true
+    )]
+    fn doctor_options(
+        #[case] line: &str,
+        #[case] interfaces: &[&str],
+        #[case] domains: &[&str],
+        #[case] config: Option<&str>,
+        #[case] json: bool,
+    ) {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let doctor = Doctor {
+            interfaces: owned(interfaces),
+            domains: owned(domains),
+            config: config.map(PathBuf::from),
+            json,
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::Doctor(doctor));
     }
 
     #[rstest]

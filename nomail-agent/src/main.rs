@@ -2,16 +2,17 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _, stdout},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
 use log::error;
 use nomail_agent::{
-    cli::{self, CheckConfig, Command, Detach, Run, Status, Top},
+    cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
     config::{self, LogFormat, Overrides},
-    exit::Failure,
+    doctor,
+    exit::{Exit, Failure},
     logging,
     supervisor::{self, Teller},
     top,
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
         Command::CheckConfig(asked) => {
             logging::start(0, LogFormat::Text);
             check_config(&asked)
+        }
+        Command::Doctor(asked) => {
+            logging::start(0, LogFormat::Text);
+            match examine(&asked) {
+                Ok(true) => Ok(()),
+                // It is told already.
+                Ok(false) => return Exit::Failed.into(),
+                Err(failure) => Err(failure),
+            }
         }
         Command::Detach(asked) => {
             logging::start(0, LogFormat::Text);
@@ -97,6 +107,20 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
         println!("there is no {}: the defaults apply", config::DEFAULT_FILE);
     }
     Ok(())
+}
+
+/// Whether nothing failed.
+fn examine(asked: &Doctor) -> Result<bool, Failure> {
+    let findings = doctor::examine(asked)?;
+    if asked.json {
+        let json = doctor::json(&findings).map_err(anyhow::Error::from)?;
+        println!("{json}");
+    } else {
+        let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", doctor::text(&findings, colour));
+    }
+    let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
+    Ok(!findings.iter().any(failed))
 }
 
 fn detach(asked: &Detach) -> Result<(), Failure> {

@@ -60,7 +60,7 @@ const FLOOD_QUIET_SECS: u32 = 5;
 /// How often the memory of `auto` is written down.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
-const DESCRIPTORS_SPARE: u64 = 512;
+pub(crate) const DESCRIPTORS_SPARE: u64 = 512;
 /// Bounds the queues of all listening sockets.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// 0 when the kernel takes no SYN cookies.

@@ -7,10 +7,27 @@ use procfs::{
     process::{FDTarget, all_processes},
 };
 
+/// Whether anybody listens where a bind to `wanted` would fail. Anybody may ask.
+pub fn is_held(wanted: SocketAddr) -> bool {
+    !listening(wanted).is_empty()
+}
+
 /// The process that listens where a bind to `wanted` fails, as "NAME (pid N)".
 /// Nothing when it is in another PID namespace or may not be seen.
 pub fn holder_of(wanted: SocketAddr) -> Option<String> {
-    let listening: Vec<u64> = tcp()
+    let listening = listening(wanted);
+    all_processes().ok()?.filter_map(Result::ok).find_map(|process| {
+        let holds = process.fd().ok()?.filter_map(Result::ok).any(
+            |descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if listening.contains(&inode)),
+        );
+        let name = process.stat().ok()?.comm;
+        holds.then(|| format!("{name} (pid {})", process.pid))
+    })
+}
+
+/// The inodes of the sockets that listen there.
+fn listening(wanted: SocketAddr) -> Vec<u64> {
+    tcp()
         .into_iter()
         .flatten()
         .chain(tcp6().into_iter().flatten())
@@ -23,14 +40,7 @@ pub fn holder_of(wanted: SocketAddr) -> Option<String> {
                     || wanted.ip().is_unspecified())
         })
         .map(|socket| socket.inode)
-        .collect();
-    all_processes().ok()?.filter_map(Result::ok).find_map(|process| {
-        let holds = process.fd().ok()?.filter_map(Result::ok).any(
-            |descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if listening.contains(&inode)),
-        );
-        let name = process.stat().ok()?.comm;
-        holds.then(|| format!("{name} (pid {})", process.pid))
-    })
+        .collect()
 }
 
 #[cfg(test)]
@@ -46,7 +56,9 @@ mod tests {
             "{holder}"
         );
         let address = listener.local_addr().unwrap();
+        assert!(is_held(address));
         drop(listener);
+        assert!(!is_held(address));
         assert_eq!(holder_of(address), None);
     }
 }

@@ -18,7 +18,7 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
 
-pub use self::holder::holder_of;
+pub use self::holder::{holder_of, is_held};
 
 /// An interface as the kernel has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]

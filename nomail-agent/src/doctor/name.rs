@@ -1,0 +1,134 @@
+//! The name that the greeting begins with.
+
+use std::net::IpAddr;
+
+use super::{Check, Finding, port::Pair};
+use crate::{
+    config::{self, Config, Hostname},
+    status::Status,
+};
+
+const REMEDY: &str = "hostname = \"mailless.example.org\", a name that others can look up";
+
+/// Domains that are for one network or for no network: RFC 2606, 6761, 6762, 8375,
+/// what ICANN keeps for private use, and what people use without having asked.
+const INTERNAL: &[&str] = &[
+    "corp",
+    "example",
+    "home",
+    "home.arpa",
+    "internal",
+    "intranet",
+    "invalid",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "onion",
+    "private",
+    "test",
+];
+
+/// What the agent greets with, or would.
+pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[Pair]) -> Hostname {
+    let told = status.and_then(|status| status.hostname.parse().ok());
+    let found = told.or_else(|| config.hostname.clone());
+    found.or_else(config::host_fqdn).unwrap_or_else(|| {
+        let mut addresses: Vec<IpAddr> = pairs.iter().map(|pair| pair.address.ip()).collect();
+        addresses.sort_unstable();
+        let global = addresses.iter().find(|address| !address.is_loopback());
+        let address = global.or(addresses.first()).copied();
+        Hostname::from_address(address.unwrap_or(IpAddr::from([127, 0, 0, 1])))
+    })
+}
+
+/// `name` is a [`Hostname`]: a domain name or an address literal.
+pub(super) fn check(name: &str) -> Finding {
+    let lower = name.to_ascii_lowercase();
+    if let Some(literal) = lower.strip_prefix('[') {
+        let literal = literal.trim_end_matches(']').trim_start_matches("ipv6:");
+        return match literal.parse::<IpAddr>() {
+            Ok(address) => check_literal(name, address.to_canonical()),
+            Err(_) => Finding::fail(Check::Hostname, format!("{name} is no address"), REMEDY),
+        };
+    }
+    let internal = |domain: &&&str| {
+        let head = lower.strip_suffix(**domain);
+        head.is_some_and(|head| head.is_empty() || head.ends_with('.'))
+    };
+    if let Some(domain) = INTERNAL.iter().find(internal) {
+        return Finding::warn(
+            Check::Hostname,
+            format!("{name} is an internal name: nobody outside knows .{domain}"),
+            REMEDY,
+        );
+    }
+    match name.contains('.') {
+        true => Finding::ok(Check::Hostname, name),
+        false => Finding::warn(
+            Check::Hostname,
+            format!("{name} is a single label: nobody outside knows it"),
+            REMEDY,
+        ),
+    }
+}
+
+fn check_literal(name: &str, address: IpAddr) -> Finding {
+    if address.is_loopback() || address.is_unspecified() {
+        return Finding::fail(
+            Check::Hostname,
+            format!("{name} is every host's own address"),
+            REMEDY,
+        );
+    }
+    let private = match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            // RFC 6598: behind the NAT of a provider.
+            let shared = first == 100 && (64..128).contains(&second);
+            address.is_private() || address.is_link_local() || shared
+        }
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+    };
+    match private {
+        true => Finding::warn(
+            Check::Hostname,
+            format!("{name} is a private address: it tells senders nothing"),
+            REMEDY,
+        ),
+        false => Finding::ok(
+            Check::Hostname,
+            format!("{name}: an address, as the host has no name"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{super::Outcome, *};
+
+    #[rstest]
+    #[case("mailless.example.org", Outcome::Ok)]
+    #[case("notlocal.org", Outcome::Ok)]
+    #[case("local.example.org", Outcome::Ok)]
+    #[case("host", Outcome::Warn)]
+    #[case("localhost", Outcome::Warn)]
+    #[case("a.Local", Outcome::Warn)]
+    #[case("ip-10-0-0-1.eu.compute.internal", Outcome::Warn)]
+    #[case("a.lan", Outcome::Warn)]
+    #[case("a.home.arpa", Outcome::Warn)]
+    #[case("[203.0.113.7]", Outcome::Ok)]
+    #[case("[IPv6:2001:db8::1]", Outcome::Ok)]
+    #[case("[10.0.0.1]", Outcome::Warn)]
+    #[case("[100.64.0.1]", Outcome::Warn)]
+    #[case("[IPv6:fd00::1]", Outcome::Warn)]
+    #[case("[IPv6:::ffff:192.168.0.1]", Outcome::Warn)]
+    #[case("[127.0.0.1]", Outcome::Fail)]
+    #[case("[IPv6:::1]", Outcome::Fail)]
+    fn names(#[case] name: &str, #[case] result: Outcome) {
+        assert!(name.parse::<Hostname>().is_ok());
+        assert_eq!(check(name).result, result, "{name}");
+    }
+}

@@ -232,6 +232,15 @@ const SETTINGS: &[Setting] = &[
                [default: /run/nomail/control.sock]",
     },
     Setting {
+        key: "metrics.listen",
+        flag: "--metrics",
+        variable: "NOMAIL_METRICS",
+        value: "ADDR:PORT|off",
+        takes: Takes::One,
+        help: "Where the agent shows its figures by HTTP: /metrics for Prometheus, /healthz, and a \
+               page for people at /; or off [default: 127.0.0.1:9521]",
+    },
+    Setting {
         key: "log.format",
         flag: "--log-format",
         variable: "NOMAIL_LOG_FORMAT",
@@ -677,7 +686,7 @@ mod tests {
     #[case::everything(
         "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at rcpt \
          --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
-         --log-format json",
+         --metrics off --log-format json",
         overrides(
             None,
             &[
@@ -689,6 +698,7 @@ mod tests {
                 ("limits.syn_rate", "--syn-rate", &["1"]),
                 ("limits.syn_burst", "--syn-burst", &["2"]),
                 ("control", "--control", &["/c"]),
+                ("metrics.listen", "--metrics", &["off"]),
                 ("log.format", "--log-format", &["json"]),
             ]
         ),
@@ -812,7 +822,7 @@ mod tests {
     #[case("--help", 0)]
     #[case("run --help", 0)]
     #[case("--version", 0)]
-    #[case("--metrics off", EX_USAGE)]
+    #[case("--metrics", EX_USAGE)]
     #[case("--iface", EX_USAGE)]
     #[case("--hostname a --hostname b", EX_USAGE)]
     #[case("--iface eth0 status", EX_USAGE)]
@@ -861,6 +871,7 @@ mod tests {
                 .env("NOMAIL_SYN_BURST", "7")
                 .env("NOMAIL_OBSERVE", "false")
                 .env("NOMAIL_CONTROL", "/c")
+                .env("NOMAIL_METRICS", "[::1]:9521")
                 .env("NOMAIL_VERBOSE", "2")
                 .output()
                 .unwrap();
@@ -881,6 +892,7 @@ mod tests {
         set("limits.syn_rate", "NOMAIL_SYN_RATE", &["0"]);
         set("observe", "NOMAIL_OBSERVE", &["false"]);
         set("control", "NOMAIL_CONTROL", &["/c"]);
+        set("metrics.listen", "NOMAIL_METRICS", &["[::1]:9521"]);
         let burst = vec!["8".to_owned()];
         expected.set("limits.syn_burst", GivenBy::Flag("--syn-burst"), burst);
         for line in ["--syn-burst 8", "run --syn-burst 8"] {

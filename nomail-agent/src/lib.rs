@@ -11,6 +11,7 @@ pub mod exit;
 pub mod iface;
 pub mod limited;
 pub mod logging;
+pub mod metrics;
 pub mod privilege;
 pub mod reload;
 pub mod report;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{config::Config, exit::Failure};
+use crate::{config::Config, exit::Failure, smtp::unix_now};
 
 /// The last reload, and what is in effect since. `status`, metrics and the
 /// service manager tell of it; [`crate::supervisor`] keeps the only one.
@@ -21,6 +21,8 @@ pub struct Reload {
     /// [`Config::hash`] of the configuration in effect, whatever became of the
     /// reload.
     pub config_hash: u64,
+    /// When that was taken over, in seconds since 1970.
+    pub taken_over_unix_secs: u32,
 }
 
 impl Reload {
@@ -31,6 +33,7 @@ impl Reload {
             error: None,
             needs_restart,
             config_hash: config.hash(),
+            taken_over_unix_secs: unix_now(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Reload {
             error: Some(error),
             needs_restart: Vec::new(),
             config_hash: self.config_hash,
+            taken_over_unix_secs: self.taken_over_unix_secs,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use crate::reload::Reload;
 pub struct Status {
     /// Version of the agent.
     pub version: String,
+    /// The commit that it was built from, or `unknown`.
+    pub commit: String,
     /// Version of the map layout.
     pub abi: u32,
     /// First word of the greeting.
@@ -51,10 +53,28 @@ pub struct Status {
     pub sources_tracked: u64,
     /// Sources that lost their place in it to others.
     pub source_evictions: u64,
-    /// SYNs that passed without being charged, because other CPUs kept changing
-    /// the line of their source.
+    /// SYNs that no bucket was charged for, because other CPUs were in the way.
     #[serde(default)]
     pub contended: u64,
+    /// What was counted on interfaces that are not, or no longer, guarded: a part
+    /// of the sums above.
+    pub elsewhere: GuardCounts,
+    /// Commands of the dialog by their verb, and `other`.
+    pub commands: BTreeMap<String, u64>,
+    /// How long connections lasted.
+    pub durations: DurationStatus,
+}
+
+/// How long connections lasted that ended, from accept to close, shed ones left
+/// out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurationStatus {
+    /// How many there are.
+    pub count: u64,
+    /// All of them together.
+    pub total_micros: u64,
+    /// How many lasted not longer than so many milliseconds.
+    pub within_millis: BTreeMap<u64, u64>,
 }
 
 /// Agents before this key was there told nothing else.
@@ -73,6 +93,31 @@ pub struct InterfaceStatus {
     pub program_id: u32,
     /// Whether the program outlives the agent.
     pub pinned: bool,
+    /// What was counted on it.
+    #[serde(flatten)]
+    pub counts: GuardCounts,
+}
+
+/// What the XDP program counted on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardCounts {
+    /// SYNs received, by verdict.
+    pub syn: SynStatus,
+    /// What it answered.
+    pub answers: AnswerStatus,
+    /// SYNs that no bucket was charged for, because other CPUs were in the way.
+    pub contended: u64,
+    /// Sources that lost their place in the table to others.
+    pub source_evictions: u64,
+}
+
+impl AddAssign for GuardCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.syn += other.syn;
+        self.answers += other.answers;
+        self.contended += other.contended;
+        self.source_evictions += other.source_evictions;
+    }
 }
 
 /// What became of the last reload. The start counts as one.
@@ -82,6 +127,8 @@ pub struct ReloadStatus {
     pub ok: bool,
     /// Seconds since.
     pub age_secs: u64,
+    /// When the configuration in effect was taken over, in seconds since 1970.
+    pub taken_over_unix_secs: u32,
     /// Why it was not; empty if it was.
     pub error: String,
     /// Keys whose changes wait for a restart.
@@ -93,6 +140,7 @@ impl From<Reload> for ReloadStatus {
         Self {
             ok: reload.error.is_none(),
             age_secs: reload.at.elapsed().as_secs(),
+            taken_over_unix_secs: reload.taken_over_unix_secs,
             error: reload.error.unwrap_or_default(),
             needs_restart: reload
                 .needs_restart
@@ -122,6 +170,32 @@ pub struct SynStatus {
     pub malformed: u64,
 }
 
+impl SynStatus {
+    /// Each verdict by its name in metrics.
+    pub const fn by_verdict(&self) -> [(&'static str, u64); 6] {
+        [
+            ("passed", self.passed),
+            ("limited_source", self.limited_source),
+            ("limited_prefix", self.limited_prefix),
+            ("denied", self.denied),
+            ("flood", self.flood),
+            ("malformed", self.malformed),
+        ]
+    }
+}
+
+impl AddAssign for SynStatus {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.passed += other.passed;
+        self.limited_source += other.limited_source;
+        self.limited_prefix += other.limited_prefix;
+        self.denied += other.denied;
+        self.flood += other.flood;
+        self.malformed += other.malformed;
+    }
+}
+
 /// What XDP answered by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerStatus {
@@ -135,6 +209,29 @@ pub struct AnswerStatus {
     pub unanswerable: u64,
     /// Refusals without a socket.
     pub stateless: u64,
+}
+
+impl AnswerStatus {
+    /// Each kind by its name in metrics.
+    pub const fn by_kind(&self) -> [(&'static str, u64); 5] {
+        [
+            ("cookie", self.cookie),
+            ("challenge", self.challenge),
+            ("proven", self.proven),
+            ("unanswerable", self.unanswerable),
+            ("stateless", self.stateless),
+        ]
+    }
+}
+
+impl AddAssign for AnswerStatus {
+    fn add_assign(&mut self, other: Self) {
+        self.cookie += other.cookie;
+        self.challenge += other.challenge;
+        self.proven += other.proven;
+        self.unanswerable += other.unanswerable;
+        self.stateless += other.stateless;
+    }
 }
 
 /// Connections of the responder: accepted = active + quit + timed_out +
@@ -702,6 +799,7 @@ mod tests {
         let status = Status {
             reload: ReloadStatus {
                 ok,
+                taken_over_unix_secs: 0,
                 age_secs: 61,
                 error: error.to_owned(),
                 needs_restart: needs_restart.iter().map(ToString::to_string).collect(),

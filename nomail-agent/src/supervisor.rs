@@ -6,7 +6,7 @@ mod places;
 mod telling;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -35,6 +35,7 @@ use crate::{
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of},
     limited::LimitedLog,
+    metrics::{self, History, Totals, View},
     privilege::{self, Account, Paths},
     reload::Reload,
     report::Reporter,
@@ -44,7 +45,10 @@ use crate::{
         relay,
     },
     state::State,
-    status::{ConnectionStatus, InterfaceStatus, SourceStatus, Status, shown_source},
+    status::{
+        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, SourceStatus, Status,
+        shown_source,
+    },
 };
 
 /// Changes of addresses come in bunches; one answer to all of a bunch.
@@ -126,6 +130,8 @@ struct Agent {
     reported: Instant,
     control: Arc<Control>,
     manager: Manager,
+    /// Taken when it serves.
+    metrics: Option<metrics::Server>,
     signals: Signals,
 }
 
@@ -146,6 +152,7 @@ struct Shared {
     told: Mutex<Told>,
     reload: Mutex<Reload>,
     flood: AtomicBool,
+    history: Mutex<History>,
 }
 
 /// The parts of the status that change with the configuration.
@@ -210,6 +217,7 @@ impl Agent {
             listeners.bind(socket)?;
         }
         let control = bind_control(&config.control, account)?;
+        let metrics = config.metrics.listen.map(bind_metrics).transpose()?;
 
         let mut told = Told {
             hostname,
@@ -257,9 +265,10 @@ impl Agent {
             told: Mutex::new(told),
             reload: Mutex::new(Reload::succeeded(&config, Vec::new())),
             flood: AtomicBool::new(false),
+            history: Mutex::default(),
         });
         // What was counted by an earlier agent is no flood of now.
-        let flood = FloodWatch::from(shared.flood_syns().unwrap_or_default());
+        let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn.flood);
         Ok(Self {
             config,
             interfaces,
@@ -282,6 +291,7 @@ impl Agent {
             reported: Instant::now(),
             control: Arc::new(control),
             manager,
+            metrics,
             signals,
         })
     }
@@ -292,6 +302,16 @@ impl Agent {
         let control = Arc::clone(&self.control);
         let control_task =
             tokio::spawn(async move { control.serve(move |sources| asked.status(sources)).await });
+        let shown = Arc::clone(&self.shared);
+        let metrics = self.metrics.take();
+        let metrics_task = metrics.map(|metrics| {
+            tokio::spawn(metrics.serve(move || {
+                Ok(View {
+                    status: shown.status(metrics::SOURCES_SHOWN)?,
+                    history: shown.history().clone(),
+                })
+            }))
+        });
         {
             let told = self.shared.told();
             info!(
@@ -355,6 +375,9 @@ impl Agent {
             }
         }
         control_task.abort();
+        if let Some(task) = metrics_task {
+            task.abort();
+        }
         Ok(())
     }
 
@@ -384,11 +407,20 @@ impl Agent {
         }
     }
 
-    /// Tells when a flood begins and when it is over.
+    /// Tells when a flood begins and when it is over, and keeps the rates.
     fn watch_for_floods(&mut self) {
-        let Ok(syn) = self.shared.flood_syns() else {
+        let Ok(counts) = self.shared.counts() else {
             return;
         };
+        let (syn, answers) = (counts.all.syn, counts.all.answers);
+        let totals = Totals {
+            syn: syn.total,
+            stopped: syn.total - syn.passed,
+            challenges: answers.challenge,
+            connections: self.shared.responder.snapshot().accepted,
+        };
+        self.shared.history().look(totals, Instant::now());
+        let syn = syn.flood;
         let was = self.shared.flood.load(Ordering::Relaxed);
         let is = self.flood.look(syn);
         self.shared.flood.store(is, Ordering::Relaxed);
@@ -666,7 +698,21 @@ impl Agent {
     }
 }
 
+/// What the guard counted in all, and where.
+#[derive(Default)]
+struct Counts {
+    all: GuardCounts,
+    /// In the order of the interfaces.
+    of_interfaces: Vec<GuardCounts>,
+    /// On other interfaces.
+    elsewhere: GuardCounts,
+}
+
 impl Shared {
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -731,17 +777,24 @@ impl Shared {
         }
     }
 
-    /// SYNs with the verdict flood so far.
-    fn flood_syns(&self) -> Result<u64, BpfError> {
+    /// What the guard counted so far.
+    fn counts(&self) -> Result<Counts, BpfError> {
         let Some(guard) = &self.guard else {
-            return Ok(0);
+            return Ok(Counts::default());
         };
         let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut syn = 0;
-        for place in std::iter::once(None).chain((0..self.told().interfaces.len()).map(Some)) {
-            syn += guard.counters(place)?.verdicts[Verdict::Flood as usize];
+        let elsewhere = telling::counts_of(&guard.counters(None)?);
+        let mut counts = Counts {
+            all: elsewhere,
+            of_interfaces: Vec::new(),
+            elsewhere,
+        };
+        for place in 0..self.told().interfaces.len() {
+            let here = telling::counts_of(&guard.counters(Some(place))?);
+            counts.all += here;
+            counts.of_interfaces.push(here);
         }
-        Ok(syn)
+        Ok(counts)
     }
 
     /// What XDP has told of single sources since the last time.
@@ -802,8 +855,10 @@ impl Shared {
         let told = self.told().clone();
         let reload = self.last_reload().clone();
         let connections = self.responder.snapshot();
+        let counts = self.counts()?;
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("NOMAIL_COMMIT").to_owned(),
             abi: abi::ABI_VERSION,
             hostname: told.hostname,
             uptime_secs: self.started.elapsed().as_secs(),
@@ -814,6 +869,14 @@ impl Shared {
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
             unguarded: told.unguarded,
+            syn: counts.all.syn,
+            answers: counts.all.answers,
+            contended: counts.all.contended,
+            source_evictions: counts.all.source_evictions,
+            elsewhere: counts.elsewhere,
+            commands: commands_of(&connections.commands),
+            durations: durations_of(&connections),
+            interfaces: told.interfaces,
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,
@@ -834,6 +897,9 @@ impl Shared {
             },
             ..Status::default()
         };
+        for (interface, counts) in status.interfaces.iter_mut().zip(counts.of_interfaces) {
+            interface.counts = counts;
+        }
         let mut sources: HashMap<Source, SourceStatus> = HashMap::new();
         for seen in self.responder.sources() {
             sources.insert(
@@ -848,15 +914,34 @@ impl Shared {
         }
         if let Some(guard) = &self.guard {
             let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            for place in std::iter::once(None).chain((0..told.interfaces.len()).map(Some)) {
-                telling::add_counters(&mut status, &guard.counters(place)?);
-            }
             let counts = guard.sources()?;
             telling::add_counts(&mut status, &mut sources, counts);
         }
-        status.interfaces = told.interfaces;
         status.sources = telling::busiest(sources, sources_max);
         Ok(status)
+    }
+}
+
+fn commands_of(commands: &smtp::Commands) -> BTreeMap<String, u64> {
+    let name = |verb: Option<smtp::command::Verb>| match verb {
+        Some(verb) => verb.name().to_ascii_lowercase(),
+        None => "other".to_owned(),
+    };
+    let commands = commands.iter();
+    commands.map(|(verb, count)| (name(verb), count)).collect()
+}
+
+fn durations_of(connections: &smtp::Connections) -> DurationStatus {
+    let durations = connections.durations.cumulative();
+    DurationStatus {
+        count: connections.quit
+            + connections.timed_out
+            + connections.closed_by_peer
+            + connections.closed,
+        total_micros: connections.durations.total.as_micros() as u64,
+        within_millis: durations
+            .map(|(bound, count)| (bound.as_millis() as u64, count))
+            .collect(),
     }
 }
 
@@ -1017,12 +1102,7 @@ fn attach_guard(
 ) -> Result<Option<Guard>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         warn!("--xdp-mode off: no SYN is counted or limited");
-        told.interfaces
-            .extend(interfaces.iter().map(|interface| InterfaceStatus {
-                name: interface.name.clone(),
-                xdp_mode: "off".to_owned(),
-                ..InterfaceStatus::default()
-            }));
+        told.interfaces = interfaces.iter().map(unguarded).collect();
         return Ok(None);
     }
     let ports = places.guarded().into_iter().map(|(_, port)| port);
@@ -1049,10 +1129,18 @@ fn attach_guard(
             name: interface.name.clone(),
             xdp_mode: mode.to_string(),
             program_id: guard.program_id()?,
-            pinned: false,
+            ..InterfaceStatus::default()
         });
     }
     Ok(Some(guard))
+}
+
+fn unguarded(interface: &Interface) -> InterfaceStatus {
+    InterfaceStatus {
+        name: interface.name.clone(),
+        xdp_mode: "off".to_owned(),
+        ..InterfaceStatus::default()
+    }
 }
 
 /// Attaches to the interface, by the link that is there already if it can be.
@@ -1255,6 +1343,31 @@ fn nothing_to_listen_on(interfaces: &[Interface]) -> Failure {
             names.join(", ")
         ),
     )
+}
+
+/// Binds the socket of the metrics.
+fn bind_metrics(address: SocketAddr) -> Result<metrics::Server, Failure> {
+    if !address.ip().to_canonical().is_loopback() {
+        info!("the metrics, with addresses of clients, are shown to whoever reaches {address}");
+    }
+    metrics::Server::bind(address).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                let holder = holder_of(address).unwrap_or_else(|| "another process".to_owned());
+                format!(
+                    "{holder} listens there: stop it, or use --metrics with another address, or \
+                     with off"
+                )
+            }
+            _ => "use --metrics with another address, or with off".to_owned(),
+        };
+        let exit = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Failed,
+        };
+        let what = format!("cannot show metrics on {address}: {remedy}");
+        Failure::new(exit, anyhow!(error).context(what))
+    })
 }
 
 fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Failure {

@@ -15,6 +15,7 @@ pub mod foreign;
 pub mod frames;
 pub mod generator;
 pub mod honest;
+pub mod http;
 pub mod internet;
 pub mod lab;
 pub mod load;

@@ -198,11 +198,15 @@ pub struct Instance<'root> {
 impl Instance<'_> {
     /// What an instance has written into a file so far; nothing if it has not.
     pub fn read(&self, path: &str) -> String {
-        let path = self.directory.path().join("upper").join(relative(path));
-        fs::read(path).map_or_else(
+        fs::read(self.file(path)).map_or_else(
             |_| String::new(),
             |octets| String::from_utf8_lossy(&octets).into_owned(),
         )
+    }
+
+    /// Where a file is that an instance has written; no longer than it runs.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.directory.path().join("upper").join(relative(path))
     }
 
     /// Runs a shell command in it, in the background.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use toml::Value as Toml;
 
 use super::{
-    AfterGreeting, Config, FLOOD_ANSWERS, Limits, Log, LogFormat, OnExit, RefuseAt, Relay,
+    AfterGreeting, Config, FLOOD_ANSWERS, Limits, Log, LogFormat, Metrics, OnExit, RefuseAt, Relay,
     RelayCode, XdpMode,
     error::{Origin, escaped},
     layer::{Chosen, Entry, Value},
@@ -52,6 +52,9 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         lists: _,
         relay,
         log,
+        metrics: Metrics {
+            listen: listen_metrics,
+        },
     } = config;
     let mut settings = vec![
         ("interfaces", texts(interfaces)),
@@ -107,6 +110,10 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         settings.extend(relay_of(relay));
     }
     settings.extend(log_of(log));
+    settings.push((
+        "metrics.listen",
+        listen_metrics.map_or_else(|| text("off"), |address| text(&address)),
+    ));
     settings
 }
 

@@ -22,6 +22,7 @@ mod values;
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,6 +53,8 @@ pub const DEFAULT_CONTROL: &str = "/run/nomail/control.sock";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/nomail";
 /// Where what outlives the agent is pinned, by default.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/nomail";
+/// Port of the metrics on the loopback address, by default.
+const METRICS_PORT: u16 = 9521;
 /// In place of an interface's name: the one that the default route leads through.
 pub const DEFAULT_ROUTE: &str = "default-route";
 
@@ -60,7 +63,7 @@ pub const DEFAULT_ROUTE: &str = "default-route";
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The tables of the file.
-const SECTIONS: [&str; 4] = ["limits", "lists", "relay", "log"];
+const SECTIONS: [&str; 5] = ["limits", "lists", "relay", "log", "metrics"];
 /// Highest rate of a source or a prefix. At 100 jiffies per second, which is the
 /// fewest, [`nomail_common::limiter::Limit`] keeps it within 1.3 %.
 const RATE_MAX: u32 = 10_000;
@@ -112,6 +115,8 @@ pub struct Config {
     pub relay: Option<Arc<Relay>>,
     /// How the log is written, and what of.
     pub log: Log,
+    /// Where figures are shown.
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
@@ -135,6 +140,7 @@ impl Default for Config {
             lists: Arc::default(),
             relay: None,
             log: Log::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -209,6 +215,22 @@ impl Default for Log {
             sources_max: 20,
             ignore: Vec::new(),
             envelope: false,
+        }
+    }
+}
+
+/// `[metrics]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where the figures are served by HTTP. None: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT));
+        Self {
+            listen: Some(listen),
         }
     }
 }
@@ -325,6 +347,7 @@ impl Config {
             ("control", self.control != new.control),
             ("user", self.user.value != new.user.value),
             ("log.format", self.log.format != new.log.format),
+            ("metrics.listen", self.metrics != new.metrics),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
@@ -342,6 +365,7 @@ impl Config {
             state_dir: old.state_dir.clone(),
             control: old.control.clone(),
             user: old.user.clone(),
+            metrics: old.metrics,
             log: Log {
                 format: old.log.format,
                 ..self.log
@@ -518,6 +542,11 @@ fn read(layers: &mut Layers) -> Config {
         lists: lists::read(layers),
         relay: relay::read(layers),
         log: read_log(layers, default.log),
+        metrics: Metrics {
+            listen: layers
+                .value("metrics.listen", values::metrics_address)
+                .unwrap_or(default.metrics.listen),
+        },
     }
 }
 

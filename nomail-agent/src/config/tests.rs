@@ -115,6 +115,8 @@ interval_secs = 86400
 sources_max = 0
 ignore = ["192.0.2.7", "198.51.100.0/24", "2001:db8::7", "2001:db8::/32", "0.0.0.0/0"]
 envelope = true
+[metrics]
+listen = "[::1]:9100"
 "#;
 
 #[test]
@@ -178,6 +180,9 @@ fn every_key() {
             .to_vec(),
             envelope: true,
         },
+        metrics: Metrics {
+            listen: Some("[::1]:9100".parse().unwrap()),
+        },
     };
     assert_eq!(
         load_text(FULL.as_bytes(), &Overrides::default()),
@@ -190,7 +195,7 @@ fn every_key() {
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log]"
+     [lists], [relay], [log], [metrics]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -198,16 +203,16 @@ fn every_key() {
      ignore, envelope"
 )]
 #[case::unknown_section(
-    "[metrics]\nlisten = []",
-    "t.toml:1:2: metrics: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
+    "[nosuch]\nlisten = []",
+    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log]"
+     [lists], [relay], [log], [metrics]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
     "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log]"
+     [lists], [relay], [log], [metrics]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -558,6 +563,25 @@ fn every_key() {
     "log.envelope = 1",
     "t.toml:1:16: log.envelope: an integer is neither true nor false"
 )]
+#[case::metrics_not_an_address(
+    "metrics.listen = \"localhost:9521\"",
+    "t.toml:1:18: metrics.listen: \"localhost:9521\" is not an address and a port: write \
+     \"127.0.0.1:9521\" or \"[::1]:9521\", or \"off\""
+)]
+#[case::metrics_without_a_port(
+    "[metrics]\nlisten = \"[::1]:0\"",
+    "t.toml:2:10: metrics.listen: \"[::1]:0\" has no port in 1..=65535: write \"127.0.0.1:9521\" \
+     or \"[::1]:9521\", or \"off\""
+)]
+#[case::metrics_for_many(
+    "[metrics]\nlisten = \"224.0.0.1:9521\"",
+    "t.toml:2:10: metrics.listen: \"224.0.0.1:9521\" is not the address of a host: write \
+     \"127.0.0.1:9521\" or \"[::1]:9521\", or \"off\""
+)]
+#[case::metrics_neither_on_nor_off(
+    "[metrics]\nlisten = false",
+    "t.toml:2:10: metrics.listen: a boolean is not a string in quotes"
+)]
 #[case::column_in_characters(
     "log = { \"äöü\" = 1, format = \"x\" }",
     "t.toml:1:9: log.äöü: unknown key; [log] knows format, interval_secs, sources_max, ignore, \
@@ -702,7 +726,8 @@ fn reload() {
             "state_dir",
             "control",
             "user",
-            "log.format"
+            "log.format",
+            "metrics.listen"
         ]
     );
     let effective = new.clone().with_fixed_from(&old);
@@ -721,6 +746,12 @@ fn reload() {
         ..old
     };
     assert_eq!(effective, expected);
+}
+
+#[test]
+fn metrics_can_be_off() {
+    let config = load_text(b"[metrics]\nlisten = \"off\"", &Overrides::default()).unwrap();
+    assert_eq!(config.metrics, Metrics { listen: None });
 }
 
 /// `detach` needs one key, and is not stopped by others.
@@ -842,6 +873,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "log.format",
         "log",
         "log.ignore",
+        "metrics.listen",
         "state_dir",
         "on_exit",
         "pin_dir",

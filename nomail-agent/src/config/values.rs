@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
@@ -290,6 +290,27 @@ pub(super) fn listen_address(
         ));
     }
     Ok(address)
+}
+
+/// Where the metrics are served, or `off`.
+pub(super) fn metrics_address(value: &Value) -> Result<Option<SocketAddr>, ValueError> {
+    let text = value.text()?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let give = "write \"127.0.0.1:9521\" or \"[::1]:9521\", or \"off\"";
+    let shown = quoted(text);
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return wrong(format!("{shown} is not an address and a port: {give}"));
+    };
+    if address.port() == 0 {
+        return wrong(format!("{shown} has no port in 1..=65535: {give}"));
+    }
+    let ip = address.ip();
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return wrong(format!("{shown} is not the address of a host: {give}"));
+    }
+    Ok(Some(address))
 }
 
 /// An interface beside those `before` it.

@@ -533,6 +533,7 @@ mod tests {
                 xdp_mode: mode.to_owned(),
                 program_id: 7,
                 pinned: false,
+                ..InterfaceStatus::default()
             }],
             ..Status::default()
         }

@@ -103,7 +103,13 @@ pub struct Action<'a> {
     pub refused: Option<Refusal>,
     /// What is worth telling.
     pub heard: Option<Heard<'a>>,
+    /// The command that this answers, if it answers one.
+    pub said: Option<Said>,
 }
+
+/// A command line: its verb, or none that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said(pub Option<Verb>);
 
 impl<'a> Action<'a> {
     const fn say(line: &'a [u8]) -> Self {
@@ -113,6 +119,7 @@ impl<'a> Action<'a> {
             end: None,
             refused: None,
             heard: None,
+            said: None,
         }
     }
 
@@ -358,11 +365,16 @@ impl State {
             .octets
             .strip_suffix(b"\r\n")
             .filter(|_| piece.length <= LINE_MAX);
+        let said = Some(Said(line.and_then(Verb::of)));
         let action = match line.map(command::parse) {
             // Also with arguments: RFC 5321 would have 501 for these, but the
             // client wants to go and we want it gone.
             Some(Ok(Command::Quit)) => {
-                return Some(Action::say(replies.line(Reply::Goodbye)).and_close(Outcome::Quit));
+                let goodbye = Action::say(replies.line(Reply::Goodbye));
+                return Some(Action {
+                    said,
+                    ..goodbye.and_close(Outcome::Quit)
+                });
             }
             _ if matches!(self.refuse_at, RefuseAt::Greeting(_)) => refuse(),
             None => Action::say(replies.line(Reply::TooLong)),
@@ -380,6 +392,7 @@ impl State {
                 CommandError::Parameter => Reply::Parameter,
             })),
         };
+        let action = Action { said, ..action };
         self.commands += 1;
         Some(if self.commands >= COMMANDS_MAX {
             action.and_close(Outcome::Closed)

@@ -6,15 +6,15 @@ use std::{
     net::IpAddr,
     num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lru::LruCache;
 use nomail_common::source::Source;
 
 use super::{
-    command::Talker,
-    dialog::{Outcome, Refusal},
+    command::{Talker, Verb},
+    dialog::{Outcome, Refusal, Said},
     senders::Senders,
 };
 
@@ -23,6 +23,23 @@ pub const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// How many sources the activity between two reports tells apart.
 pub const ACTIVITY_SOURCES_MAX: usize = 4096;
+
+/// Bounds between which [`Durations`] tells apart: from a client next door, by
+/// way of one that waits for a greeting, to the longest session by default.
+pub const DURATION_BOUNDS: [Duration; 12] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(1800),
+];
 
 /// Counts of connections.
 ///
@@ -72,6 +89,60 @@ pub struct Connections {
     pub sources_evicted: u64,
     /// Networks in the memory of `refuse_at = "auto"`.
     pub senders: u64,
+    /// Commands by their verb.
+    pub commands: Commands,
+    /// How long connections lasted that ended, shed ones left out.
+    pub durations: Durations,
+}
+
+/// Counts of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// In the order of [`Verb::ALL`].
+    known: [u64; Verb::ALL.len()],
+    other: u64,
+}
+
+impl Commands {
+    const fn count(&mut self, Said(verb): Said) {
+        match verb {
+            Some(verb) => self.known[verb as usize] += 1,
+            None => self.other += 1,
+        }
+    }
+
+    /// All verbs with their counts; of what is no verb, `None`.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<Verb>, u64)> {
+        let known = Verb::ALL.into_iter().map(Some).zip(self.known);
+        known.chain([(None, self.other)])
+    }
+}
+
+/// How long connections lasted, from accept to close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// Within each of [`DURATION_BOUNDS`], and not within the one before.
+    within: [u64; DURATION_BOUNDS.len()],
+    /// All together.
+    pub total: Duration,
+}
+
+impl Durations {
+    fn count(&mut self, lasted: Duration) {
+        self.total += lasted;
+        if let Some(bound) = DURATION_BOUNDS.iter().position(|bound| lasted <= *bound) {
+            self.within[bound] += 1;
+        }
+    }
+
+    /// The bounds, and how many connections lasted not longer.
+    pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let sums = self.within.into_iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        DURATION_BOUNDS.into_iter().zip(sums)
+    }
 }
 
 /// What is remembered of one source.
@@ -258,6 +329,15 @@ impl Page {
         } += 1;
     }
 
+    pub(super) const fn said(&mut self, said: Said) {
+        self.counts.commands.count(said);
+    }
+
+    /// A connection that was not shed has ended, after so long.
+    pub(super) fn lasted(&mut self, duration: Duration) {
+        self.counts.durations.count(duration);
+    }
+
     /// A connection has ended, and `shed` or `active` was counted before.
     pub(super) fn end(&mut self, source: Source, unlogged: bool, ended: Ended) {
         if !unlogged {
@@ -317,6 +397,34 @@ mod tests {
         assert_eq!(activity.of_source.len(), ACTIVITY_SOURCES_MAX);
         assert_eq!(activity.beyond.connections, 20);
         assert_eq!(ledger.page().take_activity(), Activity::default());
+    }
+
+    #[test]
+    fn durations_are_counted_once_and_told_as_sums() {
+        let mut durations = Durations::default();
+        for millis in [0, 10, 11, 1_000_000, 1_800_001] {
+            durations.count(Duration::from_millis(millis));
+        }
+        let sums: Vec<_> = durations.cumulative().map(|(_, sum)| sum).collect();
+        assert_eq!(sums, [2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4]);
+        assert_eq!(durations.total, Duration::from_millis(2_800_022));
+    }
+
+    #[test]
+    fn verbs_are_counted_by_their_place() {
+        let mut commands = Commands::default();
+        for verb in Verb::ALL {
+            commands.count(Said(Some(verb)));
+        }
+        commands.count(Said(None));
+        assert!(commands.iter().all(|(_, count)| count == 1));
+        assert_eq!(commands.iter().count(), Verb::ALL.len() + 1);
+        let mut quit = Commands::default();
+        quit.count(Said(Some(Verb::Quit)));
+        assert!(
+            quit.iter()
+                .all(|(verb, count)| (verb == Some(Verb::Quit)) == (count == 1))
+        );
     }
 
     #[test]

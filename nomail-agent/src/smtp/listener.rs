@@ -675,6 +675,7 @@ impl Server {
                     self.of_source.remove(&source);
                 }
             }
+            page.lasted(now.saturating_duration_since(session.begun));
             page.end(source, session.unlogged, session.ended);
         }
         if session.on_return && session.dialog.left_after_ehlo() && session.left_by_itself() {
@@ -745,8 +746,14 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn note(&mut self, action: &Action<'_>, peer: IpAddr, unlogged: bool, settings: &Settings) {
         let log_envelope = settings.log_envelope && !unlogged;
-        if let Some(at) = action.refused {
-            self.ledger.page().refuse(at);
+        if action.said.is_some() || action.refused.is_some() {
+            let mut page = self.ledger.page();
+            if let Some(said) = action.said {
+                page.said(said);
+            }
+            if let Some(at) = action.refused {
+                page.refuse(at);
+            }
         }
         match action.heard {
             Some(Heard::Sender(path)) if log_envelope => {

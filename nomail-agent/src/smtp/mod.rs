@@ -20,7 +20,7 @@ pub mod replies;
 pub mod senders;
 
 pub use dialog::{AfterGreeting, Dialog, Outcome, RefuseAt};
-pub use ledger::{Activity, Connections, SourceHistory, Tally};
+pub use ledger::{Activity, Commands, Connections, Durations, SourceHistory, Tally};
 pub use listener::{
     LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, adopt, bind, unix_now,
 };

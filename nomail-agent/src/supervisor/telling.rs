@@ -20,26 +20,35 @@ use crate::{
     bpf::{BpfError, KeptGuard, SourceCount},
     config, control,
     iface::Interfaces,
-    status::{InterfaceStatus, SourceStatus, Status, shown_source},
+    status::{
+        AnswerStatus, GuardCounts, InterfaceStatus, SourceStatus, Status, SynStatus, shown_source,
+    },
 };
 
-/// Adds what was counted on one interface.
-pub(super) fn add_counters(status: &mut Status, counters: &Counters) {
+/// What was counted on an interface, or on all that are not guarded.
+pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
     let verdict = |verdict: Verdict| counters.verdicts[verdict as usize];
-    status.syn.passed += verdict(Verdict::Passed);
-    status.syn.malformed += verdict(Verdict::Malformed);
-    status.syn.denied += verdict(Verdict::Denied);
-    status.syn.limited_source += verdict(Verdict::LimitedSource);
-    status.syn.limited_prefix += verdict(Verdict::LimitedPrefix);
-    status.syn.flood += verdict(Verdict::Flood);
-    status.syn.total += counters.verdicts.iter().sum::<u64>();
     let answer = |answer: Answer| counters.answers[answer as usize];
-    status.answers.cookie += answer(Answer::Cookie);
-    status.answers.challenge += answer(Answer::Challenge);
-    status.answers.proven += answer(Answer::Proven);
-    status.answers.unanswerable += answer(Answer::Unanswerable);
-    status.source_evictions += counters.evictions;
-    status.contended += counters.contended;
+    GuardCounts {
+        syn: SynStatus {
+            total: counters.verdicts.iter().sum(),
+            passed: verdict(Verdict::Passed),
+            malformed: verdict(Verdict::Malformed),
+            denied: verdict(Verdict::Denied),
+            limited_source: verdict(Verdict::LimitedSource),
+            limited_prefix: verdict(Verdict::LimitedPrefix),
+            flood: verdict(Verdict::Flood),
+        },
+        answers: AnswerStatus {
+            cookie: answer(Answer::Cookie),
+            challenge: answer(Answer::Challenge),
+            proven: answer(Answer::Proven),
+            unanswerable: answer(Answer::Unanswerable),
+            ..AnswerStatus::default()
+        },
+        contended: counters.contended,
+        source_evictions: counters.evictions,
+    }
 }
 
 /// Adds the table of sources to those that the responder knows.
@@ -162,7 +171,11 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
         ..Status::default()
     };
     for counters in guard.counters()? {
-        add_counters(&mut status, &counters);
+        let counts = counts_of(&counters);
+        status.syn += counts.syn;
+        status.answers += counts.answers;
+        status.contended += counts.contended;
+        status.source_evictions += counts.source_evictions;
     }
     let mut sources = HashMap::new();
     add_counts(&mut status, &mut sources, guard.sources()?);
@@ -191,6 +204,7 @@ fn interfaces_of(guard: &KeptGuard) -> Result<Vec<InterfaceStatus>> {
             xdp_mode: mode.to_owned(),
             program_id: program,
             pinned: true,
+            ..InterfaceStatus::default()
         }
     });
     Ok(links.collect())

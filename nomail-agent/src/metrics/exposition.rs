@@ -1,0 +1,536 @@
+//! The figures as Prometheus reads them: its text format 0.0.4, or OpenMetrics
+//! 1.0 for who asks for that.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
+};
+
+use nomail_common::abi::{LINES, SLOTS_PER_LINE};
+
+use super::process::Figures;
+use crate::status::{GuardCounts, Status};
+
+/// The modes that an interface's guard can be in.
+const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
+
+/// How the figures are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus' text format.
+    Text,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a client likes best of the two, by its header `Accept`; the text
+    /// format where it does not care.
+    pub(super) fn negotiate(accept: &str) -> Self {
+        let (mut text, mut open) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let (mut quality, mut version) = (1.0, None);
+            for parameter in parts {
+                match parameter.split_once('=') {
+                    Some(("q", value)) => quality = value.parse::<f32>().unwrap_or(0.0),
+                    Some(("version", value)) => version = Some(value.trim_matches('"')),
+                    _ => {}
+                }
+            }
+            let best = match (kind.as_str(), version) {
+                ("application/openmetrics-text", None | Some("1.0.0")) => &mut open,
+                ("text/plain", None | Some("0.0.4")) | ("text/*" | "*/*", None) => &mut text,
+                _ => continue,
+            };
+            *best = quality.max(*best);
+        }
+        if open > 0.0 && open >= text {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    /// What the header `Content-Type` says.
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All figures.
+pub(super) fn render(status: &Status, process: &Figures, format: Format) -> String {
+    let mut out = Exposition {
+        text: String::with_capacity(16 * 1024),
+        format,
+    };
+    agent(&mut out, status);
+    guard(&mut out, status);
+    responder(&mut out, status);
+    configuration(&mut out, status);
+    of_process(&mut out, process);
+    if format == Format::OpenMetrics {
+        out.text.push_str("# EOF\n");
+    }
+    out.text
+}
+
+fn agent(out: &mut Exposition, status: &Status) {
+    let abi = status.abi.to_string();
+    out.family("nomail_build", Kind::Info, "What runs here.")
+        .sample(
+            "_info",
+            &[
+                ("version", &status.version),
+                ("commit", &status.commit),
+                ("abi", &abi),
+            ],
+            1,
+        );
+    out.gauge(
+        "nomail_uptime_seconds",
+        "Time since the agent began to serve.",
+        status.uptime_secs,
+    );
+    out.gauge(
+        "nomail_observe",
+        "Whether verdicts are only counted, and nothing is dropped.",
+        u8::from(status.observe),
+    );
+    out.gauge(
+        "nomail_listening_addresses",
+        "Pairs of address and port that the responder listens on, and so guards.",
+        status.guarded.len(),
+    );
+}
+
+fn guard(out: &mut Exposition, status: &Status) {
+    out.gauge(
+        "nomail_flood_active",
+        "Whether there is a flood of SYNs, so that clients are asked for a proof of their address.",
+        u8::from(status.flood),
+    );
+    // Two interfaces have one name for a moment when names are exchanged: what
+    // has the same labels is added up, because it may be told only once.
+    let mut modes: BTreeMap<_, bool> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, GuardCounts> = BTreeMap::new();
+    if status.elsewhere != GuardCounts::default() {
+        // No interface has an empty name.
+        counts.insert("", status.elsewhere);
+    }
+    for interface in &status.interfaces {
+        let name = interface.name.as_str();
+        *counts.entry(name).or_default() += interface.counts;
+        for mode in XDP_MODES {
+            *modes.entry((name, mode)).or_default() |= mode == interface.xdp_mode;
+        }
+    }
+    let mut family = out.family(
+        "nomail_xdp_mode",
+        Kind::Gauge,
+        "1 for the mode that the interface's guard is in, 0 for the others.",
+    );
+    for ((iface, mode), is) in modes {
+        family.sample("", &[("iface", iface), ("mode", mode)], u8::from(is));
+    }
+    let mut family = out.family(
+        "nomail_syn",
+        Kind::Counter,
+        "SYNs received for guarded addresses. Each has one verdict.",
+    );
+    for (iface, counts) in &counts {
+        for (verdict, count) in counts.syn.by_verdict() {
+            family.sample("_total", &[("iface", iface), ("verdict", verdict)], count);
+        }
+    }
+    let mut family = out.family(
+        "nomail_syn_contended",
+        Kind::Counter,
+        "SYNs that no bucket was charged for, because other CPUs were in the way.",
+    );
+    for (iface, counts) in &counts {
+        family.sample("_total", &[("iface", iface)], counts.contended);
+    }
+    let mut family = out.family(
+        "nomail_answers",
+        Kind::Counter,
+        "What XDP answered by itself, proofs that clients gave, and SYNs it could not answer.",
+    );
+    for (iface, counts) in &counts {
+        for (kind, count) in counts.answers.by_kind() {
+            family.sample("_total", &[("iface", iface), ("kind", kind)], count);
+        }
+    }
+    out.gauge(
+        "nomail_sources_tracked",
+        "Sources in the table of the XDP program.",
+        status.sources_tracked,
+    );
+    out.gauge(
+        "nomail_sources_max",
+        "Sources that the table has places for.",
+        LINES * SLOTS_PER_LINE,
+    );
+    out.counter(
+        "nomail_source_evictions",
+        "Sources that lost their place in the table to others.",
+        status.source_evictions,
+    );
+}
+
+fn responder(out: &mut Exposition, status: &Status) {
+    let connections = &status.connections;
+    out.counter(
+        "nomail_connections_accepted",
+        "Connections accepted.",
+        connections.accepted,
+    );
+    out.by_label(
+        "nomail_connections",
+        "Connections by how they ended.",
+        "outcome",
+        [
+            ("quit", connections.quit),
+            ("timed_out", connections.timed_out),
+            ("closed_by_peer", connections.closed_by_peer),
+            ("closed", connections.closed),
+            ("shed", connections.shed),
+        ],
+    );
+    out.gauge(
+        "nomail_connections_active",
+        "Connections that are open now.",
+        connections.active,
+    );
+    out.by_label(
+        "nomail_refusals",
+        "Connections by where they were first told that there is no mail here.",
+        "at",
+        [
+            ("greeting", connections.refused_greeting),
+            ("ehlo", connections.refused_ehlo),
+            ("mail", connections.refused_mail),
+            ("rcpt", connections.refused_rcpt),
+        ],
+    );
+    out.by_label(
+        "nomail_talkers",
+        "Connections closed because what they spoke was no SMTP.",
+        "protocol",
+        [
+            ("http", connections.http),
+            ("tls", connections.tls),
+            ("garbage", connections.garbage),
+        ],
+    );
+    out.by_label(
+        "nomail_commands",
+        "Commands by their verb.",
+        "verb",
+        status
+            .commands
+            .iter()
+            .map(|(verb, count)| (verb.as_str(), *count)),
+    );
+    out.counter(
+        "nomail_recipients_elsewhere",
+        "Refused recipients of other domains than this host's name: is it their MX?",
+        connections.recipients_elsewhere,
+    );
+    out.gauge(
+        "nomail_senders_remembered",
+        "Networks that refuse_at = \"auto\" remembers.",
+        connections.senders,
+    );
+    let durations = &status.durations;
+    let mut family = out.family(
+        "nomail_dialog_duration_seconds",
+        Kind::Histogram,
+        "How long connections lasted, from accept to close, shed ones left out.",
+    );
+    for (millis, count) in &durations.within_millis {
+        let bound = format!("{:?}", *millis as f64 / 1e3);
+        family.sample("_bucket", &[("le", &bound)], count);
+    }
+    family.sample("_bucket", &[("le", "+Inf")], durations.count);
+    family.sample("_sum", &[], durations.total_micros as f64 / 1e6);
+    family.sample("_count", &[], durations.count);
+}
+
+fn configuration(out: &mut Exposition, status: &Status) {
+    let reload = &status.reload;
+    out.gauge(
+        "nomail_config_last_reload_successful",
+        "Whether the last reload took the configuration over; 1 before the first.",
+        u8::from(reload.ok),
+    );
+    out.gauge(
+        "nomail_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken over, at the start or by a reload.",
+        reload.taken_over_unix_secs,
+    );
+    out.gauge(
+        "nomail_config_hash",
+        "A number that changes with the configuration in effect.",
+        // A sample is a double, which has 53 bits.
+        u64::from_str_radix(&status.config_hash, 16).map_or(0, |hash| hash >> 11),
+    );
+}
+
+fn of_process(out: &mut Exposition, process: &Figures) {
+    out.counter(
+        "process_cpu_seconds",
+        "Processor time of the agent, not of its XDP program.",
+        process.cpu.as_secs_f64(),
+    );
+    out.gauge(
+        "process_resident_memory_bytes",
+        "Memory in use, without the maps of the XDP program.",
+        process.resident_memory,
+    );
+    out.gauge(
+        "process_virtual_memory_bytes",
+        "Memory mapped.",
+        process.virtual_memory,
+    );
+    out.gauge("process_open_fds", "Open descriptors.", process.descriptors);
+    out.gauge(
+        "process_max_fds",
+        "Most descriptors that may be open.",
+        process.descriptors_max,
+    );
+    out.gauge(
+        "process_start_time_seconds",
+        "When the agent was started, in seconds since 1970.",
+        process.start_time_secs,
+    );
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+}
+
+/// A text that grows by one family of samples after the other.
+struct Exposition {
+    text: String,
+    format: Format,
+}
+
+/// A family that samples are added to.
+struct Family<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl Exposition {
+    /// Begins a family, by its name without a suffix.
+    fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+        let text = &mut self.text;
+        // The text format knows no infos, and has the suffix in a counter's name.
+        let (kind, suffix) = match (kind, self.format) {
+            (Kind::Counter, Format::Text) => ("counter", "_total"),
+            (Kind::Counter, Format::OpenMetrics) => ("counter", ""),
+            (Kind::Info, Format::Text) => ("gauge", "_info"),
+            (Kind::Info, Format::OpenMetrics) => ("info", ""),
+            (Kind::Gauge, _) => ("gauge", ""),
+            (Kind::Histogram, _) => ("histogram", ""),
+        };
+        put(text, format_args!("# HELP {name}{suffix} "));
+        let help_escaped = help.replace('\\', "\\\\");
+        text.push_str(&match self.format {
+            Format::Text => help_escaped,
+            Format::OpenMetrics => help_escaped.replace('"', "\\\""),
+        });
+        put(text, format_args!("\n# TYPE {name}{suffix} {kind}\n"));
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| {
+            let before = name.strip_suffix(unit);
+            before.is_some_and(|before| before.ends_with('_'))
+        });
+        if let (Some(unit), Format::OpenMetrics) = (unit, self.format) {
+            put(text, format_args!("# UNIT {name} {unit}\n"));
+        }
+        Family { text, name }
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &str, value: impl Display) {
+        self.family(name, Kind::Gauge, help).sample("", &[], value);
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, value: impl Display) {
+        let mut family = self.family(name, Kind::Counter, help);
+        family.sample("_total", &[], value);
+    }
+
+    fn by_label<'a>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        let mut family = self.family(name, Kind::Counter, help);
+        for (of, value) in values {
+            family.sample("_total", &[(label, of)], value);
+        }
+    }
+}
+
+impl Family<'_> {
+    fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        put(self.text, format_args!("{}{suffix}", self.name));
+        for (place, (label, of)) in labels.iter().enumerate() {
+            let before = if place == 0 { '{' } else { ',' };
+            put(self.text, format_args!("{before}{label}=\""));
+            for character in of.chars() {
+                match character {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    other => self.text.push(other),
+                }
+            }
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        put(self.text, format_args!(" {value}\n"));
+    }
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // A string takes all that is written to it.
+    let _ = text.write_fmt(what);
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::status::{DurationStatus, InterfaceStatus, SynStatus};
+
+    #[rstest]
+    #[case::nothing("", Format::Text)]
+    #[case::anything("*/*", Format::Text)]
+    #[case::browser("text/html,application/xml;q=0.9,*/*;q=0.8", Format::Text)]
+    #[case::prometheus_2(
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
+         q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        Format::OpenMetrics
+    )]
+    #[case::prometheus_3(
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+         application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;\
+         escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        Format::OpenMetrics
+    )]
+    #[case::liked_less("application/openmetrics-text;q=0.4, text/plain;q=0.5", Format::Text)]
+    #[case::refused("application/openmetrics-text;q=0", Format::Text)]
+    #[case::newer("application/openmetrics-text;version=2.0.0,*/*;q=0.1", Format::Text)]
+    #[case::in_capitals("Application/OpenMetrics-Text; version=\"1.0.0\"", Format::OpenMetrics)]
+    #[case::not_a_number("application/openmetrics-text;q=NaN;version", Format::Text)]
+    fn formats(#[case] accept: &str, #[case] format: Format) {
+        assert_eq!(Format::negotiate(accept), format);
+    }
+
+    fn sample() -> Status {
+        let counts = |passed| GuardCounts {
+            syn: SynStatus {
+                total: passed,
+                passed,
+                ..SynStatus::default()
+            },
+            ..GuardCounts::default()
+        };
+        let interface = |name: &str, mode: &str, passed| InterfaceStatus {
+            name: name.to_owned(),
+            xdp_mode: mode.to_owned(),
+            counts: counts(passed),
+            ..InterfaceStatus::default()
+        };
+        Status {
+            version: "1.2.3".to_owned(),
+            commit: "unknown".to_owned(),
+            abi: 7,
+            interfaces: vec![
+                interface("eth\"\\0", "native", 3),
+                interface("eth1", "off", 4),
+                interface("eth1", "generic", 5),
+            ],
+            elsewhere: counts(2),
+            commands: BTreeMap::from([("quit".to_owned(), 8)]),
+            durations: DurationStatus {
+                count: 3,
+                total_micros: 2_500_000,
+                within_millis: BTreeMap::from([(10, 1), (1000, 2), (30_000, 2)]),
+            },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn in_the_text_format() {
+        let text = render(&sample(), &Figures::default(), Format::Text);
+        for line in [
+            "# TYPE nomail_build_info gauge",
+            "nomail_build_info{version=\"1.2.3\",commit=\"unknown\",abi=\"7\"} 1",
+            "# TYPE nomail_syn_total counter",
+            "nomail_syn_total{iface=\"\",verdict=\"passed\"} 2",
+            "nomail_syn_total{iface=\"eth\\\"\\\\0\",verdict=\"passed\"} 3",
+            "nomail_syn_total{iface=\"eth1\",verdict=\"passed\"} 9",
+            "nomail_xdp_mode{iface=\"eth1\",mode=\"native\"} 0",
+            "nomail_xdp_mode{iface=\"eth1\",mode=\"off\"} 1",
+            "nomail_commands_total{verb=\"quit\"} 8",
+            "nomail_dialog_duration_seconds_bucket{le=\"0.01\"} 1",
+            "nomail_dialog_duration_seconds_bucket{le=\"30.0\"} 2",
+            "nomail_dialog_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "nomail_dialog_duration_seconds_sum 2.5",
+            "nomail_dialog_duration_seconds_count 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+        let mut series: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(series, _)| series)
+            .collect();
+        let told = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), told, "each once");
+    }
+
+    #[test]
+    fn as_openmetrics() {
+        let text = render(&sample(), &Figures::default(), Format::OpenMetrics);
+        assert!(text.ends_with("\n# EOF\n"));
+        for line in [
+            "# TYPE nomail_build info",
+            "# TYPE nomail_syn counter",
+            "# TYPE process_cpu_seconds counter",
+            "# UNIT process_cpu_seconds seconds",
+            "process_cpu_seconds_total 0",
+            "nomail_dialog_duration_seconds_bucket{le=\"30.0\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        // The same samples in both.
+        let samples = |text: &str| -> Vec<_> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect()
+        };
+        let plain = render(&sample(), &Figures::default(), Format::Text);
+        assert_eq!(samples(&text), samples(&plain));
+    }
+}

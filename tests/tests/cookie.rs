@@ -17,7 +17,7 @@ use nomail_tests::{
 use tempfile::TempDir;
 
 /// Connections of the honest client under each flood.
-const HONEST: usize = 40;
+const HONEST: usize = 20;
 /// So many of them at the same time.
 const CLIENTS: usize = 10;
 /// Of the listener's queue: full at once, and one client after another fits into

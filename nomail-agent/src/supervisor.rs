@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
     control::Control,
     exit::{Exit, Failure},
-    iface::{Interface, Interfaces, holder_of},
+    iface::{Interface, Interfaces, holder_of, sockets_are_in},
     limited::LimitedLog,
     metrics::{self, History, Totals, View},
     privilege::{self, Account, Paths},
@@ -1044,6 +1044,13 @@ async fn guarded_interfaces(
             interfaces.push(interface);
         }
     }
+    for interface in &interfaces {
+        if let Some(vrf) = &interface.vrf
+            && !sockets_are_in(vrf)
+        {
+            return Err(not_in_vrf(&interface.name, vrf));
+        }
+    }
     if config.xdp_mode == XdpMode::Off {
         pinned::warn_of_kept(&interfaces, config);
         return Ok(interfaces);
@@ -1067,6 +1074,17 @@ fn not_ethernet(interface: &str) -> Failure {
         anyhow!(
             "{interface} is not an Ethernet interface, so there is no XDP for it: name the \
              interface below it, or run the responder alone with --xdp-mode off"
+        ),
+    )
+}
+
+/// It would listen, and nobody could connect.
+fn not_in_vrf(interface: &str, vrf: &str) -> Failure {
+    Failure::new(
+        Exit::Unavailable,
+        anyhow!(
+            "{interface} is in the VRF {vrf}, and this process is not: start it by \
+             `ip vrf exec {vrf} nomail-agent`, or set net.ipv4.tcp_l3mdev_accept to 1"
         ),
     )
 }

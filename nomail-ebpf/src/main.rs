@@ -411,13 +411,16 @@ impl Scene<'_> {
     #[inline(always)]
     fn is_answerable(&self) -> bool {
         let segment = self.segment;
-        let (Some(place), Some([destination, source])) =
-            (self.place, frame::hardware(self.context))
-        else {
+        let Some([destination, source]) = frame::hardware(self.context) else {
             return false;
         };
-        let own = &self.config.hardware[place];
-        let is_own = destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
+        let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
+        let is_own = match self.place {
+            Some(place) => is(&self.config.hardware[place]),
+            // A port of a bond, which natively runs the program of the bond, and
+            // whose frames have the bond's address. None is all zeros.
+            None => destination != [0; 6] && self.config.hardware.iter().any(is),
+        };
         is_own
             && source[0] & 1 == 0
             && segment.is_plain()

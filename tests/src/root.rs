@@ -422,12 +422,20 @@ fn relative(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-/// Where the roots are: in the target directory that the test program is in.
+/// Where the roots are.
 fn roots() -> PathBuf {
+    target().join("roots")
+}
+
+/// The target directory that this program is in.
+///
+/// # Panics
+/// Without a path of this program.
+pub fn target() -> PathBuf {
     let program = env::current_exe().expect("the test program has a path");
     program
         .ancestors()
         .find(|directory| directory.join("CACHEDIR.TAG").exists())
         .unwrap_or(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")))
-        .join("roots")
+        .to_owned()
 }

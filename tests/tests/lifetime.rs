@@ -484,7 +484,10 @@ fn the_pin_of_a_deleted_interface_is_removed() {
     recreate(&lab);
     let said = pinned.detached(&lab, &[]);
     assert!(said.contains("an interface that is gone"), "{said}");
-    assert_eq!(names(&pinned.bpf()), ["maps.debug", "progs.debug"]);
+    // Those are the kernel's own, where it is built with them.
+    let mut left = names(&pinned.bpf());
+    left.retain(|name| !["maps.debug", "progs.debug"].contains(&name.as_str()));
+    assert_eq!(left, [""; 0]);
 }
 
 /// Deletes the wire, and lays it anew.

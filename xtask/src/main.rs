@@ -18,6 +18,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 

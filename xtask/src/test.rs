@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build::{self, Built, Profile};
-use crate::{setup, shell};
+use crate::{setup, shell, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -34,16 +34,21 @@ enum TierName {
     /// The sender matrix, as a table; as root, on Debian. With `-- --write` it
     /// goes into docs/senders.md; `-- NAME` takes only some senders
     Senders,
+    /// The tiers bpf and netns on Debian's kernels 6.1 and 6.12, in virtual
+    /// machines; as root, on Debian 12. `-- NAME` takes only some tests,
+    /// `-- --kernel 6.1` only one kernel
+    Vm,
     /// All of these
     All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tier {
+pub(crate) enum Tier {
     Host,
     Bpf,
     Netns,
     Senders,
+    Vm,
 }
 
 impl fmt::Display for Tier {
@@ -53,6 +58,7 @@ impl fmt::Display for Tier {
             Self::Bpf => "bpf",
             Self::Netns => "netns",
             Self::Senders => "senders",
+            Self::Vm => "vm",
         })
     }
 }
@@ -65,11 +71,12 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
         (TierName::Bpf, Tier::Bpf),
         (TierName::Netns, Tier::Netns),
         (TierName::Senders, Tier::Senders),
+        (TierName::Vm, Tier::Vm),
     ]
     .into_iter()
     .filter(|(name, tier)| {
-        // It takes minutes, and installs many packages into roots of its own.
-        let default = names.is_empty() && *tier != Tier::Senders;
+        // Those take many minutes, and install packages into roots of their own.
+        let default = names.is_empty() && !matches!(tier, Tier::Senders | Tier::Vm);
         all || default || names.contains(name)
     })
     .map(|(_, tier)| tier)
@@ -77,11 +84,13 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
 }
 
 /// The tier of a test program of the package nomail-tests.
-fn tier_of_program(name: &str) -> Tier {
+pub(crate) fn tier_of_program(name: &str) -> Tier {
     if name.starts_with("bpf_") {
         Tier::Bpf
     } else if name == "senders" {
         Tier::Senders
+    } else if ["vm", "devices"].contains(&name) {
+        Tier::Vm
     } else {
         Tier::Netns
     }
@@ -101,6 +110,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         let outcome = match tier {
             Tier::Host => host(&built, &args.test_args),
             Tier::Bpf | Tier::Netns | Tier::Senders => with_root(tier, &built, &args.test_args),
+            Tier::Vm => vm::test(&built, &args.test_args),
         };
         if let Err(err) = &outcome {
             shell::report(err);
@@ -150,7 +160,7 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
     let mut failed = Vec::new();
     for (name, program) in programs {
         shell::say(format!("running {name}"));
-        if let Err(err) = run_program(&program, built, test_args) {
+        if let Err(err) = run_program(&program, built, &[], test_args) {
             shell::report(&err);
             failed.push(name);
         }
@@ -161,7 +171,13 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-fn run_program(program: &Path, built: &Built, test_args: &[OsString]) -> Result<()> {
+/// Runs a test program as root, with `more` in its environment.
+pub(crate) fn run_program(
+    program: &Path,
+    built: &Built,
+    more: &[(&str, &OsStr)],
+    test_args: &[OsString],
+) -> Result<()> {
     let package = shell::workspace().join("tests");
     // Namespaces and BPF programs are heavy, and timing matters in some tests.
     let threads = std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| "2".into());
@@ -172,6 +188,7 @@ fn run_program(program: &Path, built: &Built, test_args: &[OsString]) -> Result<
         // As cargo would.
         ("CARGO_MANIFEST_DIR", package.as_os_str()),
     ];
+    envs.extend(more);
     let user: Vec<_> = ["RUST_BACKTRACE", "RUST_LOG"]
         .into_iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)))
@@ -184,7 +201,7 @@ fn run_program(program: &Path, built: &Built, test_args: &[OsString]) -> Result<
 }
 
 /// Compiles the package nomail-tests: its test programs, by name.
-fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
     compile_tests(&["test"], built)
 }
 
@@ -235,11 +252,12 @@ mod tests {
         assert_eq!(tier_of_program("no_bpf_here"), Tier::Netns);
         assert_eq!(tier_of_program("bpf"), Tier::Netns);
         assert_eq!(tier_of_program("senders"), Tier::Senders);
+        assert_eq!(tier_of_program("devices"), Tier::Vm);
     }
 
     #[test]
     fn names_mean_tiers() {
-        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns, Tier::Senders];
+        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns, Tier::Senders, Tier::Vm];
         assert_eq!(tiers_of(&[]), all[..3]);
         assert_eq!(tiers_of(&[TierName::Senders]), [Tier::Senders]);
         assert_eq!(tiers_of(&[TierName::Bpf, TierName::All]), all);

@@ -1,6 +1,6 @@
 //! What can go wrong between the agent and the kernel.
 
-use std::{io, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use aya::{
     EbpfError,
@@ -15,6 +15,10 @@ use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
 
 use super::Mode;
+
+/// Major and minor number of the first kernel with all that the program needs: SYN
+/// cookies for XDP. Newer than XDP for frames in several buffers (5.18).
+pub const OLDEST_KERNEL: (u32, u32) = (6, 0);
 
 /// An error of the XDP half. Its sources are its cause chain.
 #[derive(Debug, Error)]
@@ -33,11 +37,19 @@ pub enum BpfError {
     Permission(#[source] io::Error),
     /// The kernel refused the program or its maps.
     #[error(
-        "the kernel does not take the XDP program: Linux 5.18 or newer with CONFIG_BPF_SYSCALL \
-         and CONFIG_BPF_JIT is needed; --xdp-mode off runs the responder alone, -v shows what \
+        "the kernel does not take the XDP program: Linux 6.0 or newer with CONFIG_BPF_SYSCALL, \
+         CONFIG_BPF_JIT and CONFIG_SYN_COOKIES is needed; --xdp-mode off runs the responder alone, -v shows what \
          the verifier says"
     )]
     Load(#[source] io::Error),
+    /// The same, by a kernel from before SYN cookies for XDP.
+    #[error(
+        "this is Linux {0}, and the XDP program needs {major}.{minor} or newer; --xdp-mode off \
+         runs the responder alone",
+        major = OLDEST_KERNEL.0,
+        minor = OLDEST_KERNEL.1
+    )]
+    OldKernel(String, #[source] io::Error),
     /// Some XDP program is there already.
     #[error("an XDP program is attached already")]
     Occupied,
@@ -143,11 +155,23 @@ impl BpfError {
             io::Error::from_raw_os_error,
         );
         if denied && !may_use_bpf() {
-            Self::Permission(source)
-        } else {
-            Self::Load(source)
+            return Self::Permission(source);
+        }
+        // Only now: distributors take features over into kernels of older numbers.
+        match fs::read_to_string("/proc/sys/kernel/osrelease") {
+            Ok(release) if is_old(&release) => Self::OldKernel(release.trim().to_owned(), source),
+            _ => Self::Load(source),
         }
     }
+}
+
+/// Whether a kernel of that name is from before [`OLDEST_KERNEL`].
+fn is_old(release: &str) -> bool {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().flatten(), numbers.next().flatten());
+    matches!(version, (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL)
 }
 
 /// Whether loading XDP programs is allowed to this process.
@@ -159,4 +183,30 @@ fn may_use_bpf() -> bool {
         Capability::CAP_NET_ADMIN,
     ];
     has(Capability::CAP_NET_ADMIN) && has(Capability::CAP_SYS_ADMIN) || needed.into_iter().all(has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_an_old_kernel_by_its_name() {
+        for release in [
+            "5.19.17",
+            "5.10.0-28-amd64",
+            "4.19",
+            "3.10.0-1160.el7.x86_64\n",
+        ] {
+            assert!(is_old(release), "{release}");
+        }
+        for release in ["6.0.0", "6.1.0-56-cloud-amd64\n", "10.0", "", "next"] {
+            assert!(!is_old(release), "{release}");
+        }
+        let error = BpfError::OldKernel("5.10.0".to_owned(), io::Error::other("EINVAL"));
+        let text = error.to_string();
+        assert!(
+            text.contains("Linux 5.10.0") && text.contains("6.0 or newer"),
+            "{text}"
+        );
+    }
 }

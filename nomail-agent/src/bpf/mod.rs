@@ -32,8 +32,14 @@ use nomail_common::{
 
 use self::pins::Secrets;
 pub use self::{
-    attach::Mode, clock::Clock, error::BpfError, events::Limited, kept::KeptGuard, lists::Lists,
-    pins::Pins, sources::SourceCount,
+    attach::Mode,
+    clock::Clock,
+    error::{BpfError, OLDEST_KERNEL},
+    events::Limited,
+    kept::KeptGuard,
+    lists::Lists,
+    pins::Pins,
+    sources::SourceCount,
 };
 
 /// The object, aligned as the ELF reader wants it.

@@ -5,10 +5,8 @@ use std::{collections::HashSet, fs, io, path::Path};
 use anyhow::anyhow;
 
 use super::{Check, Finding};
-use crate::bpf::{BpfError, Guard};
+use crate::bpf::{BpfError, Guard, OLDEST_KERNEL};
 
-/// The oldest kernel that takes the XDP program: with `xdp.frags`.
-const OLDEST: (u32, u32) = (5, 18);
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -37,12 +35,15 @@ fn kernel(release: &str) -> Finding {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());
     let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
     match (next(), next()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST_KERNEL => {
             Finding::ok(Check::Kernel, format!("Linux {release}"))
         }
         (Some(_), Some(_)) => Finding::fail(
             Check::Kernel,
-            format!("Linux {release} is older than {}.{}", OLDEST.0, OLDEST.1),
+            format!(
+                "Linux {release} is older than {}.{}",
+                OLDEST_KERNEL.0, OLDEST_KERNEL.1
+            ),
             "boot a newer kernel, or run the responder alone: xdp_mode = \"off\"",
         ),
         _ => Finding::skip(Check::Kernel, "the kernel does not tell its version"),
@@ -116,8 +117,8 @@ mod tests {
 
     #[rstest]
     #[case("6.18.44-fc-v657", Outcome::Ok)]
-    #[case("5.18.0", Outcome::Ok)]
-    #[case("5.17.15", Outcome::Fail)]
+    #[case("6.0.0", Outcome::Ok)]
+    #[case("5.19.17", Outcome::Fail)]
     #[case("4.19", Outcome::Fail)]
     #[case("", Outcome::Skip)]
     fn versions(#[case] release: &str, #[case] result: Outcome) {

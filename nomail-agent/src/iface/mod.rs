@@ -1,6 +1,7 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
 mod holder;
+mod vrf;
 mod ways;
 
 use std::{
@@ -12,13 +13,16 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_route::{
     address::AddressAttribute,
-    link::{LinkAttribute, LinkLayerType, LinkXdp, XdpAttached},
+    link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
 
-pub use self::holder::{holder_of, is_held};
+pub use self::{
+    holder::{holder_of, is_held},
+    vrf::sockets_are_in,
+};
 
 /// An interface as the kernel has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Interface {
     pub xdp_program: Option<u32>,
     /// Whether that runs in the stack, not in the driver.
     pub xdp_generic: bool,
+    /// The name of the VRF that it is in, if any.
+    pub vrf: Option<String>,
 }
 
 /// An address of an interface.
@@ -109,6 +115,8 @@ impl Interfaces {
     pub async fn all(&self) -> Result<Vec<Interface>, IfaceError> {
         let mut messages = self.handle.link().get().execute();
         let mut interfaces = Vec::new();
+        // Who is in the VRF of which number.
+        let mut in_vrf = Vec::new();
         while let Some(message) = messages.try_next().await? {
             let mut interface = Interface {
                 name: String::new(),
@@ -121,10 +129,16 @@ impl Interfaces {
                 hardware: None,
                 xdp_program: None,
                 xdp_generic: false,
+                vrf: None,
             };
+            let (mut controller, mut port_of_vrf) = (None, false);
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => interface.name = name,
+                    LinkAttribute::Controller(index) => controller = Some(index),
+                    LinkAttribute::LinkInfo(infos) => {
+                        port_of_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+                    }
                     LinkAttribute::Address(octets) => interface.hardware = octets.try_into().ok(),
                     LinkAttribute::Xdp(xdp) => {
                         interface.xdp_program = xdp.iter().find_map(|part| match part {
@@ -140,7 +154,14 @@ impl Interfaces {
                     _ => {}
                 }
             }
+            if port_of_vrf && let Some(controller) = controller {
+                in_vrf.push((interfaces.len(), controller));
+            }
             interfaces.push(interface);
+        }
+        for (place, controller) in in_vrf {
+            let vrf = interfaces.iter().find(|found| found.index == controller);
+            interfaces[place].vrf = vrf.map(|vrf| vrf.name.clone());
         }
         Ok(interfaces)
     }

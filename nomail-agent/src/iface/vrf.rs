@@ -1,0 +1,18 @@
+//! VRFs: routing domains, whose addresses a socket outside does not have.
+
+use std::fs;
+
+use socket2::{Domain, Socket, Type};
+
+/// With 1, a listening socket takes connections of all VRFs.
+const ACCEPT_ALL: &str = "/proc/sys/net/ipv4/tcp_l3mdev_accept";
+
+/// Whether connections of that VRF reach a listening socket of this process: it
+/// was started in the VRF (`ip vrf exec`), or sockets take those of all.
+pub fn sockets_are_in(vrf: &str) -> bool {
+    let accepts_all = fs::read_to_string(ACCEPT_ALL).is_ok_and(|value| value.trim() == "1");
+    accepts_all
+        || Socket::new(Domain::IPV4, Type::STREAM, None)
+            .and_then(|socket| socket.device())
+            .is_ok_and(|device| device.is_some_and(|name| name == vrf.as_bytes()))
+}

@@ -12,6 +12,8 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
+mod docs;
 mod fuzz;
 mod lint;
 mod run;
@@ -54,6 +56,13 @@ enum Task {
     /// Show it at work: a host with nomail, a sender, a bot, a flood that comes and goes, and
     /// `top` on it; in network namespaces (as root)
     Demo(demo::Args),
+    /// Write the man pages and shell completions from the command line and packaging/nomail.toml
+    Docs(docs::Args),
+    /// Build the packages for Debian and for RPM, into target/dist
+    ///
+    /// Installs cargo-deb and cargo-generate-rpm under target/tools if they are
+    /// missing.
+    Dist(dist::Args),
     /// Fuzz what reads octets of others, with libFuzzer on nightly Rust
     ///
     /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
@@ -81,6 +90,8 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Test(args) => test::test(args),
         Task::Bench(args) => bench::bench(args),
         Task::Demo(args) => demo::demo(args),
+        Task::Docs(args) => docs::docs(args),
+        Task::Dist(args) => dist::dist(args),
         Task::Fuzz(args) => fuzz::fuzz(args),
         Task::Lint => lint::lint(),
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build::{self, Built, Profile};
-use crate::{setup, shell, vm};
+use crate::{dist, setup, shell, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,9 @@ enum TierName {
     /// machines; as root, on Debian 12. `-- NAME` takes only some tests,
     /// `-- --kernel 6.1` only one kernel
     Vm,
+    /// The packages, on a real Debian: install, upgrade, remove, purge; as root, on
+    /// Debian
+    Package,
     /// All of these
     All,
 }
@@ -49,6 +52,7 @@ pub(crate) enum Tier {
     Netns,
     Senders,
     Vm,
+    Package,
 }
 
 impl fmt::Display for Tier {
@@ -59,6 +63,7 @@ impl fmt::Display for Tier {
             Self::Netns => "netns",
             Self::Senders => "senders",
             Self::Vm => "vm",
+            Self::Package => "package",
         })
     }
 }
@@ -72,11 +77,13 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
         (TierName::Netns, Tier::Netns),
         (TierName::Senders, Tier::Senders),
         (TierName::Vm, Tier::Vm),
+        (TierName::Package, Tier::Package),
     ]
     .into_iter()
     .filter(|(name, tier)| {
         // Those take many minutes, and install packages into roots of their own.
-        let default = names.is_empty() && !matches!(tier, Tier::Senders | Tier::Vm);
+        let extra = [Tier::Senders, Tier::Vm, Tier::Package].contains(tier);
+        let default = names.is_empty() && !extra;
         all || default || names.contains(name)
     })
     .map(|(_, tier)| tier)
@@ -91,6 +98,8 @@ pub(crate) fn tier_of_program(name: &str) -> Tier {
         Tier::Senders
     } else if ["vm", "devices"].contains(&name) {
         Tier::Vm
+    } else if name == "package" {
+        Tier::Package
     } else {
         Tier::Netns
     }
@@ -111,6 +120,9 @@ pub(crate) fn test(args: &Args) -> Result<()> {
             Tier::Host => host(&built, &args.test_args),
             Tier::Bpf | Tier::Netns | Tier::Senders => with_root(tier, &built, &args.test_args),
             Tier::Vm => vm::test(&built, &args.test_args),
+            Tier::Package => {
+                dist::dist_all().and_then(|()| with_root(tier, &built, &args.test_args))
+            }
         };
         if let Err(err) = &outcome {
             shell::report(err);
@@ -253,11 +265,19 @@ mod tests {
         assert_eq!(tier_of_program("bpf"), Tier::Netns);
         assert_eq!(tier_of_program("senders"), Tier::Senders);
         assert_eq!(tier_of_program("devices"), Tier::Vm);
+        assert_eq!(tier_of_program("package"), Tier::Package);
     }
 
     #[test]
     fn names_mean_tiers() {
-        let all = vec![Tier::Host, Tier::Bpf, Tier::Netns, Tier::Senders, Tier::Vm];
+        let all = vec![
+            Tier::Host,
+            Tier::Bpf,
+            Tier::Netns,
+            Tier::Senders,
+            Tier::Vm,
+            Tier::Package,
+        ];
         assert_eq!(tiers_of(&[]), all[..3]);
         assert_eq!(tiers_of(&[TierName::Senders]), [Tier::Senders]);
         assert_eq!(tiers_of(&[TierName::Bpf, TierName::All]), all);

@@ -1,0 +1,620 @@
+//! The packages of `cargo xtask dist`, on a real Debian: what an installation, an
+//! upgrade under traffic, a removal and a purge leave behind.
+//!
+//! systemd does not run in such a root: its tools edit links and files there, and
+//! the maintainer scripts find that there is nobody to start or stop units. One test
+//! boots a machine in which it does.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    fs,
+    io::Read as _,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nomail_tests::{
+    agent,
+    lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
+    poll::until,
+    root::{Instance, Root},
+};
+
+const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
+const DEB: &str = "/var/tmp/package.deb";
+const RPM: &str = "/var/tmp/package.rpm";
+
+/// Longest that a step may take.
+const STEP_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest that a machine may take, with boot.
+const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What a package brings, with modes and owners.
+const FILES: &[&str] = &[
+    "644 root:root /etc/nomail/nomail.toml",
+    "644 root:root /usr/lib/systemd/system/nomail-agent.service",
+    "644 root:root /usr/lib/systemd/system/nomail-agent.socket",
+    "644 root:root /usr/lib/sysusers.d/nomail.conf",
+    "644 root:root /usr/lib/tmpfiles.d/nomail.conf",
+    "755 root:root /usr/sbin/nomail-agent",
+    "644 root:root /usr/share/bash-completion/completions/nomail-agent",
+    "644 root:root /usr/share/doc/nomail-agent/changelog.Debian.gz",
+    "644 root:root /usr/share/doc/nomail-agent/copyright",
+    "644 root:root /usr/share/fish/vendor_completions.d/nomail-agent.fish",
+    "644 root:root /usr/share/man/man5/nomail.toml.5.gz",
+    "644 root:root /usr/share/man/man8/nomail-agent.8.gz",
+    "644 root:root /usr/share/zsh/vendor-completions/_nomail-agent",
+];
+
+/// The next version: the same, and a default file that says something else.
+const MAKE_NEXT: &str = "
+cd /var/tmp
+dpkg-deb --raw-extract package.deb next
+sed -i 's/^Version: .*/Version: 99.0-1/' next/DEBIAN/control
+echo '# of the next version' >> next/etc/nomail/nomail.toml
+dpkg-deb --build next next.deb
+";
+
+/// The only package of that kind in `target/dist`.
+fn package(extension: &str) -> PathBuf {
+    let agent = agent::binary();
+    let target = agent.ancestors().nth(2).unwrap();
+    let folder = target.join("dist").join(extension);
+    let mut files = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}: cargo xtask dist", folder.display()));
+    files.next().unwrap().unwrap().path()
+}
+
+/// Runs a step to its end, and gives what it prints.
+fn step(instance: &mut Instance<'_>, name: &str, script: &str) -> String {
+    let (log, end) = (
+        format!("/var/tmp/{name}.log"),
+        format!("/var/tmp/{name}.end"),
+    );
+    instance.run(&format!(
+        "(set -eu\n{script}\n) > {log} 2>&1; echo \"exit $?\" > {end}"
+    ));
+    let start = Instant::now();
+    let exit = loop {
+        let exit = instance.read(&end);
+        if exit.ends_with('\n') || start.elapsed() > STEP_DEADLINE {
+            break exit;
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    let log = instance.read(&log);
+    assert_eq!(exit, "exit 0\n", "{name}:\n{log}");
+    log
+}
+
+/// What the host says to whoever connects; nothing if it refuses.
+fn greeting() -> Option<String> {
+    let mut stream = TcpStream::connect((HOST_IPV4, 25)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let mut greeting = vec![0; GREETING.len()];
+    stream.read_exact(&mut greeting).ok()?;
+    String::from_utf8(greeting).ok()
+}
+
+#[test]
+fn a_package_comes_and_goes() {
+    let lab = Lab::new();
+    let root = Root::install("package", &["man-db"]);
+    let mut host = root.start_with(
+        &lab.host,
+        // For the pins of on_exit = "keep".
+        "mount -t sysfs sys /sys\nmount -t bpf bpf /sys/fs/bpf",
+        &[(&package("deb"), DEB)],
+    );
+    host.ready();
+
+    step(&mut host, "install", &format!("dpkg --install {DEB}"));
+    let brought = step(
+        &mut host,
+        "brought",
+        "dpkg --listfiles nomail-agent | while read -r file; do
+             [ -d \"$file\" ] || stat --format '%a %U:%G %n' \"$file\"
+         done | LC_ALL=C sort --key=3",
+    );
+    assert_eq!(brought.lines().collect::<Vec<_>>(), FILES);
+    let state = step(
+        &mut host,
+        "state",
+        "stat --format '%a %U:%G' /var/lib/nomail",
+    );
+    assert_eq!(state, "750 nomail:nomail\n");
+    // Not even the command that it comes with changes this.
+    let enabled = "for unit in nomail-agent.service nomail-agent.socket; do
+                       systemctl is-enabled $unit || true
+                   done";
+    assert_eq!(step(&mut host, "fresh", enabled), "disabled\ndisabled\n");
+    step(
+        &mut host,
+        "nothing_runs",
+        "! grep -l nomail-agent /proc/[0-9]*/comm",
+    );
+    step(
+        &mut host,
+        "usable",
+        "nomail-agent check-config
+         systemd-analyze verify nomail-agent.service nomail-agent.socket
+         man --where 8 nomail-agent
+         man --where 5 nomail.toml
+         bash -c '. /usr/share/bash-completion/completions/nomail-agent
+                  complete -p nomail-agent'",
+    );
+
+    // One line of configuration, as an administrator writes it, and the guard stays.
+    step(
+        &mut host,
+        "configure",
+        &format!(
+            "cd /etc/nomail
+             sed -i 's/^#   hostname = .*/hostname = \"mailless.example.org\"/' nomail.toml
+             mkdir nomail.toml.d
+             printf 'interfaces = [\"{HOST_INTERFACE}\"]\\non_exit = \"keep\"\\n' \
+                 > nomail.toml.d/10-site.toml
+             nomail-agent check-config
+             systemctl enable nomail-agent.service"
+        ),
+    );
+    host.run("exec nomail-agent > /var/tmp/agent.log 2>&1");
+    lab.client.within(|| {
+        until("the agent of the package answers", || {
+            greeting().filter(|greeting| greeting == GREETING)
+        })
+    });
+    assert!(lab.host.has_xdp(HOST_INTERFACE));
+
+    // An upgrade: nobody is refused, and what was configured stays.
+    step(&mut host, "next", MAKE_NEXT);
+    let asked = under_traffic(&lab.client, || {
+        step(
+            &mut host,
+            "upgrade",
+            "dpkg --force-confdef --force-confold --install /var/tmp/next.deb",
+        );
+    });
+    assert!(asked > 0);
+    let after = step(
+        &mut host,
+        "upgraded",
+        "dpkg-query --show --showformat='${Version} ${db:Status-Status}\\n' nomail-agent
+         grep -x 'hostname = .*' /etc/nomail/nomail.toml
+         tail -n 1 /etc/nomail/nomail.toml.dpkg-dist",
+    );
+    assert_eq!(
+        after,
+        "99.0-1 installed\nhostname = \"mailless.example.org\"\n# of the next version\n"
+    );
+    assert_eq!(step(&mut host, "still", enabled), "enabled\ndisabled\n");
+
+    // Removed: nothing that works is left, also not in the kernel; what is the
+    // administrator's stays.
+    step(
+        &mut host,
+        "end",
+        "pid=$(grep -lx nomail-agent /proc/[0-9]*/comm | grep -o '[0-9]*')
+         kill $pid
+         while [ -e /proc/$pid/exe ]; do sleep 0.1; done",
+    );
+    assert!(lab.host.has_xdp(HOST_INTERFACE), "on_exit = keep");
+    step(&mut host, "remove", "dpkg --remove nomail-agent");
+    assert!(!lab.host.has_xdp(HOST_INTERFACE));
+    step(
+        &mut host,
+        "removed",
+        "[ ! -e /usr/sbin/nomail-agent ]
+         [ ! -e /usr/lib/systemd/system/nomail-agent.service ]
+         [ \"$(readlink /etc/systemd/system/nomail-agent.service)\" = /dev/null ]
+         grep -x 'hostname = .*' /etc/nomail/nomail.toml
+         [ -e /etc/nomail/nomail.toml.d/10-site.toml ]
+         [ -e /var/lib/nomail/senders ]",
+    );
+
+    // It comes back as it was.
+    step(&mut host, "again", "dpkg --install /var/tmp/next.deb");
+    assert_eq!(step(&mut host, "back", enabled), "enabled\ndisabled\n");
+
+    step(&mut host, "purge", "dpkg --purge nomail-agent");
+    let left = step(
+        &mut host,
+        "purged",
+        "find /etc /usr/lib /usr/sbin /usr/share /var/lib -xdev -name '*nomail*' \
+             -not -path '/var/lib/dpkg/*'",
+    );
+    assert_eq!(left, "");
+    // A uid is not given to somebody else.
+    step(&mut host, "account", "getent passwd nomail");
+}
+
+/// Connects again and again while `work` is done: how often. Each time it must be
+/// told 521, or, when it has come before, a greeting of another kind.
+fn under_traffic(client: &Namespace, work: impl FnOnce()) -> u32 {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            client.within(|| {
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let mut stream = TcpStream::connect((HOST_IPV4, 25)).unwrap();
+                    stream
+                        .set_read_timeout(Some(Duration::from_secs(5)))
+                        .unwrap();
+                    let mut code = [0; 3];
+                    stream.read_exact(&mut code).unwrap();
+                    assert!([*b"521", *b"220"].contains(&code), "{code:?}");
+                    asked += 1;
+                    // Below the limit of one source.
+                    thread::sleep(Duration::from_millis(150));
+                }
+                asked
+            })
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    })
+}
+
+#[test]
+fn lintian_and_rpm_like_them() {
+    let root = Root::install("lintian", &["lintian", "rpm"]);
+    let namespace = Namespace::new("lintian");
+    let (deb, rpm) = (package("deb"), package("rpm"));
+    let files: [(&Path, &str); 2] = [(&deb, DEB), (&rpm, RPM)];
+    let mut machine = root.start_with(&namespace, "true", &files);
+    machine.ready();
+    let said = step(
+        &mut machine,
+        "lintian",
+        &format!("lintian --allow-root --fail-on error {DEB}"),
+    );
+    assert!(!said.lines().any(|line| line.starts_with("E:")), "{said}");
+    println!("{said}");
+
+    let listed = step(
+        &mut machine,
+        "rpm",
+        &format!("rpm --query --package --list {RPM}"),
+    );
+    for file in FILES {
+        let path = file.rsplit(' ').next().unwrap();
+        if path.starts_with("/usr/share/doc") {
+            continue;
+        }
+        // Red Hat's places and habits.
+        let path = path
+            .replace("zsh/vendor-completions", "zsh/site-functions")
+            .replace(".gz", "");
+        assert!(listed.lines().any(|line| line == path), "{path}:\n{listed}");
+    }
+    let facts = step(
+        &mut machine,
+        "facts",
+        &format!(
+            "rpm --query --package --configfiles {RPM}
+             rpm --query --package --queryformat '%{{LICENSE}}\\n' {RPM}
+             rpm --query --package --scripts {RPM} | grep -c systemctl"
+        ),
+    );
+    assert_eq!(facts, "/etc/nomail/nomail.toml\nMIT OR Apache-2.0\n4\n");
+}
+
+/// What the guest's last line is.
+const END: &str = "end of the guest";
+
+/// In the root of the machine's host: the guest's root.
+const DEBOOTSTRAP: &str = "
+mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
+release=$(. /etc/os-release; echo $VERSION_CODENAME)
+debootstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,procps,python3-minimal \
+    $release /var/lib/guest $mirror
+";
+
+/// Lays out the disk and runs the machine.
+const BOOT: &str = r#"
+exec > /var/tmp/log 2>&1
+trap 'echo "$?" > /var/tmp/ended' EXIT
+guest=/var/lib/guest
+cp /var/tmp/package.deb $guest/root
+cp /var/tmp/check $guest/root/check
+chmod 755 $guest/root/check
+module=$(ls /lib/modules/*/kernel/drivers/net/veth.ko* | tail -n 1)
+case $module in
+*.xz) xz --decompress --stdout "$module" > $guest/root/veth.ko ;;
+*) cp "$module" $guest/root/veth.ko ;;
+esac
+cat > $guest/etc/systemd/system/check.service <<UNIT
+[Unit]
+DefaultDependencies=no
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/root/check
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+ExecStopPost=/usr/bin/systemctl --force --force poweroff
+[Install]
+WantedBy=multi-user.target
+UNIT
+chroot $guest systemctl enable check.service
+# It would take the line over.
+chroot $guest systemctl mask serial-getty@ttyS0.service
+mke2fs -q -t ext4 -d $guest /var/tmp/image 1200M
+qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
+    -nographic -nodefaults -serial file:/var/tmp/serial -no-reboot -nic none \
+    -kernel $(ls /boot/vmlinuz-* | tail -n 1) \
+    -append "root=/dev/nvme0n1 rw console=ttyS0 systemd.show_status=0 quiet mitigations=off" \
+    -drive file=/var/tmp/image,format=raw,if=none,id=d0,cache=unsafe \
+    -device nvme,drive=d0,serial=r0
+"#;
+
+/// In the guest, with systemd as process 1.
+const CHECK: &str = r#"#!/bin/sh
+exec 2>&1 < /dev/null
+set -eux
+trap '[ $? = 0 ] || journalctl --no-pager --lines 30 --unit nomail-agent' EXIT
+insmod /root/veth.ko
+ip netns add client
+ip link add host0 type veth peer name client0 netns client
+ip address add 192.0.2.1/24 dev host0
+ip link set host0 up
+ip -n client address add 192.0.2.100/24 dev client0
+ip -n client link set client0 up
+cat > /root/ask <<'PYTHON'
+import os, socket, sys, time
+def ask():
+    with socket.create_connection(("192.0.2.1", 25), 10) as s:
+        s.settimeout(10)
+        return s.recv(3)
+if len(sys.argv) == 1:
+    sys.exit(0 if ask() in (b"521", b"220") else 1)
+count = 0
+while not os.path.exists(sys.argv[1]):
+    assert ask() in (b"521", b"220")
+    count += 1
+    time.sleep(0.15)
+print("asked", count)
+PYTHON
+ask() { ip netns exec client python3 /root/ask "$@"; }
+pid() { systemctl show --property MainPID --value nomail-agent.service; }
+# A plain "!" does not end a script.
+not() { if "$@"; then exit 1; fi; }
+state() { systemctl is-active nomail-agent.service || true; }
+
+# Nothing by surprise.
+dpkg --install /root/package.deb
+[ "$(state)" = inactive ]
+[ "$(systemctl is-enabled nomail-agent.service || true)" = disabled ]
+not ask
+
+# One line of configuration, and the interface of this machine, which has no route.
+sed -i 's/^#   hostname = .*/hostname = "mailless.example.org"/' /etc/nomail/nomail.toml
+sed -i 's/^#interfaces = .*/interfaces = ["host0"]/' /etc/nomail/nomail.toml
+systemctl enable --now nomail-agent.service
+ask
+ip -details link show host0 | grep xdp
+systemctl show --property StatusText nomail-agent.service
+
+systemctl reload nomail-agent.service
+ask
+echo 'no_such_key = 1' > /etc/nomail/nomail.toml.d-wrong
+mkdir /etc/nomail/nomail.toml.d
+mv /etc/nomail/nomail.toml.d-wrong /etc/nomail/nomail.toml.d/wrong.toml
+not systemctl reload nomail-agent.service
+[ "$(state)" = active ]
+ask
+rm -r /etc/nomail/nomail.toml.d
+
+before=$(pid)
+kill -9 "$before"
+for i in $(seq 300); do
+    [ "$(state)" = active ] && [ "$(pid)" != "$before" ] && break
+    sleep 0.1
+done
+[ "$(pid)" != "$before" ]
+ask
+
+# An upgrade under traffic, with systemd at port 25.
+systemctl stop nomail-agent.service
+systemctl start nomail-agent.socket
+systemctl start nomail-agent.service
+before=$(pid)
+cd /root
+dpkg-deb --raw-extract package.deb next
+sed -i 's/^Version: .*/Version: 99.0-1/' next/DEBIAN/control
+dpkg-deb --build next next.deb
+ask /root/done > /root/asked 2>&1 &
+asking=$!
+sleep 1
+dpkg --install next.deb
+[ "$(pid)" != "$before" ]
+[ "$(state)" = active ]
+sleep 1
+touch /root/done
+wait $asking
+cat /root/asked
+
+# It stays off through an upgrade when its administrator has stopped it.
+systemctl stop nomail-agent.socket nomail-agent.service
+dpkg --install package.deb
+[ "$(state)" = inactive ]
+systemctl start nomail-agent.service
+ask
+
+dpkg --remove nomail-agent
+[ "$(state)" != active ]
+not ask
+[ -z "$(ip -details link show host0 | grep xdp)" ]
+dpkg --purge nomail-agent
+[ ! -e /var/lib/nomail ]
+[ ! -e /etc/nomail ]
+set +x
+echo 'END'
+"#;
+
+#[test]
+fn systemd_starts_restarts_and_stops_it() {
+    let files = tempfile::tempdir().unwrap();
+    let check = files.path().join("check");
+    fs::write(&check, CHECK.replace("END", END)).unwrap();
+    let packages = ["qemu-system-x86", "linux-image-cloud-amd64", "debootstrap"];
+    let root = Root::install_more("guest", &packages, DEBOOTSTRAP);
+    let namespace = Namespace::new("guest");
+    let files: [(&Path, &str); 2] = [(&package("deb"), DEB), (&check, "/var/tmp/check")];
+    let machine = root.start_with(&namespace, BOOT, &files);
+    let start = Instant::now();
+    while machine.read("/var/tmp/ended").is_empty() && start.elapsed() < BOOT_DEADLINE {
+        thread::sleep(Duration::from_millis(200));
+    }
+    let serial = machine.read("/var/tmp/serial").replace('\r', "");
+    assert!(
+        serial.lines().any(|line| line == END),
+        "{serial}\n{}",
+        machine.read("/var/tmp/log")
+    );
+    println!("{serial}");
+}
+
+/// A play on the machine itself: how many tasks changed something, and the output.
+fn play(machine: &mut Instance<'_>, name: &str, arguments: &str) -> (u32, String) {
+    let said = step(
+        machine,
+        name,
+        &format!(
+            "export PATH=/opt/ansible/bin:$PATH ANSIBLE_NOCOLOR=1 LC_ALL=C.UTF-8
+             cd /srv/ansible
+             ansible-playbook -i /srv/hosts.yml -e nomail_package_file={DEB} nomail.yml {arguments}"
+        ),
+    );
+    let (_, rest) = said.rsplit_once("changed=").unwrap();
+    let changed = rest.split(' ').next().unwrap().parse().unwrap();
+    (changed, said)
+}
+
+/// Every file below a folder of the repository, and where it goes.
+fn files_below(folder: &Path, to: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let to = format!("{to}/{}", path.file_name().unwrap().to_str().unwrap());
+        if path.is_dir() {
+            files.extend(files_below(&path, &to));
+        } else {
+            files.push((path, to));
+        }
+    }
+    files
+}
+
+#[test]
+fn ansible_rolls_it_out() {
+    let install = "python3 -m venv --system-site-packages /opt/ansible
+                   /opt/ansible/bin/pip install --quiet 'ansible-core==2.19.*' ansible-lint";
+    let packages = ["python3-venv", "python3-apt"];
+    let root = Root::install_more("ansible", &packages, install);
+    let namespace = Namespace::new("ansible");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/ansible");
+    let deb = package("deb");
+    let mut files = files_below(&folder, "/srv/ansible");
+    files.push((deb, DEB.to_owned()));
+    let files: Vec<_> = files
+        .iter()
+        .map(|(from, to)| (from.as_path(), to.as_str()))
+        .collect();
+    let hosts = "cat > /srv/hosts.yml <<'HOSTS'
+all:
+  vars: {ansible_connection: local, ansible_python_interpreter: /usr/bin/python3}
+  children:
+    mailless:
+      children:
+        observing: {hosts: {mailless.example.org: {}}}
+        enforcing: {hosts: {}}
+HOSTS";
+    let mut machine = root.start_with(&namespace, hosts, &files);
+    machine.ready();
+    step(
+        &mut machine,
+        "lint",
+        "export PATH=/opt/ansible/bin:$PATH LC_ALL=C.UTF-8
+         cd /srv/ansible
+         ansible-lint --offline",
+    );
+
+    // It tells what it would do, and does nothing.
+    let (would, said) = play(&mut machine, "check", "--check --diff");
+    assert_eq!(would, 2, "{said}");
+    assert!(
+        said.contains("+hostname = \"mailless.example.org\""),
+        "{said}"
+    );
+    step(&mut machine, "nothing", "[ ! -e /etc/nomail ]");
+
+    let (changed, said) = play(&mut machine, "first", "");
+    assert_eq!(changed, 3, "{said}");
+    let shown = "nomail-agent check-config --show";
+    let effective = step(&mut machine, "effective", shown);
+    for line in ["hostname = \"mailless.example.org\"", "observe = true"] {
+        assert!(effective.contains(line), "{line}:\n{effective}");
+    }
+    let (changed, said) = play(&mut machine, "second", "");
+    assert_eq!(changed, 0, "{said}");
+    let (would, said) = play(&mut machine, "check_again", "--check --diff");
+    assert_eq!(would, 0, "{said}");
+
+    // The host has observed long enough, and one thing of each kind is set.
+    let enforce = r#"-e '{"nomail_observe": false, "nomail_config": {
+        "hostname": "mailless.example.org", "limits": {"syn_rate": 30},
+        "lists": {"allow": ["192.0.2.0/24", "2001:db8::/32"]},
+        "relay": {"domains": ["b\u00fccher.example"], "text": "gone \"away\""}}}'"#;
+    let (would, said) = play(
+        &mut machine,
+        "check_enforce",
+        &format!("{enforce} --check --diff"),
+    );
+    assert_eq!(would, 1, "{said}");
+    assert!(said.contains("-observe = true\n+observe = false"), "{said}");
+    let (changed, said) = play(&mut machine, "enforce", enforce);
+    assert_eq!(changed, 1, "{said}");
+    let effective = step(&mut machine, "enforced", shown);
+    for line in [
+        "observe = false",
+        "syn_rate = 30",
+        "\"2001:db8::/32\"",
+        "'gone \"away\"'",
+    ] {
+        assert!(effective.contains(line), "{line}:\n{effective}");
+    }
+
+    // What the agent would not take is not written.
+    let wrong = step(
+        &mut machine,
+        "wrong",
+        "export PATH=/opt/ansible/bin:$PATH LC_ALL=C.UTF-8
+         cd /srv/ansible
+         cp /etc/nomail/nomail.toml /srv/before
+         if ansible-playbook -i /srv/hosts.yml -e nomail_package_file=/var/tmp/package.deb nomail.yml \
+             -e '{\"nomail_config\": {\"limits\": {\"syn_rate\": 0}}}'; then exit 1; fi
+         cmp /srv/before /etc/nomail/nomail.toml",
+    );
+    assert!(wrong.contains("limits.syn_rate"), "{wrong}");
+
+    let (changed, said) = play(&mut machine, "remove", "-e nomail_state=absent");
+    assert_eq!(changed, 2, "{said}");
+    step(
+        &mut machine,
+        "removed",
+        "[ ! -e /etc/nomail ]
+         [ ! -e /usr/sbin/nomail-agent ]",
+    );
+    let (changed, said) = play(&mut machine, "remove_again", "-e nomail_state=absent");
+    assert_eq!(changed, 0, "{said}");
+}

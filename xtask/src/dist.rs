@@ -1,0 +1,175 @@
+//! Builds the packages, with cargo-deb and cargo-generate-rpm. What is in them, and
+//! what happens at an installation, is told in `nomail-agent/Cargo.toml` and
+//! `packaging/debian`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::build::{self, Profile};
+use crate::docs;
+use crate::shell;
+
+/// What a package may weigh: it goes to every host of a fleet.
+const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
+
+/// Arguments of `cargo xtask dist`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to build; nothing means both
+    #[arg(value_enum)]
+    formats: Vec<Format>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For Debian and its kin
+    Deb,
+    /// For Fedora, RHEL, openSUSE and their kin
+    Rpm,
+}
+
+impl Format {
+    /// The cargo command that makes it, and the version that `cargo install` builds.
+    fn tool(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Deb => ("cargo-deb", "3.8.0"),
+            Self::Rpm => ("cargo-generate-rpm", "0.21.0"),
+        }
+    }
+}
+
+/// Builds the packages that were asked for.
+///
+/// # Errors
+/// As [`dist_all`].
+pub(crate) fn dist(args: &Args) -> Result<()> {
+    if args.formats.is_empty() {
+        dist_all()
+    } else {
+        packages(&args.formats)
+    }
+}
+
+/// Builds all packages into `target/dist`, from a release build.
+///
+/// # Errors
+/// When the man pages are stale, the agent or a tool does not build, the version in
+/// Debian's changelog is another, or a package is too large.
+pub(crate) fn dist_all() -> Result<()> {
+    packages(&[Format::Deb, Format::Rpm])
+}
+
+fn packages(formats: &[Format]) -> Result<()> {
+    changelog_is_of(env!("CARGO_PKG_VERSION"))?;
+    docs::check()?;
+    build::build(Profile::Release)?;
+    for format in formats {
+        let tool = installed(*format)?;
+        let package = package(*format, &tool)?;
+        let bytes = fs::metadata(&package)
+            .with_context(|| package.display().to_string())?
+            .len();
+        if *format == Format::Deb && bytes > DEB_MAX_BYTES {
+            bail!(
+                "{}: {bytes} bytes, more than {DEB_MAX_BYTES}",
+                package.display()
+            );
+        }
+        shell::say(format!("dist: {} ({bytes} bytes)", package.display()));
+    }
+    shell::say("dist: they need a C library not older than this machine's");
+    Ok(())
+}
+
+/// Debian's changelog names the version of the package; the newest is its first line.
+fn changelog_is_of(version: &str) -> Result<()> {
+    let file = shell::workspace().join("packaging/debian/changelog");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let first = text.lines().next().unwrap_or_default();
+    if !first.starts_with(&format!("nomail-agent ({version}-1) ")) {
+        bail!(
+            "{} begins with \"{first}\": write an entry for {version}-1",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// The tool, from target/tools or PATH; built if it is nowhere.
+fn installed(format: Format) -> Result<PathBuf> {
+    let (name, version) = format.tool();
+    let tools = shell::target_dir()?.join("tools");
+    let mut folders = vec![tools.join("bin")];
+    folders.extend(shell::search_path());
+    if let Some(program) = shell::find_program(name, &folders) {
+        return Ok(program);
+    }
+    let mut cargo = shell::cargo()?;
+    cargo
+        // A temporary folder of cargo's own: nothing of it is needed afterwards.
+        .env_remove("CARGO_TARGET_DIR")
+        .args([
+            "install",
+            &format!("{name}@{version}"),
+            "--locked",
+            "--root",
+        ])
+        .arg(&tools);
+    shell::say(format!(
+        "dist: building {name}, one to three minutes: {}",
+        shell::shown(&cargo)
+    ));
+    shell::check_silent(&mut cargo).with_context(|| format!("cannot build {name}"))?;
+    shell::find_program(name, &folders).with_context(|| format!("the new {name} is not there"))
+}
+
+/// Packs what is built; the package's path.
+fn package(format: Format, tool: &Path) -> Result<PathBuf> {
+    let extension = match format {
+        Format::Deb => "deb",
+        Format::Rpm => "rpm",
+    };
+    let target_dir = shell::target_dir()?;
+    // Empty, so that what lies in it afterwards is the new package.
+    let folder = target_dir.join("dist").join(extension);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    }
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let mut command = Command::new(tool);
+    shell::forget_package(&mut command);
+    command
+        .current_dir(shell::workspace())
+        .env("CARGO_TARGET_DIR", &target_dir);
+    match format {
+        Format::Deb => command.args(["--no-build", "--package", "nomail-agent", "--output"]),
+        Format::Rpm => command
+            .args(["generate-rpm", "--package", "nomail-agent", "--target-dir"])
+            .arg(&target_dir)
+            .arg("--output"),
+    };
+    command.arg(&folder);
+    shell::check_silent(&mut command)?;
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|file| file.extension().is_some_and(|found| found == extension))
+        .with_context(|| format!("{} made no package", tool.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debians_changelog_is_of_this_version() {
+        changelog_is_of(env!("CARGO_PKG_VERSION")).unwrap();
+        let error = changelog_is_of("9.9").unwrap_err().to_string();
+        assert!(error.ends_with("write an entry for 9.9-1"), "{error}");
+    }
+}

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod crowdsec;
 pub mod doctor;
 pub mod exit;
 pub mod iface;

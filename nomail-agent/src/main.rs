@@ -11,6 +11,7 @@ use log::error;
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
     config::{self, LogFormat, Overrides},
+    crowdsec::ApiKey,
     doctor,
     exit::{Exit, Failure},
     logging,
@@ -100,6 +101,9 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
         return Ok(());
     }
     let config = load(&asked.overrides)?;
+    if let Some(crowdsec) = &config.crowdsec {
+        check_key(crowdsec)?;
+    }
     for file in &config.files {
         println!("{}: ok", file.display());
     }
@@ -121,6 +125,14 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
     }
     let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
     Ok(!findings.iter().any(failed))
+}
+
+/// The key is secret: whoever checks the rest need not be able to read it.
+fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
+    match ApiKey::read(&crowdsec.api_key_file) {
+        Err(error) if !error.is_denied() => Err(Failure::new(Exit::Configuration, error)),
+        _ => Ok(()),
+    }
 }
 
 fn detach(asked: &Detach) -> Result<(), Failure> {

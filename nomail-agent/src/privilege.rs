@@ -191,8 +191,9 @@ fn restrict_files(paths: &Paths) -> Result<()> {
 
 /// Allows all threads only what the agent calls once it serves: no program can
 /// be run, no thread started. Anything else fails with EPERM, as under systemd's
-/// SystemCallErrorNumber=EPERM.
-pub fn restrict_syscalls() -> Result<()> {
+/// SystemCallErrorNumber=EPERM. Nothing can be connected to, unless `connect` says
+/// so.
+pub fn restrict_syscalls(connect: bool) -> Result<()> {
     let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
         warn!("no seccomp filter for {}", std::env::consts::ARCH);
         return Ok(());
@@ -207,6 +208,9 @@ pub fn restrict_syscalls() -> Result<()> {
         .map(|&call| (call, Vec::new()))
         .collect();
     rules.insert(libc::SYS_ioctl, vec![nonblocking]);
+    if connect {
+        rules.insert(libc::SYS_connect, Vec::new());
+    }
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Errno(libc::EPERM as u32),

@@ -1,11 +1,11 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::AddAssign};
+use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
-use crate::reload::Reload;
+use crate::{crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
 /// scripts: more may be added, none renamed.
@@ -41,6 +41,8 @@ pub struct Status {
     /// Interfaces that it is reached over without a guard on the way.
     #[serde(default)]
     pub unguarded: Vec<String>,
+    /// CrowdSec's decisions, if the agent was started to deny them.
+    pub crowdsec: Option<CrowdsecStatus>,
     /// SYNs received for them, by verdict.
     pub syn: SynStatus,
     /// What XDP answered.
@@ -148,6 +150,56 @@ impl From<Reload> for ReloadStatus {
                 .map(str::to_owned)
                 .collect(),
         }
+    }
+}
+
+/// How the pulling of CrowdSec's decisions is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrowdsecStatus {
+    /// The local API; empty since a reload without `[crowdsec]`.
+    pub url: String,
+    /// Whether the last pull went well.
+    pub ok: bool,
+    /// Decisions in force.
+    pub decisions: u64,
+    /// Decisions for which there was no room.
+    pub left_out: u64,
+    /// Seconds since the last pull that went well; none if none has.
+    pub last_pull_secs: Option<u64>,
+    /// Why the last pull failed; empty if it did not.
+    pub error: String,
+}
+
+impl From<crowdsec::Snapshot> for CrowdsecStatus {
+    fn from(found: crowdsec::Snapshot) -> Self {
+        Self {
+            url: found.url.unwrap_or_default(),
+            ok: found.pulled.is_some() && found.error.is_none(),
+            decisions: found.decisions as u64,
+            left_out: found.left_out as u64,
+            last_pull_secs: found.pulled.map(|at| at.elapsed().as_secs()),
+            error: found.error.unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for CrowdsecStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.url.is_empty() {
+            return out.write_str("off since a reload");
+        }
+        if !self.error.is_empty() {
+            write!(out, "FAILING, {}; ", escaped(&self.error))?;
+        }
+        write!(out, "{} in force", count(self.decisions))?;
+        if self.left_out > 0 {
+            write!(out, ", {} LEFT OUT", count(self.left_out))?;
+        }
+        match self.last_pull_secs {
+            Some(secs) => write!(out, ", pulled {} ago", duration(secs))?,
+            None => out.write_str(", not pulled yet")?,
+        }
+        write!(out, " from {}", escaped(&self.url))
     }
 }
 
@@ -515,6 +567,11 @@ impl Status {
             );
         }
         notes.push(("sources", tracked, None));
+        if let Some(crowdsec) = &self.crowdsec {
+            let failing = !crowdsec.error.is_empty() || crowdsec.left_out > 0;
+            let colour = failing.then_some(AnsiColor::Red);
+            notes.push(("crowdsec", crowdsec.to_string(), colour));
+        }
         let reload = &self.reload;
         if !reload.ok && !reload.error.is_empty() {
             let text = format!(

@@ -32,6 +32,7 @@ use crate::{
     bpf::{self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate},
     config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
     control::Control,
+    crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of, sockets_are_in},
     limited::LimitedLog,
@@ -123,6 +124,10 @@ struct Agent {
     saved_at: u64,
     reporter: Reporter,
     limited: LimitedLog,
+    /// Whose decisions are denied, if the agent was started with `[crowdsec]`.
+    crowdsec: Option<Crowdsec>,
+    /// Decisions that the kernel did not take. Later ones wait for them.
+    undenied: Option<crowdsec::Change>,
     flood: FloodWatch,
     /// The kernel was last seen to take SYN cookies.
     syncookies: bool,
@@ -153,6 +158,7 @@ struct Shared {
     reload: Mutex<Reload>,
     flood: AtomicBool,
     history: Mutex<History>,
+    crowdsec: Option<crowdsec::Watch>,
 }
 
 /// The parts of the status that change with the configuration.
@@ -209,6 +215,7 @@ impl Agent {
             .unwrap_or(&found_hostname)
             .to_string();
         let settings = settings_of(&config, &hostname, room)?;
+        let subscription = subscription_of(&config)?;
         let mut listeners = Listeners {
             handed,
             ..Listeners::default()
@@ -256,7 +263,8 @@ impl Agent {
             }
         })
         .context("the thread that serves cannot be started")?;
-        privilege::restrict_syscalls().map_err(denied)?;
+        let crowdsec = start_crowdsec(subscription, guard.is_some())?;
+        privilege::restrict_syscalls(crowdsec.is_some()).map_err(denied)?;
         listeners.serve(&responder);
         let shared = Arc::new(Shared {
             responder,
@@ -266,6 +274,7 @@ impl Agent {
             reload: Mutex::new(Reload::succeeded(&config, Vec::new())),
             flood: AtomicBool::new(false),
             history: Mutex::default(),
+            crowdsec: crowdsec.as_ref().map(Crowdsec::watch),
         });
         // What was counted by an earlier agent is no flood of now.
         let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn.flood);
@@ -286,6 +295,8 @@ impl Agent {
             saved_at: 0,
             reporter: Reporter::default(),
             limited: LimitedLog::default(),
+            crowdsec,
+            undenied: None,
             flood,
             syncookies: true,
             reported: Instant::now(),
@@ -357,7 +368,12 @@ impl Agent {
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
+                    if let Some(change) = self.undenied.take() {
+                        self.deny(change, false);
+                    }
                 }
+                change = crowdsec::next_change(self.crowdsec.as_mut()),
+                    if self.undenied.is_none() => self.follow_crowdsec(change),
                 _ = retry.tick(), if !self.refused.is_empty() => {
                     self.follow_and_tell(&mut told_failure).await;
                 }
@@ -471,6 +487,33 @@ impl Agent {
         }
     }
 
+    /// Denies what is decided. None: the thread has ended.
+    fn follow_crowdsec(&mut self, change: Option<crowdsec::Change>) {
+        match change {
+            Some(change) => self.deny(change, true),
+            None => {
+                error!("CrowdSec's decisions are no longer pulled: start nomail-agent again");
+                self.crowdsec = None;
+            }
+        }
+    }
+
+    /// Denies what CrowdSec's decisions say. What the kernel refuses is tried again.
+    fn deny(&mut self, change: crowdsec::Change, tell: bool) {
+        let Some(guard) = &self.shared.guard else {
+            return;
+        };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = guard.deny(&change.ban, &change.unban) {
+            if tell {
+                error!(
+                    "a decision of CrowdSec cannot be put in force, and is tried again: {error}"
+                );
+            }
+            self.undenied = Some(change);
+        }
+    }
+
     /// Writes the memory of `auto` down, if anybody came since.
     fn save_state(&mut self) {
         let accepted = self.shared.responder.snapshot().accepted;
@@ -559,8 +602,14 @@ impl Agent {
     fn try_reload(&mut self, overrides: &Overrides) -> Result<Vec<&'static str>, Failure> {
         let mut new = config::load(&overrides.after(&self.config))?;
         listen_as_handed(&mut new, &self.listeners.handed);
-        let needs_restart = self.config.changes_that_need_restart(&new);
-        let new = new.with_fixed_from(&self.config);
+        let mut needs_restart = self.config.changes_that_need_restart(&new);
+        let mut new = new.with_fixed_from(&self.config);
+        if self.crowdsec.is_none() && self.config.crowdsec.is_none() && new.crowdsec.is_some() {
+            // Without it nothing could be connected to any more.
+            needs_restart.push("crowdsec");
+            new.crowdsec = None;
+        }
+        let subscription = subscription_of(&new)?;
         let hostname = new
             .hostname
             .as_ref()
@@ -570,6 +619,9 @@ impl Agent {
         self.shared
             .configure(&policy_of(&new, &self.interfaces, &self.places))?;
         self.shared.responder.configure(settings);
+        if let Some(crowdsec) = &self.crowdsec {
+            crowdsec.subscribe(subscription);
+        }
         {
             let mut told = self.shared.told();
             told.hostname = hostname;
@@ -877,6 +929,7 @@ impl Shared {
             commands: commands_of(&connections.commands),
             durations: durations_of(&connections),
             interfaces: told.interfaces,
+            crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,
@@ -1319,6 +1372,34 @@ fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, 
     })
 }
 
+/// With the key, which a reload reads anew.
+fn subscription_of(config: &Config) -> Result<Option<Subscription>, Failure> {
+    let subscription = config.crowdsec.as_ref().map(Subscription::new);
+    subscription
+        .transpose()
+        .map_err(|error| Failure::new(Exit::Configuration, error))
+}
+
+fn start_crowdsec(
+    subscription: Option<Subscription>,
+    guarded: bool,
+) -> Result<Option<Crowdsec>, Failure> {
+    let Some(subscription) = subscription else {
+        return Ok(None);
+    };
+    if !guarded {
+        warn!("[crowdsec] is of no effect with --xdp-mode off: nothing denies its decisions");
+        return Ok(None);
+    }
+    let crowdsec = Crowdsec::start(subscription, || {
+        if let Err(error) = privilege::drop_capabilities() {
+            warn!("{error:#}");
+        }
+    })
+    .context("the thread that pulls CrowdSec's decisions cannot be started")?;
+    Ok(Some(crowdsec))
+}
+
 fn relay_of(relay: &config::Relay) -> Relay {
     let code = match relay.code {
         RelayCode::Listed => relay::Code::DoesNotAcceptMail,
@@ -1490,7 +1571,11 @@ fn warn_of_unreadable(config: &Config, account: Account) {
 /// The files beside the configuration's own that a reload reads.
 fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let relay = config.relay.iter().flat_map(|relay| relay.files.iter());
-    relay.chain(&config.lists.files)
+    let keys = config
+        .crowdsec
+        .iter()
+        .map(|crowdsec| &crowdsec.api_key_file);
+    relay.chain(&config.lists.files).chain(keys)
 }
 
 /// Raises the limit of descriptors to what the most connections need that a

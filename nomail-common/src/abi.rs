@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -111,6 +111,8 @@ pub const TOLD_LINES: usize = 128;
 pub const EVENTS_LENGTH: u32 = 64 * 1024;
 /// Most prefixes in one list of one family.
 pub const MAX_LIST_PREFIXES: u32 = 1 << 20;
+/// Most prefixes that are denied beside the list, of both families together.
+pub const MAX_BANS: u32 = 1 << 18;
 
 /// A place in the table of guarded pairs. `port` 0 means free.
 #[repr(C)]

@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_GUARDED, MAX_INTERFACES,
-        MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, SourceCarry,
-        TOLD_LINES, TUPLE_LINES, TupleLine,
+        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_BANS, MAX_GUARDED,
+        MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE,
+        SourceCarry, TOLD_LINES, TUPLE_LINES, TupleLine,
     },
     events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
@@ -139,7 +139,7 @@ macro_rules! lists {
         $(
             #[map]
             static $name: LpmTrie<[u32; $words], u32> =
-                LpmTrie::with_max_entries(MAX_LIST_PREFIXES, BPF_F_NO_PREALLOC);
+                LpmTrie::with_max_entries(MAX_LIST_PREFIXES + MAX_BANS, BPF_F_NO_PREALLOC);
         )*
     };
 }

@@ -1,14 +1,18 @@
 //! The allow and deny lists in the kernel: two sets, of which the configuration
-//! chooses one, so that no packet is judged by half a list.
+//! chooses one, so that no packet is judged by half a list. And what is denied
+//! beside them, which comes and goes prefix by prefix in the set in use.
+
+use std::collections::HashSet;
 
 use aya::{
     Ebpf,
     maps::{
-        MapData,
+        MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
+    sys::SyscallError,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nomail_common::abi::{self, CONFIGS, MAX_LIST_PREFIXES};
 
 use super::{BpfError, take};
@@ -18,7 +22,7 @@ use super::{BpfError, take};
 pub struct Lists {
     /// Exempt from the deny list and from the buckets.
     pub allow: Vec<IpNet>,
-    /// Dropped.
+    /// Dropped. Sorted.
     pub deny: Vec<IpNet>,
 }
 
@@ -45,27 +49,33 @@ impl ListMaps {
         Ok(Self([set(0)?, set(1)?]))
     }
 
-    /// Replaces a set that is not in use. Gives [`abi::Config::lists`].
-    pub(super) fn write(&mut self, set: u32, lists: &Lists) -> Result<u32, BpfError> {
+    /// Replaces a set that is not in use by `lists` and what else is denied. Gives
+    /// [`abi::Config::lists`].
+    pub(super) fn write(
+        &mut self,
+        set: u32,
+        lists: &Lists,
+        banned: &HashSet<IpNet>,
+    ) -> Result<u32, BpfError> {
         for list in [&lists.allow, &lists.deny] {
             if list.len() > MAX_LIST_PREFIXES as usize {
                 return Err(BpfError::TooManyPrefixes(list.len()));
             }
         }
-        let set = &mut self.0[set as usize];
+        let maps = &mut self.0[set as usize];
         let mut bits = 0;
         for (list, ipv4, ipv6, bit_ipv4, bit_ipv6) in [
             (
                 &lists.allow,
-                &mut set.allow_ipv4,
-                &mut set.allow_ipv6,
+                &mut maps.allow_ipv4,
+                &mut maps.allow_ipv6,
                 abi::LIST_ALLOW_IPV4,
                 abi::LIST_ALLOW_IPV6,
             ),
             (
                 &lists.deny,
-                &mut set.deny_ipv4,
-                &mut set.deny_ipv6,
+                &mut maps.deny_ipv4,
+                &mut maps.deny_ipv6,
                 abi::LIST_DENY_IPV4,
                 abi::LIST_DENY_IPV6,
             ),
@@ -75,22 +85,75 @@ impl ListMaps {
             for network in list {
                 match network {
                     IpNet::V4(network) => {
-                        let octets = network.network().octets();
-                        let key = Key::new(u32::from(network.prefix_len()), octets);
-                        ipv4.insert(&key, 0, 0)?;
+                        ipv4.insert(&key_of_ipv4(network), 0, 0)?;
                         bits |= bit_ipv4;
                     }
                     IpNet::V6(network) => {
-                        let octets = network.network().octets();
-                        let key = Key::new(u32::from(network.prefix_len()), octets);
-                        ipv6.insert(&key, 0, 0)?;
+                        ipv6.insert(&key_of_ipv6(network), 0, 0)?;
                         bits |= bit_ipv6;
                     }
                 }
             }
         }
+        Ok(bits | self.ban(set, banned)?)
+    }
+
+    /// Denies more in a set that is in use. Gives the bits of [`abi::Config::lists`]
+    /// that it takes.
+    pub(super) fn ban<'a>(
+        &mut self,
+        set: u32,
+        prefixes: impl IntoIterator<Item = &'a IpNet>,
+    ) -> Result<u32, BpfError> {
+        let set = &mut self.0[set as usize];
+        let mut bits = 0;
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(network) => {
+                    set.deny_ipv4.insert(&key_of_ipv4(network), 0, 0)?;
+                    bits |= abi::LIST_DENY_IPV4;
+                }
+                IpNet::V6(network) => {
+                    set.deny_ipv6.insert(&key_of_ipv6(network), 0, 0)?;
+                    bits |= abi::LIST_DENY_IPV6;
+                }
+            }
+        }
         Ok(bits)
     }
+
+    /// Takes back what [`Self::ban`] denied, but for what is `listed`, too.
+    pub(super) fn unban(
+        &mut self,
+        set: u32,
+        prefixes: &[IpNet],
+        listed: &[IpNet],
+    ) -> Result<(), BpfError> {
+        let set = &mut self.0[set as usize];
+        for prefix in prefixes {
+            if listed.binary_search(prefix).is_ok() {
+                continue;
+            }
+            let removed = match prefix {
+                IpNet::V4(network) => set.deny_ipv4.remove(&key_of_ipv4(network)),
+                IpNet::V6(network) => set.deny_ipv6.remove(&key_of_ipv6(network)),
+            };
+            match removed {
+                Err(MapError::SyscallError(SyscallError { io_error, .. }))
+                    if io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key_of_ipv4(network: &Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(u32::from(network.prefix_len()), network.network().octets())
+}
+
+fn key_of_ipv6(network: &Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(u32::from(network.prefix_len()), network.network().octets())
 }
 
 fn clear<K: aya::Pod>(trie: &mut LpmTrie<MapData, K, u32>) -> Result<(), BpfError> {

@@ -18,6 +18,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
     programs::{Xdp, links::FdLink, loaded_programs},
 };
+use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
@@ -121,8 +122,11 @@ pub struct Guard {
     limit: Limit,
     /// The set of list maps in use, what is in it, and which are not empty.
     list_set: u32,
-    lists: Arc<Lists>,
+    /// None: the maps may hold an earlier agent's.
+    lists: Option<Arc<Lists>>,
     list_bits: u32,
+    /// What is denied beside the lists.
+    banned: HashSet<IpNet>,
 }
 
 impl Guard {
@@ -218,8 +222,9 @@ impl Guard {
             in_use,
             limit: Limit::UNLIMITED,
             list_set,
-            lists: Arc::default(),
+            lists: None,
             list_bits: 0,
+            banned: HashSet::new(),
             ebpf,
         })
     }
@@ -271,12 +276,16 @@ impl Guard {
         if !config.set_guarded(&pairs, seeds.take(GUARDED_SEEDS_MAX)) {
             return Err(BpfError::TooManyGuarded(pairs.len()));
         }
-        let same_lists = Arc::ptr_eq(&self.lists, &policy.lists) || self.lists == policy.lists;
+        let same_lists = self
+            .lists
+            .as_ref()
+            .is_some_and(|lists| Arc::ptr_eq(lists, &policy.lists) || *lists == policy.lists);
         let (list_set, list_bits) = if same_lists {
             (self.list_set, self.list_bits)
         } else {
             let unused = 1 - self.list_set;
-            (unused, self.list_maps.write(unused, &policy.lists)?)
+            let bits = self.list_maps.write(unused, &policy.lists, &self.banned)?;
+            (unused, bits)
         };
         (config.list_set, config.lists) = (list_set, list_bits);
         let next = 1 - self.in_use;
@@ -285,11 +294,33 @@ impl Guard {
         self.in_use = next;
         self.limit = limit;
         self.policy = Some(policy.clone());
-        self.lists = Arc::clone(&policy.lists);
+        self.lists = Some(Arc::clone(&policy.lists));
         (self.list_set, self.list_bits) = (list_set, list_bits);
         // A packet that began under the old entry ends within microseconds; the
         // entry is not written again before that, even if reloads come in a row.
         std::thread::sleep(std::time::Duration::from_millis(1));
+        Ok(())
+    }
+
+    /// Denies `ban` and no longer `unban`, beside [`Policy::lists`] and what was
+    /// denied so before, at most [`abi::MAX_BANS`], each prefix between two packets. To
+    /// be called after [`Self::configure`]. After an error a part is done; the same
+    /// again does all.
+    pub fn deny(&mut self, ban: &[IpNet], unban: &[IpNet]) -> Result<(), BpfError> {
+        let listed = self.lists.as_ref().map_or(&[][..], |lists| &lists.deny);
+        self.list_maps.unban(self.list_set, unban, listed)?;
+        for prefix in unban {
+            self.banned.remove(prefix);
+        }
+        let bits = self.list_bits | self.list_maps.ban(self.list_set, ban)?;
+        self.banned.extend(ban);
+        if bits != self.list_bits
+            && let Some(policy) = self.policy.clone()
+        {
+            let before = std::mem::replace(&mut self.list_bits, bits);
+            self.configure(&policy)
+                .inspect_err(|_| self.list_bits = before)?;
+        }
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use toml::Value as Toml;
 
 use super::{
-    AfterGreeting, Config, FLOOD_ANSWERS, Limits, Log, LogFormat, Metrics, OnExit, RefuseAt, Relay,
-    RelayCode, XdpMode,
+    AfterGreeting, Config, Crowdsec, FLOOD_ANSWERS, Limits, Log, LogFormat, Metrics, OnExit,
+    RefuseAt, Relay, RelayCode, XdpMode,
     error::{Origin, escaped},
     layer::{Chosen, Entry, Value},
 };
@@ -26,8 +26,8 @@ pub(super) enum Setting {
 
 use Setting::{To, Unset};
 
-/// Every key in the order of the file, section by section; those of `[relay]`
-/// only if there is one.
+/// Every key in the order of the file, section by section; those of `[relay]` and
+/// `[crowdsec]` only if there is one.
 ///
 /// Of lists that files add to it is not known any more what was written beside
 /// them: they are empty here, or unset.
@@ -55,6 +55,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         metrics: Metrics {
             listen: listen_metrics,
         },
+        crowdsec,
     } = config;
     let mut settings = vec![
         ("interfaces", texts(interfaces)),
@@ -114,6 +115,9 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         "metrics.listen",
         listen_metrics.map_or_else(|| text("off"), |address| text(&address)),
     ));
+    if let Some(crowdsec) = crowdsec {
+        settings.extend(crowdsec_of(crowdsec));
+    }
     settings
 }
 
@@ -208,6 +212,19 @@ fn log_of(log: &Log) -> [(&'static str, Setting); 5] {
     ]
 }
 
+fn crowdsec_of(crowdsec: &Crowdsec) -> [(&'static str, Setting); 3] {
+    let Crowdsec {
+        url,
+        api_key_file,
+        interval_secs,
+    } = crowdsec;
+    [
+        ("crowdsec.url", text(url)),
+        ("crowdsec.api_key_file", path(api_key_file)),
+        ("crowdsec.interval_secs", number(*interval_secs)),
+    ]
+}
+
 fn text(value: &(impl ToString + ?Sized)) -> Setting {
     To(Toml::String(value.to_string()))
 }
@@ -264,14 +281,23 @@ pub(super) fn shown(config: &Config, chosen: &Chosen) -> String {
             ),
         }
     }
-    if config.relay.is_none() {
-        // TOML would take a header for the table.
-        lines += "\n";
-        add(
-            &mut lines,
-            "# [relay] is not there",
+    // TOML would take a header for the table.
+    for (table, is_there, means) in [
+        (
+            "relay",
+            config.relay.is_some(),
             "default: this host is no MX of other domains",
-        );
+        ),
+        (
+            "crowdsec",
+            config.crowdsec.is_some(),
+            "default: no decisions of CrowdSec are denied",
+        ),
+    ] {
+        if !is_there {
+            lines += "\n";
+            add(&mut lines, &format!("# [{table}] is not there"), means);
+        }
     }
     lines
 }

@@ -8,6 +8,7 @@
 //! that is written has to be right, also what something else overrides, and all
 //! that is wrong is told at once.
 
+mod crowdsec;
 mod effective;
 mod error;
 mod file;
@@ -31,6 +32,7 @@ use ipnet::IpNet;
 pub use nomail_common::policy::FloodAnswer;
 
 pub use self::{
+    crowdsec::{ApiUrl, Crowdsec},
     error::{ConfigError, ValueError},
     file::drop_in_directory,
     fqdn::host_fqdn,
@@ -63,7 +65,7 @@ pub const DEFAULT_ROUTE: &str = "default-route";
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The tables of the file.
-const SECTIONS: [&str; 5] = ["limits", "lists", "relay", "log", "metrics"];
+const SECTIONS: [&str; 6] = ["limits", "lists", "relay", "log", "metrics", "crowdsec"];
 /// Highest rate of a source or a prefix. At 100 jiffies per second, which is the
 /// fewest, [`nomail_common::limiter::Limit`] keeps it within 1.3 %.
 const RATE_MAX: u32 = 10_000;
@@ -117,6 +119,8 @@ pub struct Config {
     pub log: Log,
     /// Where figures are shown.
     pub metrics: Metrics,
+    /// Whose decisions are denied, too. None: nobody's.
+    pub crowdsec: Option<Crowdsec>,
 }
 
 impl Default for Config {
@@ -141,6 +145,7 @@ impl Default for Config {
             relay: None,
             log: Log::default(),
             metrics: Metrics::default(),
+            crowdsec: None,
         }
     }
 }
@@ -547,6 +552,7 @@ fn read(layers: &mut Layers) -> Config {
                 .value("metrics.listen", values::metrics_address)
                 .unwrap_or(default.metrics.listen),
         },
+        crowdsec: crowdsec::read(layers),
     }
 }
 

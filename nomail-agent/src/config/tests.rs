@@ -56,6 +56,7 @@ fn defaults() {
     assert_eq!(config.state_dir.path, Path::new("/var/lib/nomail"));
     assert!(config.state_dir.is_default);
     assert_eq!(config.relay, None);
+    assert_eq!(config.crowdsec, None);
     assert_eq!(*config.lists, Lists::default());
     let expected = Log {
         format: LogFormat::Text,
@@ -183,6 +184,7 @@ fn every_key() {
         metrics: Metrics {
             listen: Some("[::1]:9100".parse().unwrap()),
         },
+        crowdsec: None,
     };
     assert_eq!(
         load_text(FULL.as_bytes(), &Overrides::default()),
@@ -195,7 +197,7 @@ fn every_key() {
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics]"
+     [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -206,13 +208,13 @@ fn every_key() {
     "[nosuch]\nlisten = []",
     "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics]"
+     [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
     "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
      after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics]"
+     [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -886,6 +888,10 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "[limits]",
         "[lists]",
         "[relay]",
+        "crowdsec",
+        "crowdsec.url",
+        "crowdsec.api_key_file",
+        "crowdsec.interval_secs",
         "[[log]]",
     ]);
     let value = prop_oneof![

@@ -483,7 +483,7 @@ pub(super) fn list_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, Value
 }
 
 /// An absolute path that ends in a name.
-fn absolute_path(text: &str, what: &str) -> Result<PathBuf, ValueError> {
+pub(super) fn absolute_path(text: &str, what: &str) -> Result<PathBuf, ValueError> {
     let shown = quoted(text);
     if text.chars().any(char::is_control) {
         return wrong(format!("{shown} has control characters: give a plain path"));

@@ -22,10 +22,13 @@ fn hash_of(text: &str) -> u64 {
 const RELAY: &str = "[relay]\ndomains = [\"example.org\", \"*.example.org closed \\\"since\\\" May\"]\n\
                      text = \"no\\\\mail\"\npostmaster = \"p@example.com\"\nenhanced_code = \"5.1.10\"";
 
+const CROWDSEC: &str = "[crowdsec]\napi_key_file = '/etc/nomail/crowdsec.key'";
+
 #[rstest]
 #[case::defaults("")]
 #[case::full(FULL)]
 #[case::relay(RELAY)]
+#[case::crowdsec(CROWDSEC)]
 #[case::relay_of_1846("relay = { domains = ['example.org'], code = 521 }")]
 #[case::prefix("limits.prefix_rate = 5")]
 #[case::prefix_burst("limits = { prefix_rate = 0, prefix_burst = 7 }")]
@@ -42,7 +45,8 @@ fn what_is_shown_says_the_same(#[case] text: &str) {
 
 #[test]
 fn every_key_is_shown() {
-    let config = load_text(RELAY.as_bytes(), &Overrides::default()).unwrap();
+    let text = format!("{RELAY}\n{CROWDSEC}");
+    let config = load_text(text.as_bytes(), &Overrides::default()).unwrap();
     let settings = super::super::effective::settings(&config);
     let mut shown: Vec<_> = settings.into_iter().map(|(key, _)| key).collect();
     let mut layers = Layers::new(Vec::new());
@@ -78,6 +82,7 @@ fn each_value_has_its_origin() {
         "# user is not set  # default: nomail, or uid 65534 if there is no such user",
         "control = \"/c\"  # t.toml:4",
         "# [relay] is not there  # default: this host is no MX of other domains",
+        "# [crowdsec] is not there  # default: no decisions of CrowdSec are denied",
         "syn_rate = 12  # flag --syn-rate",
         "ignore = [\"192.0.2.7\", \"2001:db8::/32\"]  # t.toml:7",
     ] {

@@ -16,7 +16,7 @@
 //! A present source is charged by comparing and swapping its bucket. A source is
 //! therefore admitted exactly what its bucket allows, and the SYNs that were
 //! [`Charge::contended`] while it was not over. All steps are sequentially
-//! consistent. `tests/replacement.rs` goes through all interleavings of two CPUs.
+//! consistent, but for the filling, which is between two that are full barriers. `tests/replacement.rs` goes through all interleavings of two CPUs.
 //!
 //! One thing is left: where the old and the new bucket are the same word, because
 //! both sources sent their first SYN in the same jiffy, a charge of the old one that
@@ -45,7 +45,8 @@ pub trait SourceSet {
     fn bucket(&self, slot: usize) -> Bucket;
     /// Swaps a bucket if it still is `old`; true when it was.
     fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool;
-    /// Writes a bucket, before the key that comes with it.
+    /// Writes a bucket, before the key that comes with it. It may be seen late, but
+    /// not after that key: a plain store will do, between the claim and the key.
     fn fill(&self, slot: usize, bucket: Bucket);
     /// Writes a key, after the bucket that comes with it.
     fn publish(&self, slot: usize, key: u64);

@@ -32,6 +32,15 @@ impl Word {
         unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.0, old, new).1 }
     }
 
+    /// A plain store, for what [`Word::store`] to another word then publishes. Costs
+    /// a fraction of that.
+    #[inline(always)]
+    pub(crate) fn prepare(self, new: u64) {
+        // SAFETY: valid by `new`. An aligned 64-bit store is one instruction, and
+        // volatile keeps it one, in its place.
+        unsafe { self.0.write_volatile(new) };
+    }
+
     /// A full barrier, unlike a plain store.
     #[inline(always)]
     pub(crate) fn store(self, new: u64) {

@@ -364,7 +364,7 @@ impl SourceSet for SharedLine {
 
     #[inline(always)]
     fn fill(&self, slot: usize, bucket: Bucket) {
-        self.bucket_word(slot).store(bucket.0);
+        self.bucket_word(slot).prepare(bucket.0);
     }
 
     #[inline(always)]

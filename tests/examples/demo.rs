@@ -203,7 +203,7 @@ fn is_accepted(replies: &mut impl io::BufRead) -> io::Result<bool> {
 /// A client that comes more often than one may.
 fn be_a_bot() {
     let plan = Plan {
-        from: vec![BOT],
+        from: vec![BOT.into()],
         to: SocketAddr::new(HOST_IPV4.parse().expect("an address"), 25),
         count: BOT_RATE as usize,
         rate: BOT_RATE,
@@ -218,7 +218,7 @@ fn be_a_bot() {
 fn come_and_go(quiet: Duration, flooded: Duration) {
     let interface = if_nametoindex(CLIENT_INTERFACE).expect("the lab has it");
     let syns = Syns {
-        source: Ipv4Addr::new(10, 0, 0, 0),
+        source: Ipv4Addr::new(10, 0, 0, 0).into(),
         source_mask: 0x00ff_ffff,
         port: 1024,
         port_mask: 0x3fff,

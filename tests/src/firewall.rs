@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{lab::Namespace, root::Root};
+use crate::{flood::sysctl, lab::Namespace, root::Root};
 
 /// The nft that the machine may not have.
 #[derive(Debug)]
@@ -31,6 +31,86 @@ impl Nft {
         instance.line("/root/loaded", &["loaded"]);
     }
 }
+
+/// Rules that a host may have of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRules {
+    /// What they are known by.
+    pub name: &'static str,
+    ruleset: &'static str,
+    /// Whether conntrack may pick up connections in the middle.
+    loose: bool,
+    /// What the agent then has to listen on, where it is not what it finds by itself.
+    pub listen: Option<&'static str>,
+}
+
+impl HostRules {
+    /// Loads them into the namespace.
+    ///
+    /// # Panics
+    /// When nft or the kernel refuses them.
+    pub fn load(&self, nft: &Nft, namespace: &Namespace) {
+        nft.load(namespace, self.ruleset);
+        if !self.loose {
+            sysctl(namespace, "net/netfilter/nf_conntrack_tcp_loose", "0");
+        }
+    }
+}
+
+/// None, those that drop by state, and one that moves the port.
+pub const HOST_RULES: [HostRules; 6] = {
+    const NONE: HostRules = HostRules {
+        name: "no rules",
+        ruleset: "",
+        loose: true,
+        listen: None,
+    };
+    const NOT_SYN: HostRules = HostRules {
+        name: "NEW-not-SYN drop",
+        ruleset: "table inet test {
+            chain input { type filter hook input priority 0; policy accept;
+                ct state invalid drop
+                tcp flags & (fin|syn|rst|ack) != syn ct state new drop; } }",
+        ..NONE
+    };
+    [
+        NONE,
+        HostRules {
+            name: "ct state",
+            ruleset: "table inet test {
+                chain input { type filter hook input priority 0; policy drop;
+                    iif lo accept
+                    ct state established,related accept
+                    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+                    tcp dport 25 ct state new accept; } }",
+            ..NONE
+        },
+        HostRules {
+            name: "ct state invalid drop",
+            ruleset: "table inet test {
+                chain input { type filter hook input priority 0; policy accept;
+                    ct state invalid drop; } }",
+            ..NONE
+        },
+        NOT_SYN,
+        HostRules {
+            name: "NEW-not-SYN drop, nf_conntrack_tcp_loose=0",
+            loose: false,
+            ..NOT_SYN
+        },
+        // XDP is before netfilter: it sees port 25, and guards what is listened on.
+        HostRules {
+            name: "port 25 redirected",
+            ruleset: "table ip test {
+                chain prerouting { type nat hook prerouting priority -100;
+                    tcp dport 25 redirect to :2525; }
+                chain input { type filter hook input priority 0; policy accept;
+                    ct state invalid drop; } }",
+            listen: Some("192.0.2.1:25,192.0.2.1:2525"),
+            ..NONE
+        },
+    ]
+};
 
 /// How many connections the namespace tracks.
 ///

@@ -5,24 +5,31 @@
 //! same program can call another one instead, for a test run in which no two
 //! frames are alike.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::foreign::{Hook, Map, Program};
 
-/// Octets of a SYN as Linux sends it: with MSS, SACK, timestamps, window scale.
-pub const SYN_LENGTH: usize = 74;
+const ETHERNET_LENGTH: usize = 14;
+const IPV4_LENGTH: usize = 20;
+const IPV6_LENGTH: usize = 40;
+/// With MSS, SACK, timestamps and window scale, as Linux sends it.
+const TCP_LENGTH: usize = 40;
 
+/// Of the word of a source that is random: an IPv4 address, or the second word of
+/// an IPv6 address.
 const SOURCE_AT: i16 = 26;
-const IP_SUM_AT: i16 = 24;
-const PORT_AT: i16 = 34;
-const SEQUENCE_AT: i16 = 38;
-const TCP_SUM_AT: i16 = 50;
+const IPV4_SUM_AT: i16 = 24;
+// In the TCP header.
+const SEQUENCE_AT: i16 = 4;
+const TCP_SUM_AT: i16 = 16;
 
 /// Which SYNs are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Syns {
     /// Sources: the bits of `source_mask` are random, the others those of `source`.
-    pub source: Ipv4Addr,
+    /// The mask is of an IPv4 address, or of the second word of an IPv6 address: of
+    /// which /64 it is.
+    pub source: IpAddr,
     /// See `source`.
     pub source_mask: u32,
     /// Ports that they come from: this one and, at random, those above it that
@@ -33,8 +40,32 @@ pub struct Syns {
     /// The sequence number is a function of the source, as if each source sent one
     /// SYN again and again. Otherwise it is random.
     pub repeated: bool,
-    /// Where they go; the port is 25.
-    pub destination: Ipv4Addr,
+    /// Where they go; the port is 25. Of the family of `source`.
+    pub destination: IpAddr,
+}
+
+impl Syns {
+    /// Octets of each frame.
+    pub const fn length(&self) -> usize {
+        self.tcp_at() + TCP_LENGTH
+    }
+
+    const fn tcp_at(&self) -> usize {
+        ETHERNET_LENGTH
+            + if self.destination.is_ipv4() {
+                IPV4_LENGTH
+            } else {
+                IPV6_LENGTH
+            }
+    }
+
+    /// The word of the source that is random.
+    fn source_word(&self) -> u32 {
+        match self.source {
+            IpAddr::V4(source) => source.to_bits(),
+            IpAddr::V6(source) => (source.to_bits() >> 64) as u32,
+        }
+    }
 }
 
 /// What the program does with each frame.
@@ -56,6 +87,7 @@ pub enum Then<'a> {
 #[derive(Debug)]
 pub struct Generator {
     program: Program,
+    length: usize,
     // What the program uses lives as long as it does.
     _state: Map,
     _callee: Option<Map>,
@@ -81,6 +113,7 @@ impl Generator {
         }
         Self {
             program: Program::assembled("generator", Hook::Xdp, &code.finish()),
+            length: syns.length(),
             _state: state,
             _callee: callee,
         }
@@ -95,19 +128,18 @@ impl Generator {
     pub fn send(&self, count: u32) {
         // One octet more than is sent. A page that comes back from a receiver who
         // made the frame shorter keeps that length, unless the program changes it.
-        self.program.run_live(&[0; SYN_LENGTH + 1], count);
+        self.program.run_live(&vec![0; self.length + 1], count);
     }
 
     /// Mean nanoseconds of `count` runs.
     pub fn test_run(&self, count: u32) -> f64 {
-        f64::from(self.program.test_run(&[0; SYN_LENGTH], count))
+        f64::from(self.program.test_run(&vec![0; self.length], count))
     }
 }
 
-/// A program for the client's interface: of TCP over IPv4 only what goes to a port
-/// from [`LISTENING_PORT`] on is received, so that the answers to forged SYNs end
-/// here as they would elsewhere in the world; and of the rest, `loss` percent is
-/// lost.
+/// A program for the client's interface: of TCP only what goes to a port from
+/// [`LISTENING_PORT`] on is received, so that the answers to forged SYNs end here as
+/// they would elsewhere in the world; and of the rest, `loss` percent is lost.
 ///
 /// # Panics
 /// Without root.
@@ -116,18 +148,26 @@ pub fn client_filter(loss: u32) -> Program {
     code.op(MOV, 6, 1);
     code.load(WORD, 2, 6, 0);
     code.load(WORD, 3, 6, 4);
-    code.op(MOV, 4, 2);
-    code.op_number(ADD, 4, PORT_AT + 4);
-    code.jump(JUMP_GREATER, 4, 3, "keep");
-    code.load(HALF, 4, 2, 12);
-    code.jump_number(JUMP_UNEQUAL, 4, i32::from(0x0800u16.to_be()), "keep");
-    code.load(OCTET, 4, 2, 23);
-    code.jump_number(JUMP_UNEQUAL, 4, 6, "keep");
-    code.load(HALF, 4, 2, PORT_AT + 2);
-    code.big_endian(4, 16);
-    code.jump_number(JUMP_LESS, 4, i32::from(LISTENING_PORT), "drop");
-    lose(&mut code, loss, "drop");
-    code.label("keep");
+    let families = [
+        (0x0800u16, 23, ETHERNET_LENGTH + IPV4_LENGTH, "not IPv4"),
+        (0x86dd, 20, ETHERNET_LENGTH + IPV6_LENGTH, "keep"),
+    ];
+    for (ethertype, protocol_at, tcp_at, other) in families {
+        let tcp_at = tcp_at as i16;
+        code.op(MOV, 4, 2);
+        code.op_number(ADD, 4, tcp_at + 4);
+        code.jump(JUMP_GREATER, 4, 3, "keep");
+        code.load(HALF, 4, 2, 12);
+        code.jump_number(JUMP_UNEQUAL, 4, i32::from(ethertype.to_be()), other);
+        code.load(OCTET, 4, 2, protocol_at);
+        code.jump_number(JUMP_UNEQUAL, 4, 6, "keep");
+        code.load(HALF, 4, 2, tcp_at + 2);
+        code.big_endian(4, 16);
+        code.jump_number(JUMP_LESS, 4, i32::from(LISTENING_PORT), "drop");
+        lose(&mut code, loss, "drop");
+        code.result(XDP_PASS);
+        code.label(other);
+    }
     code.result(XDP_PASS);
     code.label("drop");
     code.result(XDP_DROP);
@@ -157,6 +197,30 @@ pub fn dropper() -> Program {
     Program::assembled("drop", Hook::Xdp, &code.finish())
 }
 
+/// An XDP program that sends every frame back to where it came from.
+///
+/// # Panics
+/// Without root.
+pub fn returner() -> Program {
+    let mut code = Code::default();
+    code.op(MOV, 6, 1);
+    code.load(WORD, 2, 6, 0);
+    code.load(WORD, 3, 6, 4);
+    code.op(MOV, 4, 2);
+    code.op_number(ADD, 4, ETHERNET_LENGTH as i16);
+    code.jump(JUMP_GREATER, 4, 3, "drop");
+    for at in [0, 2, 4] {
+        code.load(HALF, 4, 2, at);
+        code.load(HALF, 5, 2, at + 6);
+        code.store(HALF, 2, at, 5);
+        code.store(HALF, 2, at + 6, 4);
+    }
+    code.result(XDP_TX);
+    code.label("drop");
+    code.result(XDP_DROP);
+    Program::assembled("return", Hook::Xdp, &code.finish())
+}
+
 /// The first port that the client receives anything at.
 pub const LISTENING_PORT: u16 = 32_768;
 
@@ -172,13 +236,15 @@ fn lose(code: &mut Code, percent: u32, label: &'static str) {
 /// Makes the frame. Leaves the context in register 6.
 fn make(syns: &Syns, state: &Map) -> Code {
     let frame = template(syns);
+    let tcp = &frame[syns.tcp_at()..];
+    let tcp_at = syns.tcp_at() as i16;
     let mut code = Code::default();
     code.op(MOV, 6, 1);
     // The length that a SYN has, whoever had the page before.
     code.load(WORD, 3, 6, 4);
     code.load(WORD, 4, 6, 0);
     code.op(SUBTRACT, 3, 4);
-    code.number(2, SYN_LENGTH as u64);
+    code.number(2, frame.len() as u64);
     code.op(SUBTRACT, 2, 3);
     code.op(MOV, 1, 6);
     code.call(XDP_ADJUST_TAIL);
@@ -186,7 +252,7 @@ fn make(syns: &Syns, state: &Map) -> Code {
     code.load(WORD, 7, 6, 0);
     code.load(WORD, 3, 6, 4);
     code.op(MOV, 4, 7);
-    code.op_number(ADD, 4, SYN_LENGTH as i16);
+    code.op_number(ADD, 4, frame.len() as i16);
     code.jump(JUMP_GREATER, 4, 3, "abort");
     for (at, word) in frame.chunks(4).enumerate() {
         let at = at as i16 * 4;
@@ -212,7 +278,7 @@ fn make(syns: &Syns, state: &Map) -> Code {
     code.op(XOR, 1, 2);
     let mask = syns.source_mask;
     code.op32_number(AND, 1, mask as i32);
-    code.op32_number(OR, 1, (syns.source.to_bits() & !mask) as i32);
+    code.op32_number(OR, 1, (syns.source_word() & !mask) as i32);
     code.big_endian(1, 32);
     code.store(WORD, 7, SOURCE_AT, 1);
     // Register 2: its port.
@@ -221,46 +287,69 @@ fn make(syns: &Syns, state: &Map) -> Code {
     code.op32_number(AND, 2, i32::from(syns.port_mask));
     code.op32_number(ADD, 2, i32::from(syns.port));
     code.big_endian(2, 16);
-    code.store(HALF, 7, PORT_AT, 2);
+    code.store(HALF, 7, tcp_at, 2);
     // Register 4: the sequence number.
     code.op(MOV, 4, 1);
     if !syns.repeated {
         code.op(XOR, 4, 9);
         code.op32(MOV, 4, 4);
     }
-    code.store(WORD, 7, SEQUENCE_AT, 4);
+    code.store(WORD, 7, tcp_at + SEQUENCE_AT, 4);
     // The sums: of what is always the same, and of what is not.
-    code.number(3, sum(&frame[14..34]));
-    code.op(ADD, 3, 1);
-    code.fold(3);
-    code.store(HALF, 7, IP_SUM_AT, 3);
-    let pseudo = sum(&syns.destination.octets()) + sum(&[0, 6, 0, (SYN_LENGTH - 34) as u8]);
-    code.number(3, sum(&frame[34..]) + pseudo);
+    let addresses = if syns.destination.is_ipv4() {
+        code.number(3, sum(&frame[ETHERNET_LENGTH..syns.tcp_at()]));
+        code.op(ADD, 3, 1);
+        code.fold(3);
+        code.store(HALF, 7, IPV4_SUM_AT, 3);
+        &frame[26..34]
+    } else {
+        &frame[22..54]
+    };
+    let pseudo = sum(addresses) + sum(&[0, 6, 0, TCP_LENGTH as u8]);
+    code.number(3, sum(tcp) + pseudo);
     code.op(ADD, 3, 1);
     code.op(ADD, 3, 2);
     code.op(ADD, 3, 4);
     code.fold(3);
-    code.store(HALF, 7, TCP_SUM_AT, 3);
+    code.store(HALF, 7, tcp_at + TCP_SUM_AT, 3);
     code
 }
 
-/// The frame without source, source port, sequence number and sums.
-fn template(syns: &Syns) -> [u8; SYN_LENGTH] {
-    let mut frame = [0; SYN_LENGTH];
+/// The frame without the word of its source that is random, source port, sequence
+/// number and sums.
+fn template(syns: &Syns) -> Vec<u8> {
+    let mut frame = vec![0; syns.length()];
     let mut put = |at: usize, octets: &[u8]| frame[at..at + octets.len()].copy_from_slice(octets);
-    put(0, &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00]);
-    // IPv4 without options, not to be fragmented, TTL 64, TCP.
-    put(
-        14,
-        &[0x45, 0, 0, (SYN_LENGTH - 14) as u8, 0, 0, 0x40, 0, 64, 6],
-    );
-    put(30, &syns.destination.octets());
-    put(36, &25u16.to_be_bytes());
+    put(0, &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+    match (syns.source, syns.destination) {
+        (IpAddr::V4(_), IpAddr::V4(destination)) => {
+            // Without options, not to be fragmented, TTL 64, TCP.
+            let length = (IPV4_LENGTH + TCP_LENGTH) as u8;
+            put(12, &[0x08, 0x00, 0x45, 0, 0, length, 0, 0, 0x40, 0, 64, 6]);
+            put(30, &destination.octets());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            // No extension header, TCP, hop limit 64.
+            put(12, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, TCP_LENGTH as u8, 6, 64]);
+            let random = 0xffff_ffffu128 << 64;
+            put(
+                22,
+                &Ipv6Addr::from_bits(source.to_bits() & !random).octets(),
+            );
+            put(38, &destination.octets());
+        }
+        _ => panic!("{syns:?}: of one family"),
+    }
+    let tcp = syns.tcp_at();
+    put(tcp + 2, &25u16.to_be_bytes());
     // A header of ten words, SYN, a window of 64,000.
-    put(46, &[0xa0, 0x02, 0xfa, 0x00]);
+    put(tcp + 12, &[0xa0, 0x02, 0xfa, 0x00]);
     // MSS 1460, SACK permitted, a timestamp, window scale 7.
-    put(54, &[2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0x12, 0x34, 0x56, 0x78]);
-    put(70, &[1, 3, 3, 7]);
+    put(
+        tcp + 20,
+        &[2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0x12, 0x34, 0x56, 0x78],
+    );
+    put(tcp + 36, &[1, 3, 3, 7]);
     frame
 }
 
@@ -315,6 +404,7 @@ fn call(code: &mut Code, callee: &Map) {
 const XDP_ABORTED: i32 = 0;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
+const XDP_TX: i32 = 3;
 const TCX_NEXT: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 

@@ -3,7 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Addresses that take turns.
-    pub from: Vec<Ipv4Addr>,
+    pub from: Vec<IpAddr>,
     /// Where they go.
     pub to: SocketAddr,
     /// Connections.
@@ -126,10 +126,11 @@ impl Outcome {
     }
 }
 
-fn open(from: Ipv4Addr, to: SocketAddr) -> Option<Session> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
+fn open(from: IpAddr, to: SocketAddr) -> Option<Session> {
+    let socket =
+        Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a descriptor is free");
     socket
-        .bind(&SocketAddr::new(IpAddr::V4(from), 0).into())
+        .bind(&SocketAddr::new(from, 0).into())
         .expect("the address is the client's");
     socket
         .set_nonblocking(true)

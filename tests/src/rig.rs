@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     fs,
     io::Write as _,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -39,8 +39,18 @@ const FRAMES_AT_ONCE: u32 = 131_072;
 
 /// The first of the addresses of honest clients.
 pub const HONEST_FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-/// How many they are.
+/// How many they are, in each family.
 pub const HONEST_COUNT: u8 = 128;
+
+/// The addresses of honest clients, of the family of the host's.
+pub fn honest_addresses(host: IpAddr) -> Vec<IpAddr> {
+    let numbers = 0..HONEST_COUNT;
+    let address = |number: u8| match host {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(HONEST_FIRST.to_bits() + u32::from(number)).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 1, number.into(), 0, 0, 0, 1).into(),
+    };
+    numbers.map(address).collect()
+}
 
 /// The two hosts and what they are measured by.
 #[derive(Debug)]
@@ -142,12 +152,24 @@ impl Rig {
                  nud permanent\n"
             );
         }
-        client += &format!(
-            "neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:02 dev {CLIENT_INTERFACE} nud permanent\n"
+        // The clients of IPv6 each have a /64 of their own.
+        for address in honest_addresses(Ipv6Addr::UNSPECIFIED.into()) {
+            client += &format!("address add {address}/64 dev {CLIENT_INTERFACE} nodad\n");
+        }
+        host += &format!(
+            "neighbour replace 2001:db8::100 lladdr 02:00:00:00:00:01 dev {HOST_INTERFACE} \
+             nud permanent\n"
         );
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            client += &format!(
+                "neighbour replace {address} lladdr 02:00:00:00:00:02 dev {CLIENT_INTERFACE} \
+                 nud permanent\n"
+            );
+        }
         // The addresses of bots that answer: the client's own.
         client += "route add local 10.200.0.0/24 dev lo\n";
         host += "route add default via 192.0.2.100\n";
+        host += "route add default via 2001:db8::100\n";
         batch(lab.host.name(), &host);
         batch(lab.client.name(), &client);
         let mut attached = vec![

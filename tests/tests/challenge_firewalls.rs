@@ -10,9 +10,9 @@ use std::{
 
 use nomail_tests::{
     agent::Agent,
-    firewall::{Nft, conntrack_entries, netstat},
+    firewall::{HOST_RULES, Nft, conntrack_entries, netstat},
     flood::{
-        answerable, flooded, is_served, limit_backlog, route_to_everybody, strangers, sysctl, talk,
+        answerable, flooded, is_served, limit_backlog, route_to_everybody, strangers, talk,
         until_answered,
     },
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
@@ -95,52 +95,15 @@ fn assert_good(name: &str, row: &Row) {
     assert!(row.entries <= HONEST + row.admitted(), "{name}: {row:?}");
 }
 
-/// Rules of a host: a name, the ruleset, and whether conntrack may pick up
-/// connections in the middle.
-const AT_THE_HOST: &[(&str, &str, bool)] = &[
-    ("no rules", "", true),
-    (
-        "ct state",
-        "chain input { type filter hook input priority 0; policy drop;
-            iif lo accept
-            ct state established,related accept
-            icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-            tcp dport 25 ct state new accept; }",
-        true,
-    ),
-    (
-        "ct state invalid drop",
-        "chain input { type filter hook input priority 0; policy accept;
-            ct state invalid drop; }",
-        true,
-    ),
-    (
-        "NEW-not-SYN drop",
-        "chain input { type filter hook input priority 0; policy accept;
-            ct state invalid drop
-            tcp flags & (fin|syn|rst|ack) != syn ct state new drop; }",
-        true,
-    ),
-    (
-        "NEW-not-SYN drop, nf_conntrack_tcp_loose=0",
-        "chain input { type filter hook input priority 0; policy accept;
-            ct state invalid drop
-            tcp flags & (fin|syn|rst|ack) != syn ct state new drop; }",
-        false,
-    ),
-];
-
 #[test]
 fn rules_of_the_host_let_the_challenge_do_its_work() {
     let nft = Nft::install();
-    for (name, chains, loose) in AT_THE_HOST {
+    for rules in &HOST_RULES {
         let (lab, _program) = lab();
-        nft.load(&lab.host, &format!("table inet test {{ {chains} }}"));
-        if !loose {
-            sysctl(&lab.host, "net/netfilter/nf_conntrack_tcp_loose", "0");
-        }
-        let agent = Agent::start(&lab.host, &arguments(&[]));
-        assert_good(name, &under_flood(&lab, &agent));
+        rules.load(&nft, &lab.host);
+        let listen = rules.listen.map(|listen| ["--listen", listen]);
+        let agent = Agent::start(&lab.host, &arguments(listen.as_ref().map_or(&[], |l| l)));
+        assert_good(rules.name, &under_flood(&lab, &agent));
     }
 }
 
@@ -149,8 +112,7 @@ fn rules_of_the_host_let_the_challenge_do_its_work() {
 fn without_nomail_the_flood_fills_the_table_of_the_host() {
     let nft = Nft::install();
     let (lab, _program) = lab();
-    let (_, chains, _) = AT_THE_HOST[1];
-    nft.load(&lab.host, &format!("table inet test {{ {chains} }}"));
+    HOST_RULES[1].load(&nft, &lab.host);
     let _agent = Agent::start(&lab.host, &arguments(&["--xdp-mode", "off"]));
     let flood = strangers("192.0.2.1:25");
     flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
@@ -160,34 +122,12 @@ fn without_nomail_the_flood_fills_the_table_of_the_host() {
     });
 }
 
-const REDIRECT: &str = "table ip test {
-    chain prerouting { type nat hook prerouting priority -100;
-        tcp dport 25 redirect to :2525; }
-    chain input { type filter hook input priority 0; policy accept;
-        ct state invalid drop; } }";
-
-/// XDP is before netfilter: it sees port 25, and guards what is listened on. So
-/// the agent has to listen on 25 as well.
-#[test]
-fn a_redirected_port_is_guarded_when_it_is_listened_on() {
-    let nft = Nft::install();
-    let (lab, _program) = lab();
-    nft.load(&lab.host, REDIRECT);
-    let agent = Agent::start(
-        &lab.host,
-        &arguments(&["--listen", "192.0.2.1:25,192.0.2.1:2525"]),
-    );
-    assert_good(
-        "redirect, listening on both ports",
-        &under_flood(&lab, &agent),
-    );
-}
-
 #[test]
 fn a_redirected_port_is_not_guarded_when_only_its_target_is_listened_on() {
     let nft = Nft::install();
     let (lab, _program) = lab();
-    nft.load(&lab.host, REDIRECT);
+    let [.., redirected] = HOST_RULES;
+    redirected.load(&nft, &lab.host);
     let agent = Agent::start(&lab.host, &arguments(&["--listen", "192.0.2.1:2525"]));
     assert!(lab.client.within(|| is_served(CLIENT, HOST_IPV4)));
     let flood = strangers("192.0.2.1:25");

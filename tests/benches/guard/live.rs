@@ -2,27 +2,28 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nomail_tests::{
     agent::Agent,
+    firewall::{HOST_RULES, HostRules, Nft, conntrack_entries, netstat},
     foreign::Program,
-    generator::{LISTENING_PORT, SYN_LENGTH, Syns, dropper},
+    generator::{LISTENING_PORT, Syns, dropper, returner},
     honest::{Outcome, Plan},
     lab::HOST_INTERFACE,
-    rig::{HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work},
+    rig::{HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,
 };
 use tempfile::TempDir;
 
 use crate::{median, met};
 
-const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Honest connections a second.
 const HONEST_RATE: u32 = 250;
 /// How long a flood lasts before anything is measured: buckets and queues are then
@@ -33,7 +34,9 @@ const SETTLED: Duration = Duration::from_millis(700);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guard {
     Nomail,
+    NomailCookie,
     NomailDrop,
+    Return,
     Kernel,
     Pass,
     Nft,
@@ -45,7 +48,9 @@ impl Guard {
     const fn name(self) -> &'static str {
         match self {
             Self::Nomail => "**nomail**",
+            Self::NomailCookie => "nomail, `flood_answer = \"cookie\"`",
             Self::NomailDrop => "nomail, `flood_answer = \"drop\"`",
+            Self::Return => "bare XDP_TX: each frame goes back",
             Self::Kernel => "kernel alone, `tcp_syncookies` 1",
             Self::Pass => "bare XDP_PASS, then the kernel alone",
             Self::Nft => "nft dynamic set at ingress",
@@ -55,7 +60,7 @@ impl Guard {
     }
 
     const fn is_ours(self) -> bool {
-        matches!(self, Self::Nomail | Self::NomailDrop)
+        matches!(self, Self::Nomail | Self::NomailCookie | Self::NomailDrop)
     }
 
     /// What sets it up, with programs that the machine may not have. Limits are
@@ -94,8 +99,8 @@ echo done > /done"#,
 
 /// A flood, and who is honest beside it.
 #[derive(Clone, Copy, Debug)]
-struct Scene {
-    name: &'static str,
+struct Scene<'a> {
+    name: &'a str,
     syns: Syns,
     /// Frames a second; 0: as many as there can be.
     rate: u32,
@@ -108,12 +113,14 @@ struct Scene {
     goal_served: f64,
     /// Most time for a frame, to bare XDP_DROP.
     goal_ratio: Option<f64>,
+    /// The host's own rules.
+    rules: Option<&'static HostRules>,
 }
 
-const STRANGERS: Scene = Scene {
+const STRANGERS: Scene<'static> = Scene {
     name: "spoofed strangers, 1 Mpps",
     syns: Syns {
-        source: Ipv4Addr::new(10, 0, 0, 0),
+        source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)),
         source_mask: 0x7f_ffff,
         port: 1024,
         port_mask: 0x3fff,
@@ -126,12 +133,31 @@ const STRANGERS: Scene = Scene {
     timeout: Duration::from_secs(2),
     goal_served: 0.998,
     goal_ratio: Some(2.6),
+    rules: None,
 };
 
-const BOTNET: Scene = Scene {
+/// Each from a /64 of its own.
+const STRANGERS_IPV6: Scene<'static> = Scene {
+    name: "spoofed strangers by IPv6, 1 Mpps",
+    syns: Syns {
+        source: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb9, 0, 0, 0, 0, 0, 1)),
+        destination: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        ..STRANGERS.syns
+    },
+    ..STRANGERS
+};
+
+/// Above 2 Mpps, and below what one CPU can receive.
+const STRANGERS_FAST: Scene<'static> = Scene {
+    name: "spoofed strangers, 2.2 Mpps",
+    rate: 2_200_000,
+    ..STRANGERS
+};
+
+const BOTNET: Scene<'static> = Scene {
     name: "botnet of 256, unproven, 1 Mpps",
     syns: Syns {
-        source: Ipv4Addr::new(10, 200, 1, 0),
+        source: IpAddr::V4(Ipv4Addr::new(10, 200, 1, 0)),
         source_mask: 0xff,
         ..STRANGERS.syns
     },
@@ -140,10 +166,10 @@ const BOTNET: Scene = Scene {
 
 /// Bots with a TCP of their own, which resets what it did not ask for; each
 /// repeats one SYN. Their addresses are the client's.
-const PROVEN: Scene = Scene {
+const PROVEN: Scene<'static> = Scene {
     name: "botnet of 256, proven, 1 Mpps",
     syns: Syns {
-        source: Ipv4Addr::new(10, 200, 0, 0),
+        source: IpAddr::V4(Ipv4Addr::new(10, 200, 0, 0)),
         source_mask: 0xff,
         port: LISTENING_PORT + 1,
         port_mask: 0,
@@ -154,10 +180,10 @@ const PROVEN: Scene = Scene {
     ..STRANGERS
 };
 
-const OWN: Scene = Scene {
+const OWN: Scene<'static> = Scene {
     name: "spoofed as the honest client's own address (`syn_rate` 1000), 1 Mpps",
     syns: Syns {
-        source: HONEST_FIRST,
+        source: IpAddr::V4(HONEST_FIRST),
         source_mask: 0,
         ..STRANGERS.syns
     },
@@ -167,10 +193,10 @@ const OWN: Scene = Scene {
     ..STRANGERS
 };
 
-const NEIGHBOURS: Scene = Scene {
+const NEIGHBOURS: Scene<'static> = Scene {
     name: "spoofed from the honest clients' /24, theirs too, 1 Mpps",
     syns: Syns {
-        source: Ipv4Addr::new(192, 0, 2, 0),
+        source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)),
         source_mask: 0xff,
         ..STRANGERS.syns
     },
@@ -179,7 +205,7 @@ const NEIGHBOURS: Scene = Scene {
     ..STRANGERS
 };
 
-const LOSSY: Scene = Scene {
+const LOSSY: Scene<'static> = Scene {
     name: "spoofed strangers, 1 Mpps, 5 % loss each way, 16 s",
     loss: 5,
     timeout: Duration::from_secs(16),
@@ -202,6 +228,10 @@ struct Cell {
     cookies: u64,
     /// What else nomail said, of the last round.
     said: String,
+    /// Connections that the host tracked more, and how many could be expected:
+    /// the honest ones, and those that the cap let through.
+    tracked: u64,
+    trackable: u64,
 }
 
 pub(crate) fn print(quick: bool) {
@@ -213,32 +243,36 @@ pub(crate) fn print(quick: bool) {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let root = catch_unwind(|| Root::install("guards", &["iptables", "nftables"]))
         .map_err(|panic| reason(&*panic));
-    let at_most = |scene: Scene, name, goal| Scene {
+    let at_most = |scene: Scene<'static>, name, goal| Scene {
         name,
         rate: 0,
         goal_ratio: Some(goal),
         ..scene
     };
     let peers = [
+        Guard::NomailCookie,
         Guard::NomailDrop,
+        Guard::Return,
         Guard::Kernel,
         Guard::Pass,
         Guard::Nft,
         Guard::Hashlimit,
         Guard::Synproxy,
     ];
-    let scenes: [(Scene, &[Guard]); 8] = [
+    let scenes: [(Scene<'_>, &[Guard]); 10] = [
         (STRANGERS, &peers),
+        (STRANGERS_FAST, &[Guard::NomailCookie, Guard::Return]),
         (
             at_most(STRANGERS, "spoofed strangers, at most", 2.6),
-            &[Guard::Hashlimit],
+            &[Guard::NomailCookie, Guard::Return, Guard::Hashlimit],
         ),
+        (STRANGERS_IPV6, &[Guard::NomailCookie, Guard::Return]),
         (BOTNET, &peers),
         (PROVEN, &[]),
         (at_most(PROVEN, "botnet of 256, proven, at most", 1.2), &[]),
         (OWN, &[Guard::NomailDrop, Guard::Hashlimit]),
         (NEIGHBOURS, &[Guard::NomailDrop, Guard::Hashlimit]),
-        (LOSSY, &[Guard::Kernel]),
+        (LOSSY, &[Guard::NomailCookie, Guard::Kernel]),
     ];
     let wanted = std::env::var("SCENE").unwrap_or_default();
     let mut notes = Vec::new();
@@ -252,7 +286,8 @@ pub(crate) fn print(quick: bool) {
         for &guard in peers {
             let cell = measure(&scene, guard, &root, quick);
             report(&scene, guard, &cell, &mut notes);
-            others.extend(cell.ok().filter(|_| !guard.is_ours()));
+            let is_rival = !guard.is_ours() && guard != Guard::Return;
+            others.extend(cell.ok().filter(|_| is_rival));
         }
         if let Ok(ours) = &ours
             && peers.contains(&Guard::Synproxy)
@@ -260,21 +295,73 @@ pub(crate) fn print(quick: bool) {
             beside(&scene, ours, &others);
         }
     }
+    behind_rules(&wanted, &root, quick, &mut notes);
     println!(
         "\nEach round: a fresh pair of namespaces, bare XDP_DROP under the flood, then the guard \
          under the same. The receiving thread has CPU {RECEIVING_CPU} before everything else there; \
          the generator, the honest clients ({HONEST_RATE} connections a second, {HONEST_COUNT} \
          addresses) and their interface have the other. Served: greeted, QUIT answered, closed, \
-         within the time-out (2 s). A frame is whole with {SYN_LENGTH} octets; honest ones are \
-         shorter. Answers to forged sources end at the client's interface.\n"
+         within the time-out (2 s). A frame is whole with {} octets, {} by IPv6; honest ones are \
+         shorter. Answers to forged sources end at the client's interface.\n",
+        STRANGERS.syns.length(),
+        STRANGERS_IPV6.syns.length()
     );
     for note in notes {
         println!("- {note}");
     }
 }
 
+/// Strangers, at a host that has rules of its own.
+fn behind_rules(wanted: &str, root: &Result<Root, String>, quick: bool, notes: &mut Vec<String>) {
+    let names = HOST_RULES.map(|rules| format!("spoofed strangers, 1 Mpps, host: {}", rules.name));
+    let mut rows = Vec::new();
+    for (rules, name) in HOST_RULES.iter().zip(&names) {
+        let scene = Scene {
+            name,
+            goal_served: 0.995,
+            goal_ratio: None,
+            rules: Some(rules),
+            ..STRANGERS
+        };
+        if !name.contains(wanted) {
+            continue;
+        }
+        // For the others, one kind of rules says enough.
+        let peers: &[Guard] = if rules.name == "ct state" {
+            &[Guard::Nomail, Guard::NomailCookie, Guard::Kernel]
+        } else {
+            &[Guard::Nomail]
+        };
+        for &guard in peers {
+            let cell = measure(&scene, guard, root, quick);
+            report(&scene, guard, &cell, notes);
+            if let Ok(cell) = cell {
+                rows.push((name, guard, cell));
+            }
+        }
+    }
+    println!("\n## Connections that the host tracks after them\n");
+    println!("| flood | guard | tracked, most of a round | goal | |");
+    println!("|---|---|---|---|---|");
+    for (name, guard, cell) in rows {
+        let (goal, said) = if guard == Guard::Nomail {
+            (
+                format!("{}: the honest and the cap", cell.trackable),
+                met(cell.tracked <= cell.trackable),
+            )
+        } else {
+            (String::new(), "")
+        };
+        println!(
+            "| {name} | {} | {} | {goal} | {said} |",
+            guard.name(),
+            cell.tracked
+        );
+    }
+}
+
 fn measure(
-    scene: &Scene,
+    scene: &Scene<'_>,
     guard: Guard,
     root: &Result<Root, String>,
     quick: bool,
@@ -295,7 +382,13 @@ fn measure(
     Ok(cell)
 }
 
-fn round(scene: &Scene, guard: Guard, root: Result<&Root, &String>, count: usize, cell: &mut Cell) {
+fn round(
+    scene: &Scene<'_>,
+    guard: Guard,
+    root: Result<&Root, &String>,
+    count: usize,
+    cell: &mut Cell,
+) {
     let rig = Rig::new(scene.loss);
     let bare = {
         let _dropper = on_host(&rig, &dropper());
@@ -307,24 +400,35 @@ fn round(scene: &Scene, guard: Guard, root: Result<&Root, &String>, count: usize
         })
     };
     let _set = set_up(&rig, guard, root);
+    if let Some(rules) = scene.rules {
+        rules.load(&Nft::install(), &rig.lab.host);
+    }
+    let tracked = scene.rules.map(|_| conntrack_entries(&rig.lab.host));
     let directory = tempfile::tempdir().unwrap();
     let agent = serve(&rig, guard, scene, &directory);
-    let addresses = if scene.one_address { 1 } else { HONEST_COUNT };
-    let first = HONEST_FIRST.to_bits();
+    let host = scene.syns.destination;
+    let mut from = honest_addresses(host);
+    if scene.one_address {
+        from.truncate(1);
+    }
     let plan = Plan {
-        from: (0..u32::from(addresses))
-            .map(|n| Ipv4Addr::from_bits(first + n))
-            .collect(),
-        to: SocketAddr::new(IpAddr::V4(HOST), 25),
+        from,
+        to: SocketAddr::new(host, 25),
         count,
         rate: HONEST_RATE,
         timeout: scene.timeout,
     };
+    let begun = Instant::now();
     let (honest, work) = rig.flooded(&scene.syns, scene.rate, || {
         sleep(SETTLED);
         let before = rig.read();
         let counted = guard.is_ours().then(|| agent.count("/syn/total"));
-        let honest = rig.honest(|| plan.run());
+        let honest = if guard == Guard::Return {
+            sleep(SETTLED);
+            Outcome::default()
+        } else {
+            rig.honest(|| plan.run())
+        };
         let work = rig.since(&before);
         if let Some(counted) = counted {
             let more = agent.count("/syn/total") - counted;
@@ -336,7 +440,15 @@ fn round(scene: &Scene, guard: Guard, root: Result<&Root, &String>, count: usize
         let status = agent.status();
         cell.said = format!("; the last round: {} {}", status["syn"], status["answers"]);
     }
-    cell.cookies += rig.lab.host.within(cookies_sent);
+    cell.cookies += netstat(&rig.lab.host, "SyncookiesSent");
+    if let Some(before) = tracked {
+        cell.tracked = cell
+            .tracked
+            .max(conntrack_entries(&rig.lab.host).saturating_sub(before));
+        cell.trackable = cell
+            .trackable
+            .max(trackable(&rig, &honest, begun.elapsed()));
+    }
     agent.stop();
     cell.ratios.push(work.per_frame() / bare.per_frame());
     cell.honest.add(&honest);
@@ -344,14 +456,16 @@ fn round(scene: &Scene, guard: Guard, root: Result<&Root, &String>, count: usize
     cell.bare.add(&bare);
 }
 
-/// `SyncookiesSent` of the namespace.
-fn cookies_sent() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
-    let mut pairs = names.split(' ').zip(numbers.split(' '));
-    let found = pairs.find(|(name, _)| *name == "SyncookiesSent");
-    found.unwrap().1.parse().unwrap()
+/// The honest connections, and what the cap may have let through meanwhile: half of
+/// the listener's queue at once, an eighth of it each second.
+fn trackable(rig: &Rig, honest: &Outcome, meanwhile: Duration) -> u64 {
+    const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+    let backlog = rig
+        .lab
+        .host
+        .within(|| fs::read_to_string(SOMAXCONN).unwrap());
+    let backlog: u64 = backlog.trim().parse().unwrap();
+    honest.begun as u64 + backlog / 2 + backlog / 8 * (meanwhile.as_secs() + 1)
 }
 
 fn on_host(rig: &Rig, program: &Program) -> OwnedFd {
@@ -364,16 +478,20 @@ fn set_up(rig: &Rig, guard: Guard, root: Result<&Root, &String>) -> Option<Owned
         let mut instance = root.start(&rig.lab.host, script);
         instance.line("/done", &["done"]);
     }
-    (guard == Guard::Pass).then(|| on_host(rig, &Program::load("pass")))
+    match guard {
+        Guard::Pass => Some(on_host(rig, &Program::load("pass"))),
+        Guard::Return => Some(on_host(rig, &returner())),
+        _ => None,
+    }
 }
 
 /// The same server for all of them.
-fn serve(rig: &Rig, guard: Guard, scene: &Scene, directory: &TempDir) -> Agent {
+fn serve(rig: &Rig, guard: Guard, scene: &Scene<'_>, directory: &TempDir) -> Agent {
     let file = directory.path().join("nomail.toml");
-    let answer = if guard == Guard::NomailDrop {
-        "drop"
-    } else {
-        "challenge"
+    let answer = match guard {
+        Guard::NomailDrop => "drop",
+        Guard::NomailCookie => "cookie",
+        _ => "challenge",
     };
     let rate = if scene.one_address {
         (1000, 2000)
@@ -387,7 +505,7 @@ fn serve(rig: &Rig, guard: Guard, scene: &Scene, directory: &TempDir) -> Agent {
     fs::write(&file, text).unwrap();
     let mode = if guard.is_ours() { "native" } else { "off" };
     let cpu = RECEIVING_CPU.to_string();
-    let arguments = [
+    let mut arguments = vec![
         "--iface",
         HOST_INTERFACE,
         "--hostname",
@@ -397,10 +515,13 @@ fn serve(rig: &Rig, guard: Guard, scene: &Scene, directory: &TempDir) -> Agent {
         "--config",
         file.to_str().unwrap(),
     ];
+    if let Some(listen) = scene.rules.and_then(|rules| rules.listen) {
+        arguments.extend(["--listen", listen]);
+    }
     Agent::spawn_through(&rig.lab.host, &["taskset", "-c", &cpu], &arguments).serving()
 }
 
-fn report(scene: &Scene, guard: Guard, cell: &Result<Cell, String>, notes: &mut Vec<String>) {
+fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &mut Vec<String>) {
     let is_judged = guard == Guard::Nomail;
     let goal = if is_judged {
         let served = format!("{:.1} %", scene.goal_served * 100.0);
@@ -421,6 +542,17 @@ fn report(scene: &Scene, guard: Guard, cell: &Result<Cell, String>, notes: &mut 
         }
     };
     let (share, least, most) = cell.honest.share();
+    let served = if cell.honest.begun == 0 {
+        "none tried".to_owned()
+    } else {
+        format!(
+            "{:.2} % ({:.2} to {:.2}) of {}",
+            share * 100.0,
+            least * 100.0,
+            most * 100.0,
+            cell.honest.begun
+        )
+    };
     let ratio = median(&mut cell.ratios.clone());
     let offered = (cell.work.frames + cell.work.lost) as f64 / cell.work.seconds / 1e6;
     let said = if is_judged && offered * 1e6 < f64::from(scene.rate) * 0.9 {
@@ -432,13 +564,9 @@ fn report(scene: &Scene, guard: Guard, cell: &Result<Cell, String>, notes: &mut 
         ""
     };
     println!(
-        "| {} | {} | {:.2} % ({:.2} to {:.2}) of {} | {} | {offered:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {ratio:.2} | {goal} | {said} |",
+        "| {} | {} | {served} | {} | {offered:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {ratio:.2} | {goal} | {said} |",
         scene.name,
         guard.name(),
-        share * 100.0,
-        least * 100.0,
-        most * 100.0,
-        cell.honest.begun,
         cell.honest.median().map_or("-".to_owned(), |time| format!(
             "{:.1}",
             time.as_secs_f64() * 1000.0
@@ -472,7 +600,7 @@ fn report(scene: &Scene, guard: Guard, cell: &Result<Cell, String>, notes: &mut 
 }
 
 /// nomail against the best of the others in the same scene.
-fn beside(scene: &Scene, ours: &Cell, others: &[Cell]) {
+fn beside(scene: &Scene<'_>, ours: &Cell, others: &[Cell]) {
     let best = others.iter().map(|cell| cell.work.per_frame());
     let best = best.fold(f64::INFINITY, f64::min);
     let served = others

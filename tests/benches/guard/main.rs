@@ -7,6 +7,7 @@
     reason = "a benchmark that cannot go on is to fail"
 )]
 
+mod bulk;
 mod frames;
 mod live;
 
@@ -22,6 +23,9 @@ fn main() {
     let start = Instant::now();
     if wanted("frames") {
         frames::print(quick);
+    }
+    if wanted("bulk") {
+        bulk::print(quick);
     }
     if wanted("live") {
         live::print(quick);

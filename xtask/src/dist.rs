@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::build::{self, Profile};
 use crate::docs;
-use crate::shell;
+use crate::{setup, shell};
 
 /// What a package may weigh: it goes to every host of a fleet.
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
@@ -68,7 +68,8 @@ fn packages(formats: &[Format]) -> Result<()> {
     docs::check()?;
     build::build(Profile::Release)?;
     for format in formats {
-        let tool = installed(*format)?;
+        let (name, version) = format.tool();
+        let tool = setup::cargo_program(name, version)?;
         let package = package(*format, &tool)?;
         let bytes = fs::metadata(&package)
             .with_context(|| package.display().to_string())?
@@ -97,34 +98,6 @@ fn changelog_is_of(version: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The tool, from target/tools or PATH; built if it is nowhere.
-fn installed(format: Format) -> Result<PathBuf> {
-    let (name, version) = format.tool();
-    let tools = shell::target_dir()?.join("tools");
-    let mut folders = vec![tools.join("bin")];
-    folders.extend(shell::search_path());
-    if let Some(program) = shell::find_program(name, &folders) {
-        return Ok(program);
-    }
-    let mut cargo = shell::cargo()?;
-    cargo
-        // A temporary folder of cargo's own: nothing of it is needed afterwards.
-        .env_remove("CARGO_TARGET_DIR")
-        .args([
-            "install",
-            &format!("{name}@{version}"),
-            "--locked",
-            "--root",
-        ])
-        .arg(&tools);
-    shell::say(format!(
-        "dist: building {name}, one to three minutes: {}",
-        shell::shown(&cargo)
-    ));
-    shell::check_silent(&mut cargo).with_context(|| format!("cannot build {name}"))?;
-    shell::find_program(name, &folders).with_context(|| format!("the new {name} is not there"))
 }
 
 /// Packs what is built; the package's path.

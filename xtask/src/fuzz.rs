@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::shell;
+use crate::{setup, shell};
 
 /// What `cargo install` builds.
 const CARGO_FUZZ_VERSION: &str = "0.13.1";
@@ -106,15 +106,10 @@ impl Tool {
                 "libFuzzer's sanitizers need a nightly compiler: rustup toolchain install nightly"
             );
         };
-        let tools = shell::target_dir()?.join("tools");
-        let mut folders = vec![tools.join("bin")];
-        folders.extend(shell::search_path());
-        let find = || shell::find_program("cargo-fuzz", &folders);
-        if find().is_none() {
-            install(&tools)?;
-        }
         Ok(Self {
-            cargo_fuzz: find().context("the new cargo-fuzz is not there")?,
+            // Built with the cargo that runs xtask: its dependencies do not compile
+            // on nightly.
+            cargo_fuzz: setup::cargo_program("cargo-fuzz", CARGO_FUZZ_VERSION)?,
             nightly: nightly.to_owned(),
         })
     }
@@ -145,23 +140,6 @@ impl Tool {
             .arg(target);
         Ok(command)
     }
-}
-
-/// Builds cargo-fuzz, with the cargo that runs xtask: its dependencies do not
-/// compile on nightly.
-fn install(tools: &Path) -> Result<()> {
-    let mut cargo = shell::cargo()?;
-    cargo
-        // A temporary folder of cargo's own: nothing of it is needed afterwards.
-        .env_remove("CARGO_TARGET_DIR")
-        .args(["install", &format!("cargo-fuzz@{CARGO_FUZZ_VERSION}")])
-        .args(["--locked", "--root"])
-        .arg(tools);
-    shell::say(format!(
-        "fuzz: building cargo-fuzz, about a minute: {}",
-        shell::shown(&cargo)
-    ));
-    shell::check_silent(&mut cargo).context("cannot build cargo-fuzz")
 }
 
 /// What came of fuzzing one target.

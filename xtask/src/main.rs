@@ -68,7 +68,7 @@ enum Task {
     /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
     /// in fuzz/artifacts.
     Fuzz(fuzz::Args),
-    /// Check formatting and run clippy, with warnings as errors
+    /// Check formatting, clippy with warnings as errors, dependencies, unsafe blocks
     Lint,
 }
 

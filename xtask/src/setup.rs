@@ -523,6 +523,32 @@ fn apt_install(packages: &[String]) -> Result<()> {
     }
 }
 
+/// A program that cargo installs, from target/tools or PATH; built if it is nowhere.
+///
+/// # Errors
+/// When it cannot be built.
+pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf> {
+    let tools = shell::target_dir()?.join("tools");
+    let mut folders = vec![tools.join("bin")];
+    folders.extend(shell::search_path());
+    if let Some(program) = shell::find_program(name, &folders) {
+        return Ok(program);
+    }
+    let mut cargo = shell::cargo()?;
+    cargo
+        // A temporary folder of cargo's own: nothing of it is needed afterwards.
+        .env_remove("CARGO_TARGET_DIR")
+        .args(["install", &format!("{name}@{version}"), "--locked"])
+        .arg("--root")
+        .arg(&tools);
+    shell::say(format!(
+        "building {name}, one to five minutes: {}",
+        shell::shown(&cargo)
+    ));
+    shell::check_silent(&mut cargo).with_context(|| format!("cannot build {name}"))?;
+    shell::find_program(name, &folders).with_context(|| format!("the new {name} is not there"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -456,8 +456,8 @@ fn round(
     cell.bare.add(&bare);
 }
 
-/// The honest connections, and what the cap may have let through meanwhile: half of
-/// the listener's queue at once, an eighth of it each second.
+/// The honest connections, and what the cap may have let through meanwhile: a quarter
+/// of the listener's queue at once, a sixteenth of it each second.
 fn trackable(rig: &Rig, honest: &Outcome, meanwhile: Duration) -> u64 {
     const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
     let backlog = rig
@@ -465,7 +465,7 @@ fn trackable(rig: &Rig, honest: &Outcome, meanwhile: Duration) -> u64 {
         .host
         .within(|| fs::read_to_string(SOMAXCONN).unwrap());
     let backlog: u64 = backlog.trim().parse().unwrap();
-    honest.begun as u64 + backlog / 2 + backlog / 8 * (meanwhile.as_secs() + 1)
+    honest.begun as u64 + backlog / 4 + backlog / 16 * (meanwhile.as_secs() + 1)
 }
 
 fn on_host(rig: &Rig, program: &Program) -> OwnedFd {

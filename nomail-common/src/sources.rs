@@ -85,14 +85,22 @@ pub const fn line_of(source: Source, seed: u64, lines: usize) -> usize {
     (hash_of(source, seed) >> (64 - lines.trailing_zeros())) as usize
 }
 
-/// Charges one SYN of `source` in its line.
+/// Charges one SYN of `source` in its line. A source that is not there enters it, if it
+/// `may_enter`; else nothing is charged, and it is not over the limit.
 #[inline(always)]
-pub fn charge<S: SourceSet>(line: &S, source: Source, now: Time, limit: Limit) -> Charge {
+pub fn charge<S: SourceSet>(
+    line: &S,
+    source: Source,
+    now: Time,
+    limit: Limit,
+    may_enter: bool,
+) -> Charge {
     let mut over = false;
     for _ in 0..ATTEMPTS {
         let charged = match find(line, source.0) {
             Some(slot) => charge_slot(line, slot, source.0, now, limit),
-            None => enter(line, source.0, now, limit),
+            None if may_enter => enter(line, source.0, now, limit),
+            None => return Charge::NOTHING,
         };
         match charged {
             Ok(charge) => return charge,
@@ -100,12 +108,9 @@ pub fn charge<S: SourceSet>(line: &S, source: Source, now: Time, limit: Limit) -
         }
     }
     Charge {
-        slot: 0,
         over,
-        carried: false,
-        tellable: false,
-        evicted: false,
         contended: true,
+        ..Charge::NOTHING
     }
 }
 
@@ -180,6 +185,15 @@ fn enter<S: SourceSet>(line: &S, key: u64, now: Time, limit: Limit) -> Result<Ch
 }
 
 impl Charge {
+    const NOTHING: Self = Self {
+        slot: 0,
+        over: false,
+        carried: false,
+        tellable: false,
+        evicted: false,
+        contended: false,
+    };
+
     #[inline(always)]
     const fn of(slot: usize, step: Step) -> Self {
         let Step {
@@ -193,8 +207,7 @@ impl Charge {
             over,
             carried,
             tellable,
-            evicted: false,
-            contended: false,
+            ..Self::NOTHING
         }
     }
 }
@@ -253,16 +266,17 @@ mod tests {
         let now = Time::from_jiffies(1000);
         let attacker = Source::from_ipv4(1);
         for _ in 0..30 {
-            charge(&line, attacker, now, limit());
+            charge(&line, attacker, now, limit(), true);
         }
         for stranger in 100..200 {
             assert!(!over(charge(
                 &line,
                 Source::from_ipv4(stranger),
                 now,
-                limit()
+                limit(),
+                true
             )));
-            assert!(over(charge(&line, attacker, now, limit())));
+            assert!(over(charge(&line, attacker, now, limit(), true)));
         }
     }
 
@@ -271,15 +285,32 @@ mod tests {
         let line = Shared::default();
         for n in 0..4u32 {
             let now = Time::from_jiffies(1000 - u64::from(n));
-            charge(&line, Source::from_ipv4(n), now, limit());
+            charge(&line, Source::from_ipv4(n), now, limit(), true);
         }
         let charged = charge(
             &line,
             Source::from_ipv4(9),
             Time::from_jiffies(9000),
             limit(),
+            true,
         );
         assert_eq!((charged.slot, charged.evicted), (3, true));
+    }
+
+    /// As in a flood: who is there goes on being limited, who is not leaves no trace.
+    #[test]
+    fn who_may_not_enter_is_not_over_and_replaces_nobody() {
+        let line = Shared::default();
+        let now = Time::from_jiffies(1000);
+        let known = Source::from_ipv4(1);
+        charge(&line, known, now, limit(), true);
+        for stranger in 100..200 {
+            let charged = charge(&line, Source::from_ipv4(stranger), now, limit(), false);
+            assert_eq!(charged, Charge::NOTHING);
+        }
+        assert_eq!([1, 2, 3].map(|slot| line.key(slot)), [EMPTY; 3]);
+        let of_known = (0..25).map(|_| over(charge(&line, known, now, limit(), false)));
+        assert_eq!(of_known.filter(|over| *over).count(), 6);
     }
 
     /// Real threads on one line: a source has one slot, and is admitted exactly what
@@ -295,7 +326,7 @@ mod tests {
                 for _ in 0..THREADS {
                     scope.spawn(|| {
                         for _ in 0..200 {
-                            let charge = charge(&line, Source::from_ipv4(7), now, limit());
+                            let charge = charge(&line, Source::from_ipv4(7), now, limit(), true);
                             if !charge.over && !charge.contended {
                                 admitted.fetch_add(1, SeqCst);
                             }
@@ -320,7 +351,7 @@ mod tests {
             let line = Shared::default();
             let now = Time::from_jiffies(5);
             for source in order {
-                charge(&line, Source::from_ipv4(source), now, limit());
+                charge(&line, Source::from_ipv4(source), now, limit(), true);
                 let mut keys: Vec<_> = (0..SLOTS_PER_LINE)
                     .map(|slot| line.key(slot))
                     .filter(|&key| key != EMPTY)

@@ -164,7 +164,7 @@ impl Cpu {
             stopped: Cell::new(false),
         };
         let now = Time::from_jiffies(self.jiffies);
-        let charge = charge(&run, Source::from_ipv4(source), now, limit());
+        let charge = charge(&run, Source::from_ipv4(source), now, limit(), true);
         let (stopped, step) = (run.stopped.get(), run.step.get().unwrap());
         if stopped {
             self.read.push(step);

@@ -159,9 +159,14 @@ impl Facts for Scene<'_> {
     #[inline(always)]
     fn over_source(&mut self, proven: bool) -> bool {
         let store = if proven {
-            Store::Proven
+            Store::Proven as u32
         } else {
-            Store::Sources
+            let Limit {
+                interval,
+                tolerance,
+            } = self.config.cap;
+            // Of a number, without a branch, which would double the verifier's work.
+            Store::Sources as u32 + (cap_is_exhausted(self.jiffies, interval, tolerance) & 1)
         };
         let charged = self.charge(store, self.segment.source(), self.config.limit);
         if charged & EVICTED != 0 {
@@ -183,7 +188,7 @@ impl Facts for Scene<'_> {
             return false;
         }
         let source = self.segment.source();
-        let charged = self.charge(Store::Prefixes, source.prefix(proven), limit);
+        let charged = self.charge(Store::Prefixes as u32, source.prefix(proven), limit);
         if charged & TELLABLE != 0 {
             self.tell(source.prefix(false), Verdict::LimitedPrefix, proven);
         }
@@ -208,6 +213,10 @@ impl Facts for Scene<'_> {
 #[repr(u32)]
 enum Store {
     Sources,
+    /// The same while the cap is exhausted, one number above: strangers do not enter the
+    /// table. They are answered in any case, and must neither cost that much nor replace
+    /// anybody.
+    KnownSources,
     Proven,
     Prefixes,
 }
@@ -229,7 +238,8 @@ const TELLABLE: u32 = 8;
 extern "C" fn charge(store: u32, key: u64, jiffies: u64, interval: u64, tolerance: u64) -> u32 {
     let seed = maps::SEED.load();
     let source = Source(key);
-    let (index, line) = if store == Store::Sources as u32 {
+    let of_sources = store == Store::Sources as u32 || store == Store::KnownSources as u32;
+    let (index, line) = if of_sources {
         let index = sources::line_of(source, seed, LINES);
         (index, maps::source_line(index))
     } else if store == Store::Proven as u32 {
@@ -257,8 +267,14 @@ extern "C" fn charge(store: u32, key: u64, jiffies: u64, interval: u64, toleranc
         tellable,
         evicted,
         contended,
-    } = sources::charge(&line, source, Time::from_jiffies(jiffies), limit);
-    if carried && store == Store::Sources as u32 {
+    } = sources::charge(
+        &line,
+        source,
+        Time::from_jiffies(jiffies),
+        limit,
+        store != Store::KnownSources as u32,
+    );
+    if carried && of_sources {
         maps::carry(index * SLOTS_PER_LINE + slot, source, over);
     }
     let flag = |is: bool, flag: u32| if is { flag } else { 0 };
@@ -292,12 +308,12 @@ extern "C" fn tell(source: u64, jiffies: u64, interface: u32, marks: u32, pause_
 
 impl Scene<'_> {
     #[inline(always)]
-    fn charge(&self, store: Store, key: Source, limit: Limit) -> u32 {
+    fn charge(&self, store: u32, key: Source, limit: Limit) -> u32 {
         let Limit {
             interval,
             tolerance,
         } = limit;
-        charge(store as u32, key.0, self.jiffies, interval, tolerance)
+        charge(store, key.0, self.jiffies, interval, tolerance)
     }
 
     #[inline(always)]
@@ -477,7 +493,18 @@ extern "C" fn remember(line: u32, tag: u32, jiffies: u64, proof_ticks: u32) -> u
     1
 }
 
-/// Whether one more unproven SYN is over the cap of all.
+/// Whether one more unproven SYN would be over the cap of all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn cap_is_exhausted(jiffies: u64, interval: u64, tolerance: u64) -> u32 {
+    let limit = Limit {
+        interval,
+        tolerance,
+    };
+    u32::from(maps::cap_is_exhausted(Time::from_jiffies(jiffies), limit))
+}
+
+/// Whether one more unproven SYN is over the cap of all; charges it if not.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn over_cap(jiffies: u64, interval: u64, tolerance: u64) -> u32 {

@@ -301,16 +301,27 @@ impl TupleSet for SharedTuples {
     }
 }
 
+/// The bucket of all unproven SYNs.
+#[inline(always)]
+fn cap() -> Option<Word> {
+    // SAFETY: as in `last_proof`.
+    CAP.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
+}
+
+/// Whether one more unproven SYN would be over the cap of all.
+#[inline(always)]
+pub(crate) fn cap_is_exhausted(now: Time, limit: Limit) -> bool {
+    limit.interval != 0 && cap().is_some_and(|word| Bucket(word.load()).is_over(now, limit))
+}
+
 /// Whether one more unproven SYN is over the cap of all; charges it if not.
 /// Where CPUs disturb each other too often, it is over: to be asked for a proof
 /// harms nobody.
 #[inline(always)]
 pub(crate) fn over_cap(now: Time, limit: Limit) -> bool {
-    let Some(word) = CAP.get_ptr_mut(0) else {
+    let Some(word) = cap() else {
         return false;
     };
-    // SAFETY: the value of an array map, aligned to 8.
-    let word = unsafe { Word::new(word) };
     for _ in 0..ATTEMPTS {
         let bucket = Bucket(word.load());
         if bucket.is_over(now, limit) {

@@ -170,12 +170,13 @@ fn the_reset_proves_the_tuple_and_its_next_syn_passes() {
 fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
     let mut guard = guard(&Policy {
         source: Rate { rate: 1, burst: 2 },
+        cap: Some(Rate { rate: 1, burst: 9 }),
         ..policy()
     });
     let frame = ipv4().frame();
-    // Two by the cap, the others by the bucket: challenged all the same.
-    for _ in 0..10 {
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX);
+    for n in 0..10 {
+        let action = if n < 2 { XDP_PASS } else { XDP_TX };
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, action);
     }
     assert_eq!(verdicts(&guard, Verdict::LimitedSource), 8);
     let (_, answer) = guard.test_answer(&frame).unwrap();
@@ -186,6 +187,36 @@ fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
         .map(|_| guard.test_run(&frame, 1).unwrap().0)
         .collect();
     assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]);
+}
+
+#[test]
+fn strangers_in_a_flood_leave_no_trace_and_who_is_known_stays_limited() {
+    let guard = guard(&Policy {
+        source: Rate { rate: 1, burst: 2 },
+        cap: Some(Rate { rate: 1, burst: 4 }),
+        ..policy()
+    });
+    let from = |source: u32| {
+        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | source);
+        Segment::syn(&format!("{source}:40000"), "192.0.2.7:25").frame()
+    };
+    for _ in 0..3 {
+        guard.test_run(&from(1), 1).unwrap();
+    }
+    // The last of the cap, and from here on it is a flood.
+    guard.test_run(&from(2), 1).unwrap();
+    for stranger in 1000..1100 {
+        assert_eq!(guard.test_run(&from(stranger), 1).unwrap().0, XDP_TX);
+    }
+    assert_eq!(verdicts(&guard, Verdict::Flood), 100);
+    assert_eq!(guard.test_run(&from(1), 1).unwrap().0, XDP_TX);
+    assert_eq!(verdicts(&guard, Verdict::LimitedSource), 2);
+    let sources = guard.sources().unwrap();
+    assert_eq!(
+        sources.len(),
+        3,
+        "these two, and the one of the first SYN: {sources:?}"
+    );
 }
 
 #[test]

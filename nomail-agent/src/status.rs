@@ -162,10 +162,14 @@ pub struct CrowdsecStatus {
     pub ok: bool,
     /// Decisions in force.
     pub decisions: u64,
+    /// Those of them on IPv6.
+    pub decisions_ipv6: u64,
     /// Decisions for which there was no room.
     pub left_out: u64,
     /// Seconds since the last pull that went well; none if none has.
     pub last_pull_secs: Option<u64>,
+    /// When that was, in seconds since 1970; 0 if none has.
+    pub last_pull_unix_secs: u64,
     /// Why the last pull failed; empty if it did not.
     pub error: String,
 }
@@ -176,8 +180,10 @@ impl From<crowdsec::Snapshot> for CrowdsecStatus {
             url: found.url.unwrap_or_default(),
             ok: found.pulled.is_some() && found.error.is_none(),
             decisions: found.decisions as u64,
+            decisions_ipv6: found.decisions_ipv6 as u64,
             left_out: found.left_out as u64,
             last_pull_secs: found.pulled.map(|at| at.elapsed().as_secs()),
+            last_pull_unix_secs: found.pulled_unix_secs,
             error: found.error.unwrap_or_default(),
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     control::Control,
     crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
-    iface::{Interface, Interfaces, holder_of, sockets_are_in},
+    iface::{Interface, Interfaces, holder_of, own_vrf, sockets_are_in},
     limited::LimitedLog,
     metrics::{self, History, Totals, View},
     privilege::{self, Account, Paths},
@@ -46,10 +46,7 @@ use crate::{
         relay,
     },
     state::State,
-    status::{
-        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, SourceStatus, Status,
-        shown_source,
-    },
+    status::{ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, Status},
 };
 
 /// Changes of addresses come in bunches; one answer to all of a bunch.
@@ -953,24 +950,15 @@ impl Shared {
         for (interface, counts) in status.interfaces.iter_mut().zip(counts.of_interfaces) {
             interface.counts = counts;
         }
-        let mut sources: HashMap<Source, SourceStatus> = HashMap::new();
-        for seen in self.responder.sources() {
-            sources.insert(
-                Source::from(seen.source),
-                SourceStatus {
-                    source: shown_source(seen.source),
-                    connections: seen.connections,
-                    last_seen_secs: seen.last_seen_secs,
-                    ..SourceStatus::default()
-                },
-            );
-        }
-        if let Some(guard) = &self.guard {
-            let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            let counts = guard.sources()?;
-            telling::add_counts(&mut status, &mut sources, counts);
-        }
-        status.sources = telling::busiest(sources, sources_max);
+        let table = match &self.guard {
+            Some(guard) => {
+                let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+                guard.sources()?
+            }
+            None => Vec::new(),
+        };
+        status.sources_tracked = table.len() as u64;
+        status.sources = telling::busiest(&table, self.responder.sources(), sources_max);
         Ok(status)
     }
 }
@@ -1458,6 +1446,16 @@ fn bind_metrics(address: SocketAddr) -> Result<metrics::Server, Failure> {
                      with off"
                 )
             }
+            // 127.0.0.1 is not in a VRF, unless somebody has given it to the VRF.
+            std::io::ErrorKind::AddrNotAvailable => match own_vrf() {
+                Some(vrf) => format!(
+                    "it is not in the VRF {vrf}, which this process was started in: use --metrics \
+                     with an address of the VRF, or with off"
+                ),
+                None => "no interface has that address: use --metrics with one that `ip address` \
+                         lists, or with off"
+                    .to_owned(),
+            },
             _ => "use --metrics with another address, or with off".to_owned(),
         };
         let exit = match error.kind() {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -55,8 +55,11 @@ pub const ALLOW_IPV6_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV6_0", "ALLOW_IP
 pub const DENY_IPV4_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV4_0", "DENY_IPV4_1"];
 /// See [`ALLOW_IPV4_MAPS`].
 pub const DENY_IPV6_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV6_0", "DENY_IPV6_1"];
-/// `Array<SourceCarry>`: one for each slot of [`SOURCES_MAP`].
+/// `Array<[SourceCarry; CARRIES_PER_VALUE]>`: one for each slot of [`SOURCES_MAP`].
 pub const CARRIES_MAP: &str = "CARRIES";
+/// Carries in a value of [`CARRIES_MAP`]: what a map takes to be read goes by its
+/// values more than by their length.
+pub const CARRIES_PER_VALUE: usize = 32;
 /// `RingBuf` of [`crate::events::Event`], read by the agent once a second.
 pub const EVENTS_MAP: &str = "EVENTS";
 /// `Array<`[`TupleLine`]`>`: which sources were told of, see [`crate::events`].
@@ -332,6 +335,7 @@ const _: () = {
     assert!(TOLD_LINES * TUPLES_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize);
     assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
     assert!(size_of::<SourceCarry>() == 24);
+    assert!((LINES * SLOTS_PER_LINE).is_multiple_of(CARRIES_PER_VALUE));
     assert!(GUARDED_PLACES.is_power_of_two() && LINES.is_power_of_two());
 };
 

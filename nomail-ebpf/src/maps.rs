@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_BANS, MAX_GUARDED,
-        MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE,
-        SourceCarry, TOLD_LINES, TUPLE_LINES, TupleLine,
+        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_BANS,
+        MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES,
+        SLOTS_PER_LINE, SourceCarry, TOLD_LINES, TUPLE_LINES, TupleLine,
     },
     events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
@@ -66,7 +66,8 @@ static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
-static CARRIES: Array<SourceCarry> = Array::with_max_entries((LINES * SLOTS_PER_LINE) as u32, 0);
+static CARRIES: Array<[SourceCarry; CARRIES_PER_VALUE]> =
+    Array::with_max_entries((LINES * SLOTS_PER_LINE / CARRIES_PER_VALUE) as u32, 0);
 #[map]
 static TOLD: Array<TupleLine> = Array::with_max_entries(TOLD_LINES as u32, BPF_F_MMAPABLE);
 #[map]
@@ -389,10 +390,12 @@ impl SourceSet for SharedLine {
 /// once may lose one carry of a count that is only shown.
 #[inline(always)]
 pub(crate) fn carry(slot: usize, source: Source, over: bool) {
-    let Some(carry) = CARRIES.get_ptr_mut(slot as u32) else {
+    let Some(carries) = CARRIES.get_ptr_mut((slot / CARRIES_PER_VALUE) as u32) else {
         return;
     };
-    // SAFETY: a value of an array map, aligned to 8.
+    // SAFETY: within the value.
+    let carry = unsafe { carries.cast::<SourceCarry>().add(slot % CARRIES_PER_VALUE) };
+    // SAFETY: a part of a value of an array map, aligned to 8.
     let (key, admitted, limited) = unsafe {
         (
             Word::new(&raw mut (*carry).key),

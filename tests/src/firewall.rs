@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{flood::sysctl, lab::Namespace, root::Root};
+use crate::{flood::sysctl, lab::Namespace, rig::tcp_counter, root::Root};
 
 /// The nft that the machine may not have.
 #[derive(Debug)]
@@ -129,16 +129,5 @@ pub fn conntrack_entries(namespace: &Namespace) -> u64 {
 /// # Panics
 /// When there is none of the name.
 pub fn netstat(namespace: &Namespace, name: &str) -> u64 {
-    let text = namespace
-        .within(|| fs::read_to_string("/proc/thread-self/net/netstat"))
-        .expect("the kernel counts");
-    let lines: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    let found = lines.chunks_exact(2).find_map(|pair| {
-        let place = pair[0].iter().position(|of| *of == name)?;
-        pair[1][place].parse().ok()
-    });
-    found.unwrap_or_else(|| panic!("no counter {name}"))
+    namespace.within(|| tcp_counter("netstat", "TcpExt:", name))
 }

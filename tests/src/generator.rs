@@ -5,7 +5,11 @@
 //! same program can call another one instead, for a test run in which no two
 //! frames are alike.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use crate::foreign::{Hook, Map, Program};
 
@@ -22,6 +26,13 @@ const IPV4_SUM_AT: i16 = 24;
 // In the TCP header.
 const SEQUENCE_AT: i16 = 4;
 const TCP_SUM_AT: i16 = 16;
+
+/// From so many frames a second on, the program waits for each frame. A longer wait
+/// would be more looks at the clock than the verifier goes through, and would keep
+/// the CPU from everybody else; so slower floods are paced by the process.
+const PACED_BY_PROGRAM_MIN: u32 = 200_000;
+/// Bursts a second, at most, of a flood that the process paces.
+const BURSTS_MAX: u32 = 2000;
 
 /// Which SYNs are sent.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +99,8 @@ pub enum Then<'a> {
 pub struct Generator {
     program: Program,
     length: usize,
+    /// Frames a second, if the process paces them; or 0.
+    rate: u32,
     // What the program uses lives as long as it does.
     _state: Map,
     _callee: Option<Map>,
@@ -106,14 +119,19 @@ impl Generator {
             Then::Send { .. } => None,
         };
         let mut code = make(syns, &state);
+        let paced = match then {
+            Then::Send { rate, .. } if *rate < PACED_BY_PROGRAM_MIN => *rate,
+            _ => 0,
+        };
         match (then, &callee) {
-            (&Then::Send { interface, rate }, _) => send(&mut code, interface, rate),
+            (&Then::Send { interface, rate }, _) => send(&mut code, interface, rate - paced),
             (Then::Call(_), Some(callee)) => call(&mut code, callee),
             (Then::Call(_), None) => unreachable!("made above"),
         }
         Self {
             program: Program::assembled("generator", Hook::Xdp, &code.finish()),
             length: syns.length(),
+            rate: paced,
             _state: state,
             _callee: callee,
         }
@@ -124,8 +142,32 @@ impl Generator {
         &self.program
     }
 
-    /// Sends `count` frames.
+    /// Sends `count` frames, in the time that they take at the rate of
+    /// [`Then::Send`] or in more.
     pub fn send(&self, count: u32) {
+        if self.rate == 0 {
+            self.send_at_once(count);
+            return;
+        }
+        let burst = (self.rate / BURSTS_MAX).max(1);
+        let gap = Duration::from_secs_f64(f64::from(burst) / f64::from(self.rate));
+        let mut due = Instant::now();
+        let mut left = count;
+        while left > 0 {
+            self.send_at_once(burst.min(left));
+            left = left.saturating_sub(burst);
+            due += gap;
+            match due.checked_duration_since(Instant::now()) {
+                Some(early) => sleep(early),
+                // As the program does: who is late by more than a burst does not
+                // catch up.
+                None if due.elapsed() > gap => due = Instant::now(),
+                None => {}
+            }
+        }
+    }
+
+    fn send_at_once(&self, count: u32) {
         // One octet more than is sent. A page that comes back from a receiver who
         // made the frame shorter keeps that length, unless the program changes it.
         self.program.run_live(&vec![0; self.length + 1], count);

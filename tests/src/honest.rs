@@ -36,6 +36,8 @@ pub struct Outcome {
     pub refused: usize,
     /// From connect to the greeting, in order.
     pub greeted: Vec<Duration>,
+    /// From the first connect to the last.
+    pub beginning: Duration,
 }
 
 struct Session {
@@ -65,6 +67,7 @@ impl Plan {
             while outcome.begun < due.min(self.count) {
                 let from = self.from[outcome.begun % self.from.len()];
                 outcome.begun += 1;
+                outcome.beginning = start.elapsed();
                 match open(from, self.to) {
                     Some(session) => sessions.push(session),
                     None => outcome.refused += 1,
@@ -104,6 +107,7 @@ impl Outcome {
         self.begun += other.begun;
         self.served += other.served;
         self.refused += other.refused;
+        self.beginning += other.beginning;
         self.greeted.extend_from_slice(&other.greeted);
         self.greeted.sort_unstable();
     }
@@ -122,7 +126,25 @@ impl Outcome {
 
     /// The median time to the greeting.
     pub fn median(&self) -> Option<Duration> {
-        self.greeted.get(self.greeted.len() / 2).copied()
+        self.quantile(0.5)
+    }
+
+    /// The time to the greeting that this share of those who were greeted did not
+    /// exceed.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let at = (self.greeted.len() as f64 * share) as usize;
+        let at = at.min(self.greeted.len().saturating_sub(1));
+        self.greeted.get(at).copied()
+    }
+
+    /// Those that were not served.
+    pub const fn failed(&self) -> usize {
+        self.begun - self.served
+    }
+
+    /// Connections begun in a second.
+    pub fn rate(&self) -> f64 {
+        self.begun as f64 / self.beginning.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 }
 

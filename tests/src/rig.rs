@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,9 @@ pub const RECEIVING_CPU: usize = 1;
 const GENERATOR_NICE: i32 = -10;
 /// No flood is longer.
 const FLOOD_MAX: Duration = Duration::from_secs(10);
+/// A wire on which nothing was received for so long is quiet: longer than the time
+/// to the first repetition of a SYN.
+const QUIET: Duration = Duration::from_millis(1200);
 /// Frames of one call into the kernel when there is no bound: some
 /// hundredths of a second.
 const FRAMES_AT_ONCE: u32 = 131_072;
@@ -117,6 +121,30 @@ impl Work {
         self.lost += other.lost;
         self.answers_lost += other.answers_lost;
         self.nanoseconds += other.nanoseconds;
+    }
+}
+
+/// SYNs since the namespaces are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynCount {
+    /// Of floods, received by the host's interface.
+    pub forged: u64,
+    /// Sent by the client's TCP, again or for the first time.
+    pub honest: u64,
+    /// Frames of the client's stack, among them perhaps SYNs, that found no room in
+    /// the ring between the two ends.
+    pub lost: u64,
+}
+
+impl SynCount {
+    /// Those since.
+    #[must_use]
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            forged: self.forged - before.forged,
+            honest: self.honest - before.honest,
+            lost: self.lost - before.lost,
+        }
     }
 }
 
@@ -256,6 +284,43 @@ impl Rig {
         }
     }
 
+    /// The SYNs that have reached the host so far, told by the kernel and not by the
+    /// agent. Only while nothing is on the wire do they belong together.
+    ///
+    /// # Panics
+    /// When the kernel does not say.
+    pub fn syns(&self) -> SynCount {
+        let client = (&self.lab.client, CLIENT_INTERFACE);
+        let link = self
+            .lab
+            .client
+            .ip(&format!("-s -j link show dev {CLIENT_INTERFACE}"));
+        let link: Value = serde_json::from_str(&link).expect("ip prints JSON");
+        let dropped = link.pointer("/0/stats64/tx/dropped");
+        let dropped = dropped.and_then(Value::as_u64).expect("a counter");
+        let of_tcp = |file, group, name| self.lab.client.within(|| tcp_counter(file, group, name));
+        SynCount {
+            forged: statistic(client, "tx_queue_0_xdp_xmit:"),
+            honest: of_tcp("snmp", "Tcp:", "ActiveOpens")
+                + of_tcp("netstat", "TcpExt:", "TCPSynRetrans"),
+            lost: dropped - statistic(client, "tx_queue_0_xdp_xmit_errors:"),
+        }
+    }
+
+    /// Waits until nothing is on the wire any more.
+    ///
+    /// # Panics
+    /// When it does not become quiet.
+    pub fn until_quiet(&self) {
+        let frames = || self.read().frames;
+        let mut before = frames();
+        until("the wire is quiet", || {
+            sleep(QUIET);
+            let now = frames();
+            (std::mem::replace(&mut before, now) == now).then_some(())
+        });
+    }
+
     /// Runs `work` under a flood of `rate` frames a second, or as many as there can
     /// be if that is 0.
     pub fn flooded<T>(&self, syns: &Syns, rate: u32, work: impl FnOnce() -> T) -> T {
@@ -274,7 +339,7 @@ impl Rig {
                     let count = if rate == 0 {
                         FRAMES_AT_ONCE
                     } else {
-                        (rate / 20).next_multiple_of(64)
+                        (rate / 20).max(1)
                     };
                     begun.store(true, Ordering::Relaxed);
                     let start = Instant::now();
@@ -342,8 +407,30 @@ fn statistic((namespace, interface): (&Namespace, &str), name: &str) -> u64 {
     found.unwrap_or(0)
 }
 
+/// A counter of TCP in the namespace of this thread: the line of names in
+/// /proc/net/`file` that begins with `group`, and the line of numbers below it.
+///
+/// # Panics
+/// When the kernel has no such counter.
+pub fn tcp_counter(file: &str, group: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+    let text = text.expect("the kernel counts");
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
+    let (names, numbers) = (lines.next(), lines.next());
+    let mut pairs = names
+        .unwrap_or_default()
+        .split(' ')
+        .zip(numbers.unwrap_or_default().split(' '));
+    let found = pairs.find(|(found, _)| *found == name);
+    let number = found.and_then(|(_, number)| number.parse().ok());
+    number.unwrap_or_else(|| panic!("the kernel has no counter {group} {name}"))
+}
+
 /// Nanoseconds that a thread has run.
-fn worked(thread: i32) -> u64 {
+///
+/// # Panics
+/// When there is no such thread.
+pub fn worked(thread: i32) -> u64 {
     let schedstat = fs::read_to_string(format!("/proc/{thread}/schedstat"));
     let worked = schedstat.ok().and_then(|text| {
         let first = text.split(' ').next()?;

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -280,7 +280,8 @@ impl Bench {
                 let network = format!("{}/{length}", case.segment.source.ip());
                 network.parse::<ipnet::IpNet>().unwrap().trunc()
             };
-            listed.map(network).collect()
+            let sorted: BTreeSet<_> = listed.map(network).collect();
+            sorted.into_iter().collect()
         };
         self.guard
             .configure(&Policy {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -12,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread::{self, sleep},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
@@ -23,6 +24,7 @@ use nomail_tests::{
     agent::Agent,
     flood::{is_served, talk},
     frames::{FrameSender, Segment},
+    http,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
     root::{Instance, Root},
@@ -155,6 +157,23 @@ fn has_nothing(agent: &Agent) {
 
 fn count(log: &str, needle: &str) -> usize {
     log.matches(needle).count()
+}
+
+/// What the metrics say of the subscription, without `nomail_crowdsec_`.
+fn metrics(host: &Host) -> BTreeMap<String, f64> {
+    let text = http::get(&host.lab.host, "127.0.0.1:9521", "/metrics").body;
+    let samples = http::samples(&text).into_iter();
+    let of = |(series, value): (String, f64)| {
+        let name = series.strip_prefix("nomail_crowdsec_")?;
+        Some((name.to_owned(), value))
+    };
+    samples.filter_map(of).collect()
+}
+
+/// Seconds since 1970.
+fn unix_now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap().as_secs_f64()
 }
 
 /// Denied SYNs, which shows that a client that is not served meets the guard.
@@ -603,6 +622,10 @@ fn a_broken_api_changes_nothing() {
     let agent = host.start(&[]);
     host.until(false, &["192.0.2.100"], WITHIN);
     let before: u64 = agent.process("VmHWM").parse().unwrap();
+    let told = metrics(&host);
+    assert_eq!(told["last_pull_successful"], 1.0, "{told:?}");
+    let pulled = told["last_pull_success_timestamp_seconds"];
+    assert!((unix_now() - pulled).abs() < 30.0, "{told:?}");
 
     // In a debug build the reading of what is too long takes too long as well.
     let slow = "no complete answer within 15 s";
@@ -634,6 +657,16 @@ fn a_broken_api_changes_nothing() {
             told.iter().any(|told| failures().contains(told))
         });
         host.until(false, &["192.0.2.100"], Duration::ZERO);
+        // From before it was broken.
+        let last = agent.status()["crowdsec"]["last_pull_unix_secs"]
+            .as_f64()
+            .unwrap();
+        in_time("the metrics tell it", || {
+            let told = metrics(&host);
+            told["last_pull_successful"] == 0.0
+                && told["last_pull_success_timestamp_seconds"] == last
+                && told["decisions{family=\"ipv4\"}"] == 1.0
+        });
         // Each kind of failure once: the drip is of a kind with the hanging.
         let log = agent.log();
         let counts = told.iter().map(|told| count(&log, told));
@@ -653,6 +686,10 @@ fn a_broken_api_changes_nothing() {
     api.says(bans(&["192.0.2.101"]));
     in_time("it is well again", || {
         agent.status()["crowdsec"]["ok"] == true
+    });
+    in_time("the metrics tell that, too", || {
+        let told = metrics(&host);
+        told["last_pull_successful"] == 1.0 && told["last_pull_success_timestamp_seconds"] > pulled
     });
     host.until(false, &["192.0.2.101"], WITHIN);
     host.until(true, &["192.0.2.100"], WITHIN);
@@ -690,6 +727,12 @@ fn decisions_and_lists_do_not_mix() {
     until("all are there", || {
         (agent.status()["crowdsec"]["decisions"] == 20_003).then_some(())
     });
+    until("the metrics tell them by family", || {
+        let told = metrics(&host);
+        let of = |family: &str| told[&format!("decisions{{family={family:?}}}")];
+        let all = (of("ipv4"), of("ipv6"), told["decisions_left_out"]);
+        (all == (20_002.0, 1.0, 0.0)).then_some(())
+    });
     host.until(
         false,
         &["192.0.2.100", "192.0.2.101", "2001:db8::100"],
@@ -715,6 +758,9 @@ fn decisions_and_lists_do_not_mix() {
     host.until(true, &["192.0.2.100", "2001:db8::100"], WITHIN);
     host.until(false, &["192.0.2.101"], Duration::ZERO);
     assert_eq!(agent.status()["crowdsec"]["decisions"], 0);
+    until("there are no metrics of nobody", || {
+        metrics(&host).is_empty().then_some(())
+    });
 
     // It may come back: the agent was started with it.
     api.says(bans(&["192.0.2.100"]));

@@ -316,9 +316,21 @@ fn an_interface_of_a_vrf_is_served_in_it_and_refused_elsewhere() {
         assert_eq!(code, 69, "{log}");
         assert!(log.contains("ip vrf exec red"), "{log}");
     }
+    // The metrics' default address is not in the VRF, and the error says so.
+    let in_vrf = ["ip", "vrf", "exec", "red"];
+    let mut agent = Agent::spawn_through(&wires.host, &in_vrf, &arguments("host0", &[]));
+    assert_eq!(agent.wait().code(), Some(1), "{}", agent.log());
+    assert!(
+        agent.log().contains(
+            "cannot show metrics on 127.0.0.1:9521: it is not in the VRF red, which this process \
+             was started in: use --metrics with an address of the VRF, or with off"
+        ),
+        "{}",
+        agent.log()
+    );
     let agent = Agent::spawn_through(
         &wires.host,
-        &["ip", "vrf", "exec", "red"],
+        &in_vrf,
         // 127.0.0.1 is not in the VRF.
         &arguments("host0", &["--metrics", "off"]),
     );

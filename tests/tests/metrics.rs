@@ -208,7 +208,12 @@ fn figures_are_those_of_the_status_and_of_what_was_sent() {
 #[test]
 fn documents_name_what_there_is() {
     let lab = Lab::new();
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    // Some are only there with `[crowdsec]`, also when nobody answers there.
+    let settings = Settings::new("");
+    let key = Path::new(&settings.path()).with_file_name("key");
+    fs::write(&key, "k3y").unwrap();
+    settings.write(&format!("[crowdsec]\napi_key_file = {key:?}\n"));
+    let agent = Agent::start(&lab.host, &["--config", &settings.path()]);
     let text = metrics(&lab);
     let there = families(&text);
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -263,7 +268,7 @@ fn each_alert_says_what_it_means_and_where_to_read_on() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
     let rules = fs::read_to_string(path.join("nomail.rules.yml")).unwrap();
     let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
-    assert_eq!(alerts.len(), 7);
+    assert_eq!(alerts.len(), 8);
     for alert in alerts {
         let name = alert.lines().next().unwrap();
         let runbook = format!("runbook: docs/runbook.md#{}", name.to_ascii_lowercase());
@@ -514,6 +519,13 @@ fn listens_where_it_is_told_to_or_nowhere() {
         other.pid()
     );
     assert!(log.contains(&said), "{log}");
+    // Neither is an address that nobody has.
+    let arguments = [&arguments[..], &["192.0.2.99:9521"]].concat();
+    let mut nowhere = Agent::spawn(&lab.host, &arguments);
+    assert_eq!(nowhere.wait().code(), Some(1), "{}", nowhere.log());
+    let said = "cannot show metrics on 192.0.2.99:9521: no interface has that address: use \
+                --metrics with one that `ip address` lists, or with off";
+    assert!(nowhere.log().contains(said), "{}", nowhere.log());
     other.stop();
 
     // Who shows it to others is told so, and names need not be this host's.

@@ -49,11 +49,16 @@ fn query(lab: &Lab, query: &str) -> Option<f64> {
 }
 
 fn firing(lab: &Lab) -> Vec<String> {
+    alerts(lab, "firing")
+}
+
+/// Those in that state.
+fn alerts(lab: &Lab, state: &str) -> Vec<String> {
     let answer = ask(lab, "/api/v1/alerts");
     let alerts = answer["data"]["alerts"].as_array().unwrap();
     alerts
         .iter()
-        .filter(|alert| alert["state"] == "firing")
+        .filter(|alert| alert["state"] == state)
         .map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned())
         .collect()
 }
@@ -63,8 +68,16 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
     let root = Root::install("prometheus", &["prometheus"]);
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, &["--iface", HOST_INTERFACE]);
     let directory = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(directory.path(), mode).unwrap();
+    // A local API of CrowdSec where nobody listens.
+    let key = directory.path().join("key");
+    fs::write(&key, "k3y").unwrap();
+    let config = directory.path().join("nomail.toml");
+    let table = format!("interfaces = [{HOST_INTERFACE:?}]\n[crowdsec]\napi_key_file = {key:?}\n");
+    fs::write(&config, table).unwrap();
+    let agent = Agent::start(&lab.host, &["--config", config.to_str().unwrap()]);
     let text = directory.path().join("metrics.txt");
     fs::write(&text, get(&lab.host, "127.0.0.1:9521", "/metrics").body).unwrap();
     let rules =
@@ -73,7 +86,7 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
     let mut prometheus = root.start_with(&lab.host, SCRIPT, &files);
     prometheus.ready();
     let said = prometheus.output();
-    assert!(said.contains("SUCCESS: 7 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 8 rules found"), "{said}");
     until("Prometheus listens", || {
         let up = lab.host.within(|| std::net::TcpStream::connect(PROMETHEUS));
         up.ok()
@@ -88,6 +101,9 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
         (query(&lab, "nomail_build_info") == Some(1.0)).then_some(())
     });
     assert_eq!(firing(&lab), [""; 0]);
+    until("pulls that fail will be told if they go on", || {
+        (alerts(&lab, "pending") == ["NomailCrowdsecFailing"]).then_some(())
+    });
 
     flooded(
         &lab.client,

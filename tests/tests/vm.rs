@@ -69,7 +69,13 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Programs whose tests flood, and have the machine to themselves.
-const ALONE: &[&str] = &["flood", "challenge_loss", "challenge_stacks"];
+const ALONE: &[&str] = &[
+    "flood",
+    "challenge_loss",
+    "challenge_stacks",
+    "generator",
+    "reload",
+];
 /// Programs of this machine that the tests run.
 const COMMANDS: &[&str] = &[
     "ethtool", "setpriv", "prlimit", "timeout", "umount", "unshare",

@@ -33,12 +33,14 @@ enum Choice {
     Smtp,
     /// How the guard holds against floods, beside what else holds them off
     Guard,
+    /// What reloads and looks at the figures cost those who are served meanwhile
+    Reload,
     /// All of them, and a report on every goal: target/bench/REPORT.md
     All,
 }
 
 /// The benchmarks, as their programs are called.
-const ALL: [&str; 3] = ["cost", "smtp", "guard"];
+const ALL: [&str; 4] = ["cost", "smtp", "guard", "reload"];
 
 impl Choice {
     fn names(self) -> Vec<&'static str> {
@@ -46,6 +48,7 @@ impl Choice {
             Self::Cost => vec!["cost"],
             Self::Smtp => vec!["smtp"],
             Self::Guard => vec!["guard"],
+            Self::Reload => vec!["reload"],
             Self::All => ALL.to_vec(),
         }
     }

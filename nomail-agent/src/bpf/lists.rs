@@ -2,7 +2,7 @@
 //! chooses one, so that no packet is judged by half a list. And what is denied
 //! beside them, which comes and goes prefix by prefix in the set in use.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -17,21 +17,49 @@ use nomail_common::abi::{self, CONFIGS, MAX_LIST_PREFIXES};
 
 use super::{BpfError, take};
 
-/// Who is let through, and who is not.
+/// Who is let through, and who is not: networks without host bits, sorted, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
     /// Exempt from the deny list and from the buckets.
     pub allow: Vec<IpNet>,
-    /// Dropped. Sorted.
+    /// Dropped.
     pub deny: Vec<IpNet>,
 }
 
 /// The maps of one set.
 struct Set {
-    allow_ipv4: LpmTrie<MapData, [u8; 4], u32>,
-    allow_ipv6: LpmTrie<MapData, [u8; 16], u32>,
-    deny_ipv4: LpmTrie<MapData, [u8; 4], u32>,
-    deny_ipv6: LpmTrie<MapData, [u8; 16], u32>,
+    allow: Pair,
+    deny: Pair,
+    /// What is in them, so that only what differs is written the next time: a map of
+    /// 100,000 prefixes takes long to be emptied and filled. None: not known, because
+    /// they may be an earlier agent's, or after an error.
+    held: Option<Held>,
+}
+
+/// One list in the kernel.
+struct Pair {
+    ipv4: LpmTrie<MapData, [u8; 4], u32>,
+    ipv6: LpmTrie<MapData, [u8; 16], u32>,
+}
+
+#[derive(Default)]
+struct Held {
+    lists: Arc<Lists>,
+    banned: HashSet<IpNet>,
+}
+
+impl Held {
+    fn has_allowed(&self, prefix: &IpNet) -> bool {
+        self.lists.allow.binary_search(prefix).is_ok()
+    }
+
+    fn denied(&self) -> impl Iterator<Item = &IpNet> {
+        self.lists.deny.iter().chain(&self.banned)
+    }
+
+    fn has_denied(&self, prefix: &IpNet) -> bool {
+        self.lists.deny.binary_search(prefix).is_ok() || self.banned.contains(prefix)
+    }
 }
 
 pub(super) struct ListMaps([Set; CONFIGS as usize]);
@@ -40,10 +68,15 @@ impl ListMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
         let mut set = |index: usize| {
             Ok::<_, BpfError>(Set {
-                allow_ipv4: take(ebpf, abi::ALLOW_IPV4_MAPS[index])?.try_into()?,
-                allow_ipv6: take(ebpf, abi::ALLOW_IPV6_MAPS[index])?.try_into()?,
-                deny_ipv4: take(ebpf, abi::DENY_IPV4_MAPS[index])?.try_into()?,
-                deny_ipv6: take(ebpf, abi::DENY_IPV6_MAPS[index])?.try_into()?,
+                allow: Pair {
+                    ipv4: take(ebpf, abi::ALLOW_IPV4_MAPS[index])?.try_into()?,
+                    ipv6: take(ebpf, abi::ALLOW_IPV6_MAPS[index])?.try_into()?,
+                },
+                deny: Pair {
+                    ipv4: take(ebpf, abi::DENY_IPV4_MAPS[index])?.try_into()?,
+                    ipv6: take(ebpf, abi::DENY_IPV6_MAPS[index])?.try_into()?,
+                },
+                held: None,
             })
         };
         Ok(Self([set(0)?, set(1)?]))
@@ -54,7 +87,7 @@ impl ListMaps {
     pub(super) fn write(
         &mut self,
         set: u32,
-        lists: &Lists,
+        lists: &Arc<Lists>,
         banned: &HashSet<IpNet>,
     ) -> Result<u32, BpfError> {
         for list in [&lists.allow, &lists.deny] {
@@ -62,40 +95,46 @@ impl ListMaps {
                 return Err(BpfError::TooManyPrefixes(list.len()));
             }
         }
-        let maps = &mut self.0[set as usize];
-        let mut bits = 0;
-        for (list, ipv4, ipv6, bit_ipv4, bit_ipv6) in [
-            (
-                &lists.allow,
-                &mut maps.allow_ipv4,
-                &mut maps.allow_ipv6,
-                abi::LIST_ALLOW_IPV4,
-                abi::LIST_ALLOW_IPV6,
-            ),
-            (
-                &lists.deny,
-                &mut maps.deny_ipv4,
-                &mut maps.deny_ipv6,
-                abi::LIST_DENY_IPV4,
-                abi::LIST_DENY_IPV6,
-            ),
-        ] {
-            clear(ipv4)?;
-            clear(ipv6)?;
-            for network in list {
-                match network {
-                    IpNet::V4(network) => {
-                        ipv4.insert(&key_of_ipv4(network), 0, 0)?;
-                        bits |= bit_ipv4;
-                    }
-                    IpNet::V6(network) => {
-                        ipv6.insert(&key_of_ipv6(network), 0, 0)?;
-                        bits |= bit_ipv6;
-                    }
-                }
+        debug_assert!(lists.allow.is_sorted() && lists.deny.is_sorted());
+        let set = &mut self.0[set as usize];
+        let wanted = Held {
+            lists: Arc::clone(lists),
+            banned: banned.clone(),
+        };
+        let held = match set.held.take() {
+            Some(held) => held,
+            None => {
+                set.allow.clear()?;
+                set.deny.clear()?;
+                Held::default()
+            }
+        };
+        // What makes room first.
+        for prefix in &held.lists.allow {
+            if !wanted.has_allowed(prefix) {
+                set.allow.remove(prefix)?;
             }
         }
-        Ok(bits | self.ban(set, banned)?)
+        for prefix in held.denied() {
+            if !wanted.has_denied(prefix) {
+                set.deny.remove(prefix)?;
+            }
+        }
+        let mut bits = 0;
+        for prefix in &lists.allow {
+            bits |= allow_bit(prefix);
+            if !held.has_allowed(prefix) {
+                set.allow.insert(prefix)?;
+            }
+        }
+        for prefix in wanted.denied() {
+            bits |= deny_bit(prefix);
+            if !held.has_denied(prefix) {
+                set.deny.insert(prefix)?;
+            }
+        }
+        set.held = Some(wanted);
+        Ok(bits)
     }
 
     /// Denies more in a set that is in use. Gives the bits of [`abi::Config::lists`]
@@ -108,16 +147,12 @@ impl ListMaps {
         let set = &mut self.0[set as usize];
         let mut bits = 0;
         for prefix in prefixes {
-            match prefix {
-                IpNet::V4(network) => {
-                    set.deny_ipv4.insert(&key_of_ipv4(network), 0, 0)?;
-                    bits |= abi::LIST_DENY_IPV4;
-                }
-                IpNet::V6(network) => {
-                    set.deny_ipv6.insert(&key_of_ipv6(network), 0, 0)?;
-                    bits |= abi::LIST_DENY_IPV6;
-                }
+            // Also when it fails: then it is removed in vain.
+            if let Some(held) = &mut set.held {
+                held.banned.insert(*prefix);
             }
+            set.deny.insert(prefix)?;
+            bits |= deny_bit(prefix);
         }
         Ok(bits)
     }
@@ -131,20 +166,58 @@ impl ListMaps {
     ) -> Result<(), BpfError> {
         let set = &mut self.0[set as usize];
         for prefix in prefixes {
-            if listed.binary_search(prefix).is_ok() {
-                continue;
+            if listed.binary_search(prefix).is_err() {
+                set.deny.remove(prefix)?;
             }
-            let removed = match prefix {
-                IpNet::V4(network) => set.deny_ipv4.remove(&key_of_ipv4(network)),
-                IpNet::V6(network) => set.deny_ipv6.remove(&key_of_ipv6(network)),
-            };
-            match removed {
-                Err(MapError::SyscallError(SyscallError { io_error, .. }))
-                    if io_error.raw_os_error() == Some(libc::ENOENT) => {}
-                removed => removed?,
+            if let Some(held) = &mut set.held {
+                held.banned.remove(prefix);
             }
         }
         Ok(())
+    }
+}
+
+impl Pair {
+    fn insert(&mut self, prefix: &IpNet) -> Result<(), MapError> {
+        match prefix {
+            IpNet::V4(network) => self.ipv4.insert(&key_of_ipv4(network), 0, 0),
+            IpNet::V6(network) => self.ipv6.insert(&key_of_ipv6(network), 0, 0),
+        }
+    }
+
+    /// Removes what may not be there.
+    fn remove(&mut self, prefix: &IpNet) -> Result<(), MapError> {
+        let removed = match prefix {
+            IpNet::V4(network) => self.ipv4.remove(&key_of_ipv4(network)),
+            IpNet::V6(network) => self.ipv6.remove(&key_of_ipv6(network)),
+        };
+        match removed {
+            Err(MapError::SyscallError(SyscallError { io_error, .. }))
+                if io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            removed => removed,
+        }
+    }
+
+    fn clear(&mut self) -> Result<(), BpfError> {
+        clear(&mut self.ipv4)?;
+        clear(&mut self.ipv6)
+    }
+}
+
+const fn allow_bit(prefix: &IpNet) -> u32 {
+    match prefix {
+        IpNet::V4(_) => abi::LIST_ALLOW_IPV4,
+        IpNet::V6(_) => abi::LIST_ALLOW_IPV6,
+    }
+}
+
+const fn deny_bit(prefix: &IpNet) -> u32 {
+    match prefix {
+        IpNet::V4(_) => abi::LIST_DENY_IPV4,
+        IpNet::V6(_) => abi::LIST_DENY_IPV6,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use aya::maps::Map;
 use nomail_common::{
-    abi::{self, Line, SLOTS_PER_LINE, SourceCarry},
+    abi::{self, CARRIES_PER_VALUE, Line, SLOTS_PER_LINE, SourceCarry},
     limiter::{Bucket, Limit},
     source::Source,
     sources::{CLAIMED, EMPTY},
@@ -28,7 +28,7 @@ pub struct SourceCount {
 
 pub(super) struct Sources {
     lines: Table<Line>,
-    carries: Table<SourceCarry>,
+    carries: Table<[SourceCarry; CARRIES_PER_VALUE]>,
 }
 
 impl Sources {
@@ -44,7 +44,8 @@ impl Sources {
         let lines = self.lines.read()?;
         let carries = self.carries.read()?;
         let mut sources = Vec::new();
-        for (line, carries) in lines.iter().zip(carries.chunks(SLOTS_PER_LINE)) {
+        let carries = carries.as_flattened().chunks(SLOTS_PER_LINE);
+        for (line, carries) in lines.iter().zip(carries) {
             for ((&key, &bucket), carry) in line.keys.iter().zip(&line.buckets).zip(carries) {
                 if key == EMPTY || key == CLAIMED {
                     continue;

@@ -30,6 +30,12 @@ impl Decisions {
         self.until.len()
     }
 
+    /// Those on IPv6.
+    pub(super) fn len_ipv6(&self) -> usize {
+        let prefixes = self.until.keys().map(|key| key.prefix);
+        prefixes.filter(|prefix| prefix.addr().is_ipv6()).count()
+    }
+
     /// Those that there was no room for, in the last whole list and since.
     pub(super) fn left_out(&self) -> usize {
         self.left_out

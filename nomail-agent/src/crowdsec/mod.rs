@@ -19,7 +19,7 @@ use std::{
     mem::Discriminant,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ipnet::IpNet;
@@ -109,10 +109,14 @@ pub struct Snapshot {
     pub url: Option<String>,
     /// Decisions in force.
     pub decisions: usize,
+    /// Those of them on IPv6.
+    pub decisions_ipv6: usize,
     /// Decisions that there was no room for, [`DECISIONS_MAX`] being in force.
     pub left_out: usize,
     /// When the last pull went well.
     pub pulled: Option<std::time::Instant>,
+    /// The same in seconds since 1970.
+    pub pulled_unix_secs: u64,
     /// Pulls that went well.
     pub pulls: u64,
     /// Pulls that failed.
@@ -279,6 +283,7 @@ impl Puller {
         self.watch.lock().clone_from(&Snapshot {
             url: order.as_ref().map(|order| order.url.to_string()),
             decisions: self.decisions.len(),
+            decisions_ipv6: self.decisions.len_ipv6(),
             ..Snapshot::default()
         });
         self.subscription = order;
@@ -336,6 +341,8 @@ impl Puller {
             let mut told = self.watch.lock();
             told.left_out = left_out;
             told.pulled = Some(std::time::Instant::now());
+            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+            told.pulled_unix_secs = since_1970.map_or(0, |since| since.as_secs());
             told.pulls += 1;
             told.error = None;
         }
@@ -385,7 +392,11 @@ impl Puller {
     }
 
     fn tell(&mut self, change: &Change) -> Result<(), Gone> {
-        self.watch.lock().decisions = self.decisions.len();
+        {
+            let mut told = self.watch.lock();
+            told.decisions = self.decisions.len();
+            told.decisions_ipv6 = self.decisions.len_ipv6();
+        }
         for piece in change.pieces() {
             self.changes.blocking_send(piece).map_err(|_| Gone)?;
         }

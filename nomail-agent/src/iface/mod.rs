@@ -21,7 +21,7 @@ use thiserror::Error;
 
 pub use self::{
     holder::{holder_of, is_held},
-    vrf::sockets_are_in,
+    vrf::{own_vrf, sockets_are_in},
 };
 
 /// An interface as the kernel has it now.

@@ -11,8 +11,12 @@ const ACCEPT_ALL: &str = "/proc/sys/net/ipv4/tcp_l3mdev_accept";
 /// was started in the VRF (`ip vrf exec`), or sockets take those of all.
 pub fn sockets_are_in(vrf: &str) -> bool {
     let accepts_all = fs::read_to_string(ACCEPT_ALL).is_ok_and(|value| value.trim() == "1");
-    accepts_all
-        || Socket::new(Domain::IPV4, Type::STREAM, None)
-            .and_then(|socket| socket.device())
-            .is_ok_and(|device| device.is_some_and(|name| name == vrf.as_bytes()))
+    accepts_all || own_vrf().is_some_and(|own| own == vrf)
+}
+
+/// The VRF that this process was started in (`ip vrf exec`), to which the kernel
+/// binds its sockets.
+pub fn own_vrf() -> Option<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    String::from_utf8(socket.device().ok()??).ok()
 }

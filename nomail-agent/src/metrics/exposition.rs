@@ -72,6 +72,7 @@ pub(super) fn render(status: &Status, process: &Figures, format: Format) -> Stri
     guard(&mut out, status);
     responder(&mut out, status);
     configuration(&mut out, status);
+    crowdsec(&mut out, status);
     of_process(&mut out, process);
     if format == Format::OpenMetrics {
         out.text.push_str("# EOF\n");
@@ -281,6 +282,41 @@ fn configuration(out: &mut Exposition, status: &Status) {
     );
 }
 
+/// Nothing where nobody's decisions are pulled.
+fn crowdsec(out: &mut Exposition, status: &Status) {
+    let Some(crowdsec) = &status.crowdsec else {
+        return;
+    };
+    if crowdsec.url.is_empty() {
+        return;
+    }
+    out.gauge(
+        "nomail_crowdsec_last_pull_successful",
+        "Whether the last pull of CrowdSec's decisions went well; 0 before the first.",
+        u8::from(crowdsec.ok),
+    );
+    out.gauge(
+        "nomail_crowdsec_last_pull_success_timestamp_seconds",
+        "When CrowdSec's decisions were last pulled; 0 if they never were.",
+        crowdsec.last_pull_unix_secs,
+    );
+    let mut family = out.family(
+        "nomail_crowdsec_decisions",
+        Kind::Gauge,
+        "Decisions of CrowdSec that are denied.",
+    );
+    let ipv6 = crowdsec.decisions_ipv6;
+    let ipv4 = crowdsec.decisions.saturating_sub(ipv6);
+    for (of, count) in [("ipv4", ipv4), ("ipv6", ipv6)] {
+        family.sample("", &[("family", of)], count);
+    }
+    out.gauge(
+        "nomail_crowdsec_decisions_left_out",
+        "Decisions of CrowdSec that there is no room for.",
+        crowdsec.left_out,
+    );
+}
+
 fn of_process(out: &mut Exposition, process: &Figures) {
     out.counter(
         "process_cpu_seconds",
@@ -416,7 +452,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::status::{DurationStatus, InterfaceStatus, SynStatus};
+    use crate::status::{CrowdsecStatus, DurationStatus, InterfaceStatus, SynStatus};
 
     #[rstest]
     #[case::nothing("", Format::Text)]
@@ -509,6 +545,44 @@ mod tests {
         series.sort_unstable();
         series.dedup();
         assert_eq!(series.len(), told, "each once");
+    }
+
+    #[test]
+    fn crowdsec_is_there_where_it_is_pulled_from() {
+        let told = |crowdsec| {
+            let status = Status {
+                crowdsec,
+                ..sample()
+            };
+            let text = render(&status, &Figures::default(), Format::Text);
+            let lines = text.lines().filter(|line| line.contains("crowdsec"));
+            lines
+                .filter(|line| !line.starts_with('#'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert!(told(None).is_empty());
+        // As after a reload without the table.
+        assert!(told(Some(CrowdsecStatus::default())).is_empty());
+        let crowdsec = CrowdsecStatus {
+            url: "http://127.0.0.1:8080/".to_owned(),
+            ok: true,
+            decisions: 7,
+            decisions_ipv6: 2,
+            left_out: 3,
+            last_pull_unix_secs: 1_800_000_000,
+            ..CrowdsecStatus::default()
+        };
+        assert_eq!(
+            told(Some(crowdsec)),
+            [
+                "nomail_crowdsec_last_pull_successful 1",
+                "nomail_crowdsec_last_pull_success_timestamp_seconds 1800000000",
+                "nomail_crowdsec_decisions{family=\"ipv4\"} 5",
+                "nomail_crowdsec_decisions{family=\"ipv6\"} 2",
+                "nomail_crowdsec_decisions_left_out 3",
+            ]
+        );
     }
 
     #[test]

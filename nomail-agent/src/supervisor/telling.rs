@@ -2,9 +2,10 @@
 //! it: the agent, or the guard that it has left behind.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,7 @@ use crate::{
     bpf::{BpfError, KeptGuard, SourceCount},
     config, control,
     iface::Interfaces,
+    smtp::SourceHistory,
     status::{
         AnswerStatus, GuardCounts, InterfaceStatus, SourceStatus, Status, SynStatus, shown_source,
     },
@@ -51,36 +53,72 @@ pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
     }
 }
 
-/// Adds the table of sources to those that the responder knows.
-pub(super) fn add_counts(
-    status: &mut Status,
-    sources: &mut HashMap<Source, SourceStatus>,
-    counts: Vec<SourceCount>,
-) {
-    status.sources_tracked = counts.len() as u64;
-    for count in counts {
-        let entry = sources
-            .entry(Source::from(count.address))
-            .or_insert_with(|| SourceStatus {
-                source: shown_source(count.address),
-                last_seen_secs: u64::MAX,
-                ..SourceStatus::default()
-            });
-        entry.syn = count.syn;
-        entry.limited = count.limited;
-        entry.last_seen_secs = entry.last_seen_secs.min(count.last_seen.as_secs());
+/// A source in both halves. It has no text yet: of 65,536 few are shown.
+struct Seen {
+    address: IpAddr,
+    syn: u64,
+    limited: u64,
+    connections: u64,
+    last_seen_secs: u64,
+}
+
+impl Seen {
+    /// The busiest first.
+    fn order(&self, other: &Self) -> Ordering {
+        let busy = |seen: &Self| seen.syn.max(seen.connections);
+        let by_work = busy(other).cmp(&busy(self));
+        by_work.then_with(|| self.address.cmp(&other.address))
     }
 }
 
-/// The busiest sources first, and no more than so many.
-pub(super) fn busiest(sources: HashMap<Source, SourceStatus>, max: usize) -> Vec<SourceStatus> {
-    let mut sources: Vec<_> = sources.into_values().collect();
-    sources.sort_by(|a, b| {
-        let busy = |source: &SourceStatus| source.syn.max(source.connections);
-        busy(b).cmp(&busy(a)).then_with(|| a.source.cmp(&b.source))
-    });
-    sources.truncate(max);
+/// The sources that the table or the responder knows, the busiest first, and no
+/// more than so many.
+pub(super) fn busiest(
+    table: &[SourceCount],
+    history: Vec<SourceHistory>,
+    max: usize,
+) -> Vec<SourceStatus> {
+    let mut connected: HashMap<_, _> = history
+        .into_iter()
+        .map(|seen| (Source::from(seen.source), seen))
+        .collect();
+    let mut sources: Vec<_> = table
+        .iter()
+        .map(|count| {
+            let connected = connected.remove(&Source::from(count.address));
+            let quiet_secs = count.last_seen.as_secs();
+            Seen {
+                address: count.address,
+                syn: count.syn,
+                limited: count.limited,
+                connections: connected.as_ref().map_or(0, |seen| seen.connections),
+                last_seen_secs: connected
+                    .map_or(quiet_secs, |seen| seen.last_seen_secs.min(quiet_secs)),
+            }
+        })
+        .collect();
+    sources.extend(connected.into_values().map(|seen| Seen {
+        address: seen.source,
+        syn: 0,
+        limited: 0,
+        connections: seen.connections,
+        last_seen_secs: seen.last_seen_secs,
+    }));
+    if max < sources.len() {
+        sources.select_nth_unstable_by(max, Seen::order);
+        sources.truncate(max);
+    }
+    sources.sort_unstable_by(Seen::order);
     sources
+        .into_iter()
+        .map(|seen| SourceStatus {
+            source: shown_source(seen.address),
+            syn: seen.syn,
+            limited: seen.limited,
+            connections: seen.connections,
+            last_seen_secs: seen.last_seen_secs,
+        })
+        .collect()
 }
 
 /// Whom `status` and `top` ask.
@@ -177,9 +215,9 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
         status.contended += counts.contended;
         status.source_evictions += counts.source_evictions;
     }
-    let mut sources = HashMap::new();
-    add_counts(&mut status, &mut sources, guard.sources()?);
-    status.sources = busiest(sources, sources_max);
+    let sources = guard.sources()?;
+    status.sources_tracked = sources.len() as u64;
+    status.sources = busiest(&sources, Vec::new(), sources_max);
     Ok(Some(status))
 }
 
@@ -208,4 +246,57 @@ fn interfaces_of(guard: &KeptGuard) -> Result<Vec<InterfaceStatus>> {
         }
     });
     Ok(links.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_busiest_of_both_halves_come_first() {
+        let count = |address: &str, syn| SourceCount {
+            address: address.parse().unwrap(),
+            syn,
+            limited: 1,
+            last_seen: Duration::from_secs(7),
+        };
+        let history = |source: &str, connections, last_seen_secs| SourceHistory {
+            source: source.parse().unwrap(),
+            connections,
+            last_seen_secs,
+        };
+        let table = [
+            count("192.0.2.10", 3),
+            count("192.0.2.9", 3),
+            count("2001:db8::", 9),
+            count("192.0.2.8", 1),
+        ];
+        let shown = |max| {
+            let responder = vec![
+                history("192.0.2.8", 5, 2),
+                history("198.51.100.1", 4, 1),
+                history("2001:db8::", 1, 8),
+            ];
+            let shown = busiest(&table, responder, max).into_iter();
+            let short =
+                |s: SourceStatus| (s.source, s.syn, s.limited, s.connections, s.last_seen_secs);
+            shown.map(short).collect::<Vec<_>>()
+        };
+        let all = [
+            ("2001:db8::/64", 9, 1, 1, 7),
+            ("192.0.2.8", 1, 1, 5, 2),
+            ("198.51.100.1", 0, 0, 4, 1),
+            ("192.0.2.9", 3, 1, 0, 7),
+            ("192.0.2.10", 3, 1, 0, 7),
+        ]
+        .map(|(source, syn, limited, connections, secs)| {
+            (source.to_owned(), syn, limited, connections, secs)
+        });
+        for max in 0..=all.len() {
+            assert_eq!(shown(max), all[..max]);
+        }
+        assert_eq!(shown(65_536), all);
+    }
 }

@@ -1,7 +1,7 @@
 //! Time per frame by BPF_PROG_TEST_RUN, and what is admitted.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Barrier},
     time::{Duration, Instant},
@@ -327,7 +327,7 @@ fn all_are(guard: &Guard, verdict: Verdict, all: u32) {
 /// Random addresses of 10.0.0.0/8, of which the SYNs come too.
 fn deny(count: usize) -> Arc<Lists> {
     let mut state = 1u32;
-    let mut deny = HashSet::new();
+    let mut deny = BTreeSet::new();
     while deny.len() < count {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let address = Ipv4Addr::from_bits(0x0a00_0000 | state >> 8);

@@ -1,0 +1,139 @@
+//! Lists that follow each other, and what is denied beside them, by
+//! BPF_PROG_TEST_RUN: each configuration judges by its own, whatever was before.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_common::policy::FloodAnswer;
+use nomail_tests::{frames::Segment, lab::Lab};
+
+/// A test run claims to come from the loopback interface.
+const LOOPBACK_INDEX: u32 = 1;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+/// What an address is in, from itself to a network of all of them.
+const PREFIXES: [&str; 12] = [
+    "198.51.100.1/32",
+    "198.51.100.2/32",
+    "198.51.100.3/32",
+    "198.51.100.0/30",
+    "198.51.100.0/24",
+    "198.51.0.0/16",
+    "2001:db8:1::1/128",
+    "2001:db8:1:1::1/128",
+    "2001:db8:1::/64",
+    "2001:db8:1:1::/64",
+    "2001:db8:1::/48",
+    "2001:db8::/33",
+];
+const SOURCES: [&str; 7] = [
+    "198.51.100.1",
+    "198.51.100.2",
+    "198.51.100.3",
+    "198.51.100.9",
+    "2001:db8:1::1",
+    "2001:db8:1:1::1",
+    "2001:db8:1:2::1",
+];
+const ROUNDS: u32 = 300;
+
+fn policy(lists: Arc<Lists>) -> Policy {
+    let rate = Rate {
+        rate: 10_000,
+        burst: 10_000,
+    };
+    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8:f::7"]
+        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
+        .into();
+    Policy {
+        source: rate,
+        prefix: None,
+        cap: None,
+        flood_answer: FloodAnswer::Drop,
+        observe: false,
+        interfaces: vec![GuardedInterface {
+            index: LOOPBACK_INDEX,
+            hardware: [2, 0, 0, 0, 0, 2],
+        }],
+        answerable: HashSet::new(),
+        guarded,
+        lists,
+    }
+}
+
+/// Numbers that look random, the same in each run.
+struct Noise(u64);
+
+impl Noise {
+    /// A part of [`PREFIXES`].
+    fn some(&mut self) -> BTreeSet<IpNet> {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let bits = self.0 >> 40;
+        let picked = (0..PREFIXES.len()).filter(|place| bits >> place & 1 == 1);
+        picked
+            .map(|place| PREFIXES[place].parse().unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn each_configuration_judges_by_its_own_lists() {
+    let lab = Lab::new();
+    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
+    lab.attach(&mut guard);
+    let mut noise = Noise(2026);
+    let (mut allow, mut deny) = (BTreeSet::new(), BTreeSet::new());
+    let mut banned = BTreeSet::new();
+    let mut counts = [0; 2];
+    for round in 0..ROUNDS {
+        // Lists and bans change in turns, and now and then both.
+        if round % 3 != 1 {
+            (allow, deny) = (noise.some(), noise.some());
+            // Few are allowed: else nothing is ever denied.
+            allow = allow.intersection(&noise.some()).copied().collect();
+            allow = allow.intersection(&noise.some()).copied().collect();
+            let list = |list: &BTreeSet<IpNet>| list.iter().copied().collect();
+            guard
+                .configure(&policy(Arc::new(Lists {
+                    allow: list(&allow),
+                    deny: list(&deny),
+                })))
+                .unwrap();
+        }
+        if round % 3 != 0 {
+            let wanted = noise.some();
+            let ban: Vec<_> = wanted.difference(&banned).copied().collect();
+            let unban: Vec<_> = banned.difference(&wanted).copied().collect();
+            guard.deny(&ban, &unban).unwrap();
+            banned = wanted;
+        }
+        for source in SOURCES {
+            let address: IpAddr = source.parse().unwrap();
+            let is_in = |list: &BTreeSet<IpNet>| list.iter().any(|net| net.contains(&address));
+            let denied = (is_in(&deny) || is_in(&banned)) && !is_in(&allow);
+            let segment = if address.is_ipv4() {
+                Segment::syn(&format!("{source}:1"), "192.0.2.7:25")
+            } else {
+                Segment::syn(&format!("[{source}]:1"), "[2001:db8:f::7]:25")
+            };
+            let action = guard.test_run(&segment.frame(), 1).unwrap().0;
+            let wanted = if denied { XDP_DROP } else { XDP_PASS };
+            assert_eq!(
+                action, wanted,
+                "round {round}, {source}: allow {allow:?}, deny {deny:?}, banned {banned:?}"
+            );
+            counts[usize::from(denied)] += 1;
+        }
+    }
+    assert!(counts.iter().all(|count| *count > ROUNDS), "{counts:?}");
+}

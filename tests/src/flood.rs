@@ -66,7 +66,8 @@ pub fn stranger(to: &str, noise: u32) -> String {
     }
 }
 
-/// Runs `work` while the interface sends `frames` over and over.
+/// Runs `work` while the interface sends `frames` over and over, each time with other
+/// sequence numbers, as whoever forges them does.
 ///
 /// # Panics
 /// When the work takes longer than a flood may.
@@ -74,6 +75,31 @@ pub fn flooded<T>(
     namespace: &Namespace,
     interface: &str,
     frames: &[Vec<u8>],
+    work: impl FnOnce() -> T,
+) -> T {
+    while_sent(namespace, interface, frames, renumber, work)
+}
+
+/// Runs `work` while the interface sends `frames` over and over as they are, as hosts
+/// do that hear what they are answered.
+///
+/// # Panics
+/// As [`flooded`].
+pub fn repeated<T>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: &[Vec<u8>],
+    work: impl FnOnce() -> T,
+) -> T {
+    while_sent(namespace, interface, frames, |_, _| {}, work)
+}
+
+/// `change` makes another frame of one, with the number of frames before it.
+fn while_sent<T>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: &[Vec<u8>],
+    change: fn(&mut [u8], u32),
     work: impl FnOnce() -> T,
 ) -> T {
     let flooding = AtomicBool::new(true);
@@ -99,7 +125,7 @@ pub fn flooded<T>(
                     }
                     fresh.clear();
                     fresh.extend_from_slice(frame);
-                    renumber(&mut fresh, sent as u32);
+                    change(&mut fresh, sent as u32);
                     sender.send(&fresh);
                     // Fast enough for every cap, and not so fast that the ring of
                     // the wire loses the answers to the honest as well.

@@ -139,7 +139,11 @@ fn with_loss_each_way_the_honest_are_through() {
         slowest.lock().unwrap(),
         netstat(&lab.host, "ListenOverflows"),
     );
-    assert!(served + 1 >= CLIENTS * CONNECTIONS, "{served}");
+    assert!(
+        served + 1 >= CLIENTS * CONNECTIONS,
+        "{served} of {} were served",
+        CLIENTS * CONNECTIONS
+    );
     assert!(agent.count("/answers/proven") as usize >= during_flood * 3 / 4);
 }
 

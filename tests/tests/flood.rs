@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use nomail_tests::{
     agent::Agent,
-    flood::{answerable, flooded, frames, is_served, strangers, until_answered},
+    flood::{answerable, flooded, frames, is_served, repeated, strangers, until_answered},
     frames::FrameSender,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
@@ -33,26 +36,41 @@ const ARGUMENTS: &[&str] = &[
 fn honest_under(agent: &Agent, lab: &Lab, frames: &[Vec<u8>], from: &str, to: &str) {
     let served = flooded(&lab.client, CLIENT_INTERFACE, frames, || {
         until_answered(agent);
-        // At the same time: an answer that overflows the wire's ring costs its
-        // client a second, which must not add up.
-        let client = || {
-            let client = || {
-                (0..HONEST / CLIENTS)
-                    .filter(|_| is_served(from, to))
-                    .count()
-            };
-            lab.client.within(client)
-        };
-        std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-            clients
-                .into_iter()
-                .map(|client| client.join().unwrap())
-                .sum::<usize>()
-        })
+        // Each forged SYN comes again after whoever has its address has said that it
+        // is none of theirs: that must not have spoken for it.
+        let around = agent.count("/syn/total") + 4 * frames.len() as u64;
+        until("the flood has gone around", || {
+            (agent.count("/syn/total") > around).then_some(())
+        });
+        served(lab, from, to)
     });
+    assert_eq!(served, HONEST, "{:#}", agent.status());
+    one_verdict_each(agent);
+}
+
+/// How many of the honest client's connections are served.
+fn served(lab: &Lab, from: &str, to: &str) -> usize {
+    // At the same time: an answer that overflows the wire's ring costs its
+    // client a second, which must not add up.
+    let client = || {
+        let client = || {
+            (0..HONEST / CLIENTS)
+                .filter(|_| is_served(from, to))
+                .count()
+        };
+        lab.client.within(client)
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum::<usize>()
+    })
+}
+
+fn one_verdict_each(agent: &Agent) {
     let status = agent.status();
-    assert_eq!(served, HONEST, "{status:#}");
     let verdicts = status["syn"].as_object().unwrap();
     let sum: u64 = verdicts
         .iter()
@@ -120,6 +138,98 @@ fn forging_the_neighbours_does_not_silence_a_network() {
     let network = frames("192.0.2.1:25", |n| format!("192.0.2.{}", 110 + n % 100));
     honest_under(&agent, &lab, &network, "192.0.2.100", HOST_IPV4);
     assert!(agent.count("/syn/limited_prefix") > 1000);
+}
+
+/// Addresses of the client, each of which answers what it is sent.
+const BOTS: u32 = 256;
+
+/// The frames of a botnet whose hosts are there: they answer a challenge, repeat
+/// their SYN, and are proven.
+fn botnet(lab: &Lab) -> Vec<Vec<u8>> {
+    lab.client.ip("route add local 198.18.0.0/24 dev lo");
+    lab.host.ip("route add 198.18.0.0/24 via 192.0.2.100");
+    frames("192.0.2.1:25", |n| format!("198.18.0.{}", n % BOTS))
+}
+
+#[test]
+fn a_botnet_that_proves_itself_gets_its_rate_and_no_more() {
+    const RATE: u64 = 2;
+    const BURST: u64 = 5;
+    const HONEST: u8 = 30;
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    // Each of the honest comes once.
+    lab.client.ip("route add local 198.51.100.0/24 dev lo");
+    lab.host.ip("route add 198.51.100.0/24 via 192.0.2.100");
+    let (rate, burst) = (RATE.to_string(), BURST.to_string());
+    let arguments = [
+        "--iface",
+        HOST_INTERFACE,
+        "--syn-rate",
+        &rate,
+        "--syn-burst",
+        &burst,
+    ];
+    let agent = Agent::start(&lab.host, &arguments);
+    let begun = Instant::now();
+    let served = repeated(&lab.client, CLIENT_INTERFACE, &botnet(&lab), || {
+        until("the botnet is limited", || {
+            (agent.count("/syn/limited_source") > 50_000).then_some(())
+        });
+        let served = |n| is_served(&format!("198.51.100.{n}"), HOST_IPV4);
+        lab.client
+            .within(|| (1..=HONEST).filter(|&n| served(n)).count())
+    });
+    let elapsed = begun.elapsed().as_secs() + 1;
+    let status = agent.status();
+    assert_eq!(served, usize::from(HONEST), "{status:#}");
+    assert!(agent.count("/answers/proven") >= u64::from(BOTS));
+    // A bucket for what is proven and one for what is not; the honest are counted
+    // with their repetitions.
+    let most = u64::from(BOTS) * 2 * (BURST + RATE * elapsed) + u64::from(HONEST) * 4;
+    let passed = agent.count("/syn/passed");
+    println!("the botnet: {passed} SYNs passed, at most {most} may; {status:#}");
+    assert!(passed <= most, "{passed} passed, at most {most} may");
+    one_verdict_each(&agent);
+}
+
+#[test]
+fn all_of_them_at_once_do_not_stop_an_honest_one() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nomail.toml");
+    std::fs::write(
+        &file,
+        "limits.syn_rate = 100\nlimits.syn_burst = 200\nlimits.prefix_rate = 200\n",
+    )
+    .unwrap();
+    let arguments = [
+        "--iface",
+        HOST_INTERFACE,
+        "--config",
+        file.to_str().unwrap(),
+    ];
+    let agent = Agent::start(&lab.host, &arguments);
+    let own = frames("192.0.2.1:25", |_| "192.0.2.100".to_owned());
+    let network = frames("192.0.2.1:25", |n| format!("192.0.2.{}", 110 + n % 100));
+    let forged = strangers("192.0.2.1:25").into_iter().zip(own).zip(network);
+    let forged: Vec<_> = forged
+        .flat_map(|((stranger, own), neighbour)| [stranger, own, neighbour])
+        .collect();
+    let verdicts = ["/syn/limited_source", "/syn/limited_prefix", "/syn/flood"];
+    let served = flooded(&lab.client, CLIENT_INTERFACE, &forged, || {
+        repeated(&lab.client, CLIENT_INTERFACE, &botnet(&lab), || {
+            until("each kind is judged", || {
+                let many = |verdict: &&str| agent.count(verdict) > 1000;
+                verdicts.iter().all(many).then_some(())
+            });
+            served(&lab, "192.0.2.100", HOST_IPV4)
+        })
+    });
+    assert_eq!(served, HONEST, "{:#}", agent.status());
+    assert!(agent.count("/answers/proven") > u64::from(BOTS));
+    one_verdict_each(&agent);
 }
 
 #[test]

@@ -378,6 +378,27 @@ fn addresses_that_come_and_go_are_followed() {
 }
 
 #[test]
+fn a_renamed_interface_is_followed() {
+    let lab = Lab::new();
+    let agent = Agent::start(&lab.host, ARGUMENTS);
+    // Older kernels rename only what is down.
+    lab.host.ip("link set host0 down");
+    lab.host.ip("link set host0 name wire0");
+    lab.host.ip("link set wire0 up");
+    lab.host.ip("address add 192.0.2.9/24 dev wire0");
+    for to in ["192.0.2.9", HOST_IPV4] {
+        let heard = until("it is served", || {
+            let talk = || talk("192.0.2.100", to, "QUIT\r\n");
+            lab.client.within(talk).ok()
+        });
+        assert!(heard.starts_with(GREETING));
+    }
+    assert!(lab.host.has_xdp("wire0"));
+    assert!(number(&agent.status(), "/syn/passed") >= 2);
+    assert!(!agent.log().contains("is gone"), "{}", agent.log());
+}
+
+#[test]
 fn two_interfaces_one_agent() {
     let lab = Lab::new();
     let other = Namespace::new("other");

@@ -128,7 +128,8 @@ fn bpf_target_dir() -> Result<PathBuf> {
     Ok(shell::target_dir()?.join("bpf"))
 }
 
-fn object_path(target_dir: &Path) -> PathBuf {
+/// The BPF object in a target folder of BPF's own.
+pub(crate) fn object_path(target_dir: &Path) -> PathBuf {
     target_dir.join(BPF_TARGET).join("release/nomail-ebpf")
 }
 

@@ -16,6 +16,7 @@ mod dist;
 mod docs;
 mod fuzz;
 mod lint;
+mod mechanisms;
 mod run;
 mod setup;
 mod shell;

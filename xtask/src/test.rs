@@ -3,14 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build::{self, Built, Profile};
-use crate::{dist, setup, shell, vm};
+use crate::{dist, mechanisms, setup, shell, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,11 @@ enum TierName {
     /// The packages, on a real Debian: install, upgrade, remove, purge; as root, on
     /// Debian
     Package,
-    /// All of these
+    /// Switches off one mechanism of the guard after another, in a copy of the sources,
+    /// and has the tests that are about it fail; as root. Half an hour; `-- WORD` takes
+    /// only some. Not in `all`
+    Mechanisms,
+    /// All of these but `mechanisms`
     All,
 }
 
@@ -53,6 +57,7 @@ pub(crate) enum Tier {
     Senders,
     Vm,
     Package,
+    Mechanisms,
 }
 
 impl fmt::Display for Tier {
@@ -64,6 +69,7 @@ impl fmt::Display for Tier {
             Self::Senders => "senders",
             Self::Vm => "vm",
             Self::Package => "package",
+            Self::Mechanisms => "mechanisms",
         })
     }
 }
@@ -78,13 +84,15 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
         (TierName::Senders, Tier::Senders),
         (TierName::Vm, Tier::Vm),
         (TierName::Package, Tier::Package),
+        (TierName::Mechanisms, Tier::Mechanisms),
     ]
     .into_iter()
     .filter(|(name, tier)| {
         // Those take many minutes, and install packages into roots of their own.
         let extra = [Tier::Senders, Tier::Vm, Tier::Package].contains(tier);
+        let mechanisms = *tier == Tier::Mechanisms;
         let default = names.is_empty() && !extra;
-        all || default || names.contains(name)
+        ((all || default) && !mechanisms) || names.contains(name)
     })
     .map(|(_, tier)| tier)
     .collect()
@@ -120,6 +128,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
             Tier::Host => host(&built, &args.test_args),
             Tier::Bpf | Tier::Netns | Tier::Senders => with_root(tier, &built, &args.test_args),
             Tier::Vm => vm::test(&built, &args.test_args),
+            Tier::Mechanisms => mechanisms::test(&args.test_args),
             Tier::Package => {
                 dist::dist_all().and_then(|()| with_root(tier, &built, &args.test_args))
             }
@@ -191,6 +200,20 @@ pub(crate) fn run_program(
     test_args: &[OsString],
 ) -> Result<()> {
     let package = shell::workspace().join("tests");
+    let test_args: Vec<_> = test_args.iter().map(OsString::as_os_str).collect();
+    shell::check(&mut program_command(
+        program, built, &package, more, &test_args,
+    )?)
+}
+
+/// A test program as root, in the folder of its package, with `more` in its environment.
+pub(crate) fn program_command(
+    program: &Path,
+    built: &Built,
+    package: &Path,
+    more: &[(&str, &OsStr)],
+    test_args: &[&OsStr],
+) -> Result<Command> {
     // Namespaces and BPF programs are heavy, and timing matters in some tests.
     let threads = std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| "2".into());
     let mut envs: Vec<(&str, &OsStr)> = vec![
@@ -208,8 +231,8 @@ pub(crate) fn run_program(
     envs.extend(user.iter().map(|(name, value)| (*name, value.as_os_str())));
 
     let mut command = shell::as_root(program, &envs)?;
-    command.args(test_args).current_dir(&package);
-    shell::check(&mut command)
+    command.args(test_args).current_dir(package);
+    Ok(command)
 }
 
 /// Compiles the package nomail-tests: its test programs, by name.
@@ -220,7 +243,15 @@ pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
 /// Compiles programs of the package nomail-tests, with a cargo command that can
 /// also run them: their names and paths, in order.
 pub(crate) fn compile_tests(command: &[&str], built: &Built) -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = shell::cargo()?;
+    compile(shell::cargo()?, command, built)
+}
+
+/// The same by a cargo of the caller's.
+pub(crate) fn compile(
+    mut cargo: Command,
+    command: &[&str],
+    built: &Built,
+) -> Result<Vec<(String, PathBuf)>> {
     cargo
         .args(command)
         .args(["--package", "nomail-tests", "--no-run", "--quiet"])
@@ -281,6 +312,7 @@ mod tests {
         assert_eq!(tiers_of(&[]), all[..3]);
         assert_eq!(tiers_of(&[TierName::Senders]), [Tier::Senders]);
         assert_eq!(tiers_of(&[TierName::Bpf, TierName::All]), all);
+        assert_eq!(tiers_of(&[TierName::Mechanisms]), [Tier::Mechanisms]);
         assert_eq!(
             tiers_of(&[TierName::Netns, TierName::Host, TierName::Host]),
             [Tier::Host, Tier::Netns]

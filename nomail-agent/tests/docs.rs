@@ -1,5 +1,7 @@
 //! The man pages and shell completions, as the command line and the shipped file
 //! make them. What is committed must be the same; `cargo xtask docs` writes it.
+//!
+//! And what the pages for operators name: commands, keys, and other pages.
 
 use std::{
     collections::BTreeSet,
@@ -65,6 +67,128 @@ fn the_page_of_the_agent_has_every_option() {
             assert!(page.contains(&shown), "--{option} is missing");
         }
     }
+}
+
+/// The pages for operators that are read from beginning to end.
+const PAGES: [&str; 4] = ["guide.md", "faq.md", "runbook.md", "container.md"];
+
+/// The text of a page in `docs`.
+fn page(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What a page shows as code: the lines of its blocks, and the pieces within a line.
+fn shown(page: &str) -> Vec<&str> {
+    let mut code = Vec::new();
+    let mut in_block = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            in_block = !in_block;
+        } else if in_block {
+            code.push(line.trim());
+        } else {
+            code.extend(line.split('`').skip(1).step_by(2));
+        }
+    }
+    code
+}
+
+#[test]
+fn the_pages_name_commands_that_there_are() {
+    let mut commands = 0;
+    for name in PAGES {
+        for code in shown(&page(name))
+            .iter()
+            .filter(|code| !code.contains("..."))
+        {
+            let Some(at) = code.find("nomail-agent ") else {
+                continue;
+            };
+            // Behind another program's name it is a unit or a package.
+            if at > 0 && !code[..at].ends_with("exec nomail ") {
+                continue;
+            }
+            let words = code[at..].split_whitespace();
+            let words = words.take_while(|word| !["|", ">", "#"].contains(word));
+            nomail_agent::cli::command()
+                .try_get_matches_from(words)
+                .unwrap_or_else(|error| panic!("{name}: {code}: {error}"));
+            commands += 1;
+        }
+    }
+    assert!(commands > 10, "{commands}");
+}
+
+#[test]
+fn the_pages_name_keys_that_there_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nomail.toml");
+    let (mut lines, mut keys) = (0, 0);
+    for name in PAGES {
+        let text = page(name);
+        for code in shown(&text) {
+            let key = |text: &str| {
+                !text.is_empty()
+                    && text
+                        .bytes()
+                        .all(|octet| octet.is_ascii_lowercase() || [b'_', b'.'].contains(&octet))
+            };
+            // Lines of a block belong to a table, and to a command that is run.
+            let within = text.contains(&format!("`{code}`"));
+            if within && code.split_once(" = ").is_some_and(|(left, _)| key(left)) {
+                fs::write(&file, code).unwrap();
+                let overrides = nomail_agent::config::Overrides::of_file(Some(file.clone()));
+                nomail_agent::config::load(&overrides)
+                    .unwrap_or_else(|error| panic!("{name}: {code}: {error}"));
+                lines += 1;
+            }
+            let tables = ["limits", "lists", "log", "metrics", "relay", "crowdsec"];
+            if let Some((table, last)) = code.split_once('.')
+                && tables.contains(&table)
+                && key(last)
+            {
+                assert!(SHIPPED.contains(&format!("{last} = ")), "{name}: {code}");
+                keys += 1;
+            }
+        }
+    }
+    assert!(lines > 5 && keys > 5, "{lines} {keys}");
+}
+
+#[test]
+fn the_pages_lead_to_pages_that_there_are() {
+    let mut links = 0;
+    for name in PAGES {
+        for link in page(name).split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.starts_with("https:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let file = if file.is_empty() { name } else { file };
+            let text = page(file);
+            let headings = text.lines().filter(|line| line.starts_with('#'));
+            let mut anchors = headings.map(|line| anchor_of(line.trim_start_matches('#').trim()));
+            assert!(
+                anchor.is_empty() || anchors.any(|found| found == anchor),
+                "{name}: {link}"
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 8, "{links}");
+}
+
+/// What a heading is called in a link.
+fn anchor_of(heading: &str) -> String {
+    let kept = |letter: &char| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter);
+    let heading = heading.to_lowercase();
+    heading
+        .chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
 }
 
 /// Every file that is generated: its path in the repository, and what it says.

@@ -21,8 +21,9 @@ use crate::{
     poll::DEADLINE,
 };
 
-/// Longest that an installation may take.
-const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
+/// Longest that an installation may take. A debootstrap in it takes less than a
+/// minute on an idle machine, and several beside builds.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
 
 /// What the names of copies begin with.
 const COPY: &str = "run-";

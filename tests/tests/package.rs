@@ -28,8 +28,9 @@ const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 const DEB: &str = "/var/tmp/package.deb";
 const RPM: &str = "/var/tmp/package.rpm";
 
-/// Longest that a step may take.
-const STEP_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest that a step may take: a play on four hosts, one after the other, beside
+/// another test.
+const STEP_DEADLINE: Duration = Duration::from_secs(300);
 /// Longest that a machine may take, with boot.
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -44,6 +45,14 @@ const FILES: &[&str] = &[
     "644 root:root /usr/share/bash-completion/completions/nomail-agent",
     "644 root:root /usr/share/doc/nomail-agent/changelog.Debian.gz",
     "644 root:root /usr/share/doc/nomail-agent/copyright",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/README.md",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/acquis.d/nomail.yaml",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/parsers/s01-parse/nomail-logs.yaml",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/profiles-range.yaml",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/scenarios/nomail-many-connections.yaml",
+    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/scenarios/nomail-over-limit.yaml",
+    "644 root:root /usr/share/doc/nomail-agent/examples/grafana/nomail.json",
+    "644 root:root /usr/share/doc/nomail-agent/examples/prometheus/nomail.rules.yml",
     "644 root:root /usr/share/fish/vendor_completions.d/nomail-agent.fish",
     "644 root:root /usr/share/man/man5/nomail.toml.5.gz",
     "644 root:root /usr/share/man/man8/nomail-agent.8.gz",
@@ -58,6 +67,48 @@ sed -i 's/^Version: .*/Version: 99.0-1/' next/DEBIAN/control
 echo '# of the next version' >> next/etc/nomail/nomail.toml
 dpkg-deb --build next next.deb
 ";
+
+/// The process of the agent.
+const PID: &str = "grep -lx nomail-agent /proc/[0-9]*/comm | grep -o '[0-9]*'";
+
+/// Ends the agent, and waits until it is gone.
+const END_AGENT: &str = "
+pid=$(grep -lx nomail-agent /proc/[0-9]*/comm | grep -o '[0-9]*')
+kill $pid
+while [ -e /proc/$pid/exe ]; do sleep 0.1; done
+";
+
+const GUIDE: &str = include_str!("../../docs/guide.md");
+const CONTAINER: &str = include_str!("../../docs/container.md");
+
+/// The blocks of a page that are to be run, in order: the word behind `sh`, which
+/// says where, and the commands.
+///
+/// # Panics
+/// When a block is of another kind: nobody would run it.
+fn blocks(page: &'static str) -> Vec<(&'static str, &'static str)> {
+    let mut commands = Vec::new();
+    // Before, in, between, in, … fences.
+    for block in page.split("```").skip(1).step_by(2) {
+        let (kind, text) = block.split_once('\n').unwrap();
+        match kind {
+            "sh build" | "sh image" | "sh host" | "sh client" | "sh rpm" | "sh fleet" => {
+                commands.push((&kind["sh ".len()..], text));
+            }
+            // What a command prints.
+            "text" => (),
+            _ => panic!("nobody knows where this is run: {kind}\n{text}"),
+        }
+    }
+    commands
+}
+
+/// The blocks of a page for one place.
+fn blocks_at(page: &'static str, place: &str) -> Vec<&'static str> {
+    let blocks = blocks(page);
+    let here = blocks.iter().filter(|(at, _)| *at == place);
+    here.map(|(_, text)| *text).collect()
+}
 
 /// The only package of that kind in `target/dist`.
 fn package(extension: &str) -> PathBuf {
@@ -197,13 +248,7 @@ fn a_package_comes_and_goes() {
 
     // Removed: nothing that works is left, also not in the kernel; what is the
     // administrator's stays.
-    step(
-        &mut host,
-        "end",
-        "pid=$(grep -lx nomail-agent /proc/[0-9]*/comm | grep -o '[0-9]*')
-         kill $pid
-         while [ -e /proc/$pid/exe ]; do sleep 0.1; done",
-    );
+    step(&mut host, "end", END_AGENT);
     assert!(lab.host.has_xdp(HOST_INTERFACE), "on_exit = keep");
     step(&mut host, "remove", "dpkg --remove nomail-agent");
     assert!(!lab.host.has_xdp(HOST_INTERFACE));
@@ -264,12 +309,11 @@ fn under_traffic(client: &Namespace, work: impl FnOnce()) -> u32 {
 }
 
 #[test]
-fn lintian_and_rpm_like_them() {
-    let root = Root::install("lintian", &["lintian", "rpm"]);
+fn lintian_likes_it() {
+    let root = Root::install("lintian", &["lintian"]);
     let namespace = Namespace::new("lintian");
-    let (deb, rpm) = (package("deb"), package("rpm"));
-    let files: [(&Path, &str); 2] = [(&deb, DEB), (&rpm, RPM)];
-    let mut machine = root.start_with(&namespace, "true", &files);
+    let deb = package("deb");
+    let mut machine = root.start_with(&namespace, "true", &[(&deb, DEB)]);
     machine.ready();
     let said = step(
         &mut machine,
@@ -278,33 +322,186 @@ fn lintian_and_rpm_like_them() {
     );
     assert!(!said.lines().any(|line| line.starts_with("E:")), "{said}");
     println!("{said}");
+}
 
-    let listed = step(
-        &mut machine,
-        "rpm",
-        &format!("rpm --query --package --list {RPM}"),
+/// A package that says of this Debian that it has what the .rpm asks for, because no
+/// rpm has put it there. And the next version of the .rpm, with another default file.
+const MAKE_RPMS: &str = r#"
+cd /var/tmp
+{
+    printf 'Name: debian\nVersion: 12\nRelease: 1\nSummary: What is there\nLicense: none\n'
+    # "systemd >= 252": what provides it says "=".
+    rpm --query --package --requires package.rpm | grep -v ^rpmlib | sed 's/^/Provides: /; s/>=/=/'
+    printf '%%description\nWhat is there.\n%%files\n'
+} > debian.spec
+rpmbuild -bb --define '_rpmdir /var/tmp/made' debian.spec
+
+mkdir tree
+cd tree
+rpm2cpio ../package.rpm | cpio --extract --make-directories --quiet
+echo '# of the next version' >> etc/nomail/nomail.toml
+cd ..
+tag() { rpm --query --package --queryformat "%{$1}" package.rpm; }
+{
+    printf 'Name: nomail-agent\nVersion: 99.0\nRelease: 1\nSummary: Next\nLicense: none\n'
+    printf 'AutoReqProv: no\n%%description\nNext.\n'
+    printf '%%post\n'; tag POSTIN
+    printf '\n%%preun\n'; tag PREUN
+    printf '\n%%postun\n'; tag POSTUN
+    printf '\n%%install\ncp --archive /var/tmp/tree/. %%{buildroot}\n'
+    printf '%%files\n%%config(noreplace) /etc/nomail/nomail.toml\n'
+    (cd tree && find . -type f | sed 's/^\.//' | grep -v /etc/nomail)
+} > next.spec
+# As they are: not stripped or compressed.
+rpmbuild -bb --define '_rpmdir /var/tmp/made' --define '__os_install_post %{nil}' \
+    --define 'debug_package %{nil}' --define '_build_id_links none' next.spec
+"#;
+
+/// With rpm itself, on a root that is no Red Hat: systemd, its tools and the paths
+/// that the package uses are the same there.
+#[test]
+fn an_rpm_comes_and_goes() {
+    let lab = Lab::new();
+    let root = Root::install("rpm", &["rpm", "cpio"]);
+    let (rpm, version) = (package("rpm"), env!("CARGO_PKG_VERSION"));
+    let mut host = root.start_with(
+        &lab.host,
+        "mount -t sysfs sys /sys\nmount -t bpf bpf /sys/fs/bpf",
+        &[(&rpm, RPM)],
     );
-    for file in FILES {
-        let path = file.rsplit(' ').next().unwrap();
-        if path.starts_with("/usr/share/doc") {
-            continue;
-        }
-        // Red Hat's places and habits.
-        let path = path
-            .replace("zsh/vendor-completions", "zsh/site-functions")
-            .replace(".gz", "");
-        assert!(listed.lines().any(|line| line == path), "{path}:\n{listed}");
-    }
+    host.ready();
+
     let facts = step(
-        &mut machine,
+        &mut host,
         "facts",
         &format!(
             "rpm --query --package --configfiles {RPM}
-             rpm --query --package --queryformat '%{{LICENSE}}\\n' {RPM}
-             rpm --query --package --scripts {RPM} | grep -c systemctl"
+             rpm --query --package --queryformat '%{{LICENSE}}\\n' {RPM}"
         ),
     );
-    assert_eq!(facts, "/etc/nomail/nomail.toml\nMIT OR Apache-2.0\n4\n");
+    assert_eq!(facts, "/etc/nomail/nomail.toml\nMIT OR Apache-2.0\n");
+    step(&mut host, "make", MAKE_RPMS);
+    step(
+        &mut host,
+        "have",
+        "rpm --install /var/tmp/made/*/debian-12-1.*.rpm",
+    );
+
+    // As the guide says it.
+    let [install, remove] = blocks_at(GUIDE, "rpm")[..] else {
+        panic!("the guide installs and removes")
+    };
+    step(
+        &mut host,
+        "install",
+        &format!(
+            "cp {RPM} /var/tmp/nomail-agent-{version}-1.x86_64.rpm
+             cd /var/tmp
+             {install}"
+        ),
+    );
+    let brought = step(
+        &mut host,
+        "brought",
+        "rpm --query --list nomail-agent | while read -r file; do
+             stat --format '%a %U:%G %n' \"$file\"
+         done | LC_ALL=C sort --key=3",
+    );
+    let mut expected: Vec<_> = FILES
+        .iter()
+        // Debian's own.
+        .filter(|file| !file.ends_with("changelog.Debian.gz") && !file.ends_with("/copyright"))
+        .map(|file| {
+            file.replace("zsh/vendor-completions", "zsh/site-functions")
+                .replace(".gz", "")
+        })
+        .collect();
+    for licence in ["APACHE", "MIT"] {
+        expected.push(format!(
+            "644 root:root /usr/share/licenses/nomail-agent/LICENSE-{licence}"
+        ));
+    }
+    expected.sort_by_key(|line| line.rsplit(' ').next().map(str::to_owned));
+    assert_eq!(brought.lines().collect::<Vec<_>>(), expected);
+    let state = step(
+        &mut host,
+        "state",
+        "rpm --verify nomail-agent
+         stat --format '%a %U:%G' /var/lib/nomail",
+    );
+    assert_eq!(state, "750 nomail:nomail\n");
+    let enabled = "for unit in nomail-agent.service nomail-agent.socket; do
+                       systemctl is-enabled $unit || true
+                   done";
+    assert_eq!(step(&mut host, "fresh", enabled), "disabled\ndisabled\n");
+    step(
+        &mut host,
+        "nothing_runs",
+        "! grep -l nomail-agent /proc/[0-9]*/comm",
+    );
+
+    step(
+        &mut host,
+        "configure",
+        &format!(
+            "cd /etc/nomail
+             sed -i 's/^#   hostname = .*/hostname = \"mailless.example.org\"/' nomail.toml
+             mkdir nomail.toml.d
+             printf 'interfaces = [\"{HOST_INTERFACE}\"]\\non_exit = \"keep\"\\n' \
+                 > nomail.toml.d/10-site.toml
+             nomail-agent check-config
+             systemctl enable nomail-agent.service"
+        ),
+    );
+    host.run("exec nomail-agent > /var/tmp/agent.log 2>&1");
+    lab.client.within(|| {
+        until("the agent of the package answers", || {
+            greeting().filter(|greeting| greeting == GREETING)
+        })
+    });
+
+    // An upgrade: nobody is refused, and what was configured stays.
+    let asked = under_traffic(&lab.client, || {
+        step(
+            &mut host,
+            "upgrade",
+            "rpm --upgrade /var/tmp/made/*/nomail-agent-99.0-1.*.rpm",
+        );
+    });
+    assert!(asked > 0);
+    assert!(lab.host.has_xdp(HOST_INTERFACE));
+    let after = step(
+        &mut host,
+        "upgraded",
+        "rpm --query nomail-agent
+         grep -x 'hostname = .*' /etc/nomail/nomail.toml
+         tail -n 1 /etc/nomail/nomail.toml.rpmnew",
+    );
+    let (package, rest) = after.split_once('\n').unwrap();
+    assert!(package.starts_with("nomail-agent-99.0-1"), "{after}");
+    assert_eq!(
+        rest,
+        "hostname = \"mailless.example.org\"\n# of the next version\n"
+    );
+    assert_eq!(step(&mut host, "still", enabled), "enabled\ndisabled\n");
+
+    // Removed: nothing that works is left, also not in the kernel.
+    step(&mut host, "end", END_AGENT);
+    assert!(lab.host.has_xdp(HOST_INTERFACE), "on_exit = keep");
+    step(&mut host, "remove", remove);
+    assert!(!lab.host.has_xdp(HOST_INTERFACE));
+    let left = step(
+        &mut host,
+        "left",
+        "find /etc /usr/lib /usr/sbin /usr/share /var/lib -xdev -name '*nomail*' | LC_ALL=C sort",
+    );
+    // What is the administrator's, and what the agent has learnt.
+    assert_eq!(
+        left,
+        "/etc/nomail\n/etc/nomail/nomail.toml.d\n/etc/nomail/nomail.toml.rpmnew\n\
+         /etc/nomail/nomail.toml.rpmsave\n/var/lib/nomail\n"
+    );
+    step(&mut host, "account", "getent passwd nomail");
 }
 
 /// What the guest's last line is.
@@ -314,7 +511,7 @@ const END: &str = "end of the guest";
 const DEBOOTSTRAP: &str = "
 mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
 release=$(. /etc/os-release; echo $VERSION_CODENAME)
-debootstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,procps,python3-minimal \
+debootstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,procps,python3-minimal,curl,netcat-openbsd \
     $release /var/lib/guest $mirror
 ";
 
@@ -323,7 +520,7 @@ const BOOT: &str = r#"
 exec > /var/tmp/log 2>&1
 trap 'echo "$?" > /var/tmp/ended' EXIT
 guest=/var/lib/guest
-cp /var/tmp/package.deb $guest/root
+cp /var/tmp/package.deb $guest/root/$NAME
 cp /var/tmp/check $guest/root/check
 chmod 755 $guest/root/check
 module=$(ls /lib/modules/*/kernel/drivers/net/veth.ko* | tail -n 1)
@@ -357,8 +554,9 @@ qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
     -device nvme,drive=d0,serial=r0
 "#;
 
-/// In the guest, with systemd as process 1.
-const CHECK: &str = r#"#!/bin/sh
+/// In the guest, with systemd as process 1: a wire to a client, behind which the
+/// world is, the package, and its next version.
+const PREPARE: &str = r#"#!/bin/sh
 exec 2>&1 < /dev/null
 set -eux
 trap '[ $? = 0 ] || journalctl --no-pager --lines 30 --unit nomail-agent' EXIT
@@ -369,6 +567,36 @@ ip address add 192.0.2.1/24 dev host0
 ip link set host0 up
 ip -n client address add 192.0.2.100/24 dev client0
 ip -n client link set client0 up
+ip route add default via 192.0.2.100
+echo '192.0.2.1 mailless.example.org' >> /etc/hosts
+cd /root
+package=$(ls nomail-agent_*.deb)
+dpkg-deb --raw-extract $package next
+sed -i 's/^Version: .*/Version: 0.2.0-1/' next/DEBIAN/control
+dpkg-deb --build next nomail-agent_0.2.0-1_amd64.deb
+"#;
+
+/// The package, one line of configuration, one command, and a mail that comes back.
+const MINUTE: &str = r#"
+now() { cut -d ' ' -f 1 /proc/uptime; }
+before=$(now)
+dpkg --install $package
+sed -i 's/^#   hostname = .*/hostname = "mailless.example.org"/' /etc/nomail/nomail.toml
+systemctl enable --now nomail-agent.service
+ip netns exec client curl --silent --show-error --mail-from a@client.example \
+    --mail-rcpt user@mailless.example.org --upload-file /etc/hostname \
+    smtp://mailless.example.org > curl 2>&1 || code=$?
+after=$(now)
+cat curl
+[ $code = 8 ]
+grep -F ' 521' curl
+ip -details link show host0 | grep xdp
+set +x
+echo "from the package to a 521: $before to $after s"
+"#;
+
+/// What a life with systemd brings.
+const CHECK: &str = r#"
 cat > /root/ask <<'PYTHON'
 import os, socket, sys, time
 def ask():
@@ -391,14 +619,14 @@ not() { if "$@"; then exit 1; fi; }
 state() { systemctl is-active nomail-agent.service || true; }
 
 # Nothing by surprise.
-dpkg --install /root/package.deb
+dpkg --install $package
 [ "$(state)" = inactive ]
 [ "$(systemctl is-enabled nomail-agent.service || true)" = disabled ]
 not ask
 
-# One line of configuration, and the interface of this machine, which has no route.
+systemd-analyze verify --man=no nomail-agent.service nomail-agent.socket
+systemctl show --property Documentation nomail-agent.service | grep nomail.toml
 sed -i 's/^#   hostname = .*/hostname = "mailless.example.org"/' /etc/nomail/nomail.toml
-sed -i 's/^#interfaces = .*/interfaces = ["host0"]/' /etc/nomail/nomail.toml
 systemctl enable --now nomail-agent.service
 ask
 ip -details link show host0 | grep xdp
@@ -428,14 +656,10 @@ systemctl stop nomail-agent.service
 systemctl start nomail-agent.socket
 systemctl start nomail-agent.service
 before=$(pid)
-cd /root
-dpkg-deb --raw-extract package.deb next
-sed -i 's/^Version: .*/Version: 99.0-1/' next/DEBIAN/control
-dpkg-deb --build next next.deb
 ask /root/done > /root/asked 2>&1 &
 asking=$!
 sleep 1
-dpkg --install next.deb
+dpkg --install nomail-agent_0.2.0-1_amd64.deb
 [ "$(pid)" != "$before" ]
 [ "$(state)" = active ]
 sleep 1
@@ -445,7 +669,7 @@ cat /root/asked
 
 # It stays off through an upgrade when its administrator has stopped it.
 systemctl stop nomail-agent.socket nomail-agent.service
-dpkg --install package.deb
+dpkg --install $package
 [ "$(state)" = inactive ]
 systemctl start nomail-agent.service
 ask
@@ -457,20 +681,22 @@ not ask
 dpkg --purge nomail-agent
 [ ! -e /var/lib/nomail ]
 [ ! -e /etc/nomail ]
-set +x
-echo 'END'
 "#;
 
-#[test]
-fn systemd_starts_restarts_and_stops_it() {
+/// Runs a script in a machine with the package, and gives what it said.
+fn guest(script: &str) -> String {
     let files = tempfile::tempdir().unwrap();
     let check = files.path().join("check");
-    fs::write(&check, CHECK.replace("END", END)).unwrap();
+    let end = format!("set +x\necho '{END}'\n");
+    fs::write(&check, [PREPARE, script, &end].concat()).unwrap();
     let packages = ["qemu-system-x86", "linux-image-cloud-amd64", "debootstrap"];
     let root = Root::install_more("guest", &packages, DEBOOTSTRAP);
     let namespace = Namespace::new("guest");
-    let files: [(&Path, &str); 2] = [(&package("deb"), DEB), (&check, "/var/tmp/check")];
-    let machine = root.start_with(&namespace, BOOT, &files);
+    let deb = package("deb");
+    let name = deb.file_name().unwrap().to_str().unwrap();
+    let files: [(&Path, &str); 2] = [(&deb, DEB), (&check, "/var/tmp/check")];
+    let boot = format!("NAME={name}\n{BOOT}");
+    let machine = root.start_with(&namespace, &boot, &files);
     let start = Instant::now();
     while machine.read("/var/tmp/ended").is_empty() && start.elapsed() < BOOT_DEADLINE {
         thread::sleep(Duration::from_millis(200));
@@ -482,18 +708,164 @@ fn systemd_starts_restarts_and_stops_it() {
         machine.read("/var/tmp/log")
     );
     println!("{serial}");
+    serial
 }
+
+#[test]
+fn systemd_starts_restarts_and_stops_it() {
+    guest(CHECK);
+}
+
+#[test]
+fn a_521_within_a_minute() {
+    let said = guest(MINUTE);
+    let times = said.split_once("from the package to a 521: ").unwrap().1;
+    let times: Vec<f64> = times
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .take(2)
+        .collect();
+    let secs = times[1] - times[0];
+    println!("from dpkg --install to a 521, in an emulated machine: {secs:.1} s");
+    assert!(secs < 60.0);
+}
+
+#[test]
+fn the_guide_is_true() {
+    // This tier has run it before.
+    assert_eq!(blocks_at(GUIDE, "build"), ["cargo xtask dist\n"]);
+    let script: String = blocks(GUIDE)
+        .into_iter()
+        .map(|(place, text)| match place {
+            "host" => text.to_owned(),
+            "client" => format!("ip netns exec client sh -eux <<'CLIENT'\n{text}CLIENT\n"),
+            _ => String::new(),
+        })
+        .collect();
+    let said = guest(&script);
+    let printed = GUIDE.split("```text\n").skip(1);
+    for line in printed.flat_map(|rest| rest.split("```").next().unwrap().lines()) {
+        assert!(said.lines().any(|said| said == line), "{line}:\n{said}");
+    }
+}
+
+/// Beside podman: a Debian of which the base image is made, since none is fetched from
+/// a registry. What apt-get would fetch for the image is in it.
+const BASE: &str = "
+mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
+include=systemd-standalone-sysusers,systemd-standalone-tmpfiles,procps
+debootstrap --variant=minbase --include=$include bookworm /var/lib/base $mirror
+tar --create --file /var/lib/base.tar --directory /var/lib/base .
+rm -r /var/lib/base
+";
+
+/// podman as it can be in a root that is an overlay already, has no systemd to make
+/// control groups, and is not the machine's first root. The commands stay as they are.
+const PODMAN: &str = "
+mount -t sysfs sys /sys
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup /sys/fs/cgroup
+cat > /etc/containers/storage.conf <<'STORAGE'
+[storage]
+driver = 'vfs'
+graphroot = '/var/tmp/containers'
+runroot = '/run/containers'
+STORAGE
+cat > /etc/containers/containers.conf <<'CONTAINERS'
+[containers]
+cgroups = 'disabled'
+log_driver = 'k8s-file'
+[engine]
+cgroup_manager = 'cgroupfs'
+events_logger = 'file'
+CONTAINERS
+# As the real one says it.
+podman import --change ENV=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    /var/lib/base.tar docker.io/library/debian:bookworm-slim
+mkdir /etc/nomail
+printf 'hostname = \"mailless.example.org\"\ninterfaces = [\"host0\"]\n' > /etc/nomail/nomail.toml
+";
+
+#[test]
+fn a_container_guards_the_host() {
+    let lab = Lab::new();
+    let root = Root::install_more("container", &["podman", "crun", "debootstrap"], BASE);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/container/Containerfile");
+    let deb = package("deb");
+    let place = format!(
+        "/srv/nomail/target/dist/deb/{}",
+        deb.file_name().unwrap().to_str().unwrap()
+    );
+    let files: [(&Path, &str); 2] = [
+        (&file, "/srv/nomail/packaging/container/Containerfile"),
+        (&deb, &place),
+    ];
+    let mut host = root.start_with(&lab.host, "true", &files);
+    host.ready();
+    step(&mut host, "podman", PODMAN);
+
+    // This tier has run it before, for both kinds.
+    assert_eq!(blocks_at(CONTAINER, "build"), ["cargo xtask dist deb\n"]);
+    let [image] = blocks_at(CONTAINER, "image")[..] else {
+        panic!("the page builds an image")
+    };
+    // In the root's one network namespace, and without one process tree more.
+    let built = step(
+        &mut host,
+        "image",
+        &format!("cd /srv/nomail\nexport BUILDAH_ISOLATION=chroot\n{image}"),
+    );
+    println!("{built}");
+    let [run, look, stop] = blocks_at(CONTAINER, "host")[..] else {
+        panic!("the page runs, asks and stops")
+    };
+    step(&mut host, "run", run);
+    // What it says lies outside of the container, for the line below.
+    host.run("podman logs --follow nomail > /var/tmp/agent.log 2>&1");
+    host.line(
+        "/var/tmp/agent.log",
+        &["does not accept mail: listening on"],
+    );
+    lab.client.within(|| {
+        until("the agent in the container answers", || {
+            greeting().filter(|greeting| greeting == GREETING)
+        })
+    });
+    assert!(lab.host.has_xdp(HOST_INTERFACE));
+    // A root of a test is no root of its mount namespace, which is where `exec` would
+    // look for the program; so it is run in the container's root by its process.
+    let inside = format!("chroot /proc/$({PID})/root ");
+    let said = step(
+        &mut host,
+        "look",
+        &look.replace("podman exec nomail ", &inside),
+    );
+    println!("{said}");
+    assert!(said.contains("state        guarding"), "{said}");
+    // Two capabilities, and no way to more.
+    let status = step(
+        &mut host,
+        "status",
+        &format!("grep -e ^Uid -e ^CapEff -e ^NoNewPrivs /proc/$({PID})/status"),
+    );
+    println!("{status}");
+    assert!(status.contains("CapEff:\t0000008000000400"), "{status}");
+    step(&mut host, "stop", stop);
+    assert!(!lab.host.has_xdp(HOST_INTERFACE));
+}
+
+/// How each command of Ansible begins.
+const AS_ANSIBLE: &str = "
+export PATH=/opt/ansible/bin:$PATH ANSIBLE_NOCOLOR=1 LC_ALL=C.UTF-8
+cd /srv/nomail/packaging/ansible
+";
 
 /// A play on the machine itself: how many tasks changed something, and the output.
 fn play(machine: &mut Instance<'_>, name: &str, arguments: &str) -> (u32, String) {
     let said = step(
         machine,
         name,
-        &format!(
-            "export PATH=/opt/ansible/bin:$PATH ANSIBLE_NOCOLOR=1 LC_ALL=C.UTF-8
-             cd /srv/ansible
-             ansible-playbook -i /srv/hosts.yml -e nomail_package_file={DEB} nomail.yml {arguments}"
-        ),
+        &format!("{AS_ANSIBLE}ansible-playbook -i /srv/hosts.yml nomail.yml {arguments}"),
     );
     let (_, rest) = said.rsplit_once("changed=").unwrap();
     let changed = rest.split(' ').next().unwrap().parse().unwrap();
@@ -515,38 +887,84 @@ fn files_below(folder: &Path, to: &str) -> Vec<(PathBuf, String)> {
     files
 }
 
-#[test]
-fn ansible_rolls_it_out() {
+/// A root with ansible-core.
+fn with_ansible() -> Root {
     let install = "python3 -m venv --system-site-packages /opt/ansible
                    /opt/ansible/bin/pip install --quiet 'ansible-core==2.19.*' ansible-lint";
-    let packages = ["python3-venv", "python3-apt"];
-    let root = Root::install_more("ansible", &packages, install);
-    let namespace = Namespace::new("ansible");
+    Root::install_more("ansible", &["python3-venv", "python3-apt"], install)
+}
+
+/// A control node, which is the only host, too: the role and the package lie there as
+/// in a checkout. Its inventory is /srv/hosts.yml.
+fn control_node<'a>(root: &'a Root, namespace: &Namespace) -> Instance<'a> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/ansible");
+    let mut files = files_below(&folder, "/srv/nomail/packaging/ansible");
     let deb = package("deb");
-    let mut files = files_below(&folder, "/srv/ansible");
-    files.push((deb, DEB.to_owned()));
+    let name = deb.file_name().unwrap().to_str().unwrap();
+    let place = format!("/srv/nomail/target/dist/deb/{name}");
+    files.push((deb, place));
     let files: Vec<_> = files
         .iter()
         .map(|(from, to)| (from.as_path(), to.as_str()))
         .collect();
-    let hosts = "cat > /srv/hosts.yml <<'HOSTS'
+    let local = "
+cat > /srv/nomail/packaging/ansible/group_vars/all.yml <<'ALL'
+---
+ansible_connection: local
+ansible_python_interpreter: /usr/bin/python3
+ALL
+cat > /srv/hosts.yml <<'HOSTS'
 all:
-  vars: {ansible_connection: local, ansible_python_interpreter: /usr/bin/python3}
   children:
     mailless:
       children:
         observing: {hosts: {mailless.example.org: {}}}
         enforcing: {hosts: {}}
 HOSTS";
-    let mut machine = root.start_with(&namespace, hosts, &files);
+    let mut machine = root.start_with(namespace, local, &files);
     machine.ready();
+    machine
+}
+
+#[test]
+fn the_guide_rolls_out_a_fleet() {
+    let root = with_ansible();
+    let namespace = Namespace::new("fleet");
+    let mut machine = control_node(&root, &namespace);
+    let [roll_out, enforce, remove] = blocks_at(GUIDE, "fleet")[..] else {
+        panic!("the guide rolls out, enforces and removes")
+    };
+    // All hosts of the example inventory are this one: the last one's name stays, which
+    // is one that enforces.
+    step(
+        &mut machine,
+        "roll_out",
+        &format!("{AS_ANSIBLE}cd /srv/nomail\n{roll_out}"),
+    );
+    let effective = "nomail-agent check-config --show | grep -e ^hostname -e ^observe";
+    let said = step(&mut machine, "rolled_out", effective);
+    assert!(said.contains("\"web2.example.org\""), "{said}");
+    assert!(said.contains("observe = false"), "{said}");
+    step(&mut machine, "enforce", &format!("{AS_ANSIBLE}{enforce}"));
+    let said = step(&mut machine, "enforced", effective);
+    assert!(said.contains("\"web1.example.org\""), "{said}");
+    step(&mut machine, "remove", &format!("{AS_ANSIBLE}{remove}"));
+    step(
+        &mut machine,
+        "removed",
+        "[ ! -e /etc/nomail ] && [ ! -e /usr/sbin/nomail-agent ]",
+    );
+}
+
+#[test]
+fn ansible_rolls_it_out() {
+    let root = with_ansible();
+    let namespace = Namespace::new("ansible");
+    let mut machine = control_node(&root, &namespace);
     step(
         &mut machine,
         "lint",
-        "export PATH=/opt/ansible/bin:$PATH LC_ALL=C.UTF-8
-         cd /srv/ansible
-         ansible-lint --offline",
+        &format!("{AS_ANSIBLE}ansible-lint --offline"),
     );
 
     // It tells what it would do, and does nothing.
@@ -598,12 +1016,13 @@ HOSTS";
     let wrong = step(
         &mut machine,
         "wrong",
-        "export PATH=/opt/ansible/bin:$PATH LC_ALL=C.UTF-8
-         cd /srv/ansible
-         cp /etc/nomail/nomail.toml /srv/before
-         if ansible-playbook -i /srv/hosts.yml -e nomail_package_file=/var/tmp/package.deb nomail.yml \
-             -e '{\"nomail_config\": {\"limits\": {\"syn_rate\": 0}}}'; then exit 1; fi
-         cmp /srv/before /etc/nomail/nomail.toml",
+        &format!(
+            "{AS_ANSIBLE}
+             cp /etc/nomail/nomail.toml /srv/before
+             if ansible-playbook -i /srv/hosts.yml nomail.yml \
+                 -e '{{\"nomail_config\": {{\"limits\": {{\"syn_rate\": 0}}}}}}'; then exit 1; fi
+             cmp /srv/before /etc/nomail/nomail.toml"
+        ),
     );
     assert!(wrong.contains("limits.syn_rate"), "{wrong}");
 

@@ -376,8 +376,7 @@ fn measure(
     let (rounds, count) = match (quick, scene.loss > 0) {
         (true, false) => (2, 250),
         (true, true) => (1, 600),
-        (false, false) => (4, 1250),
-        (false, true) => (6, 850),
+        (false, _) => (3, 1700),
     };
     let mut cell = Cell::default();
     for _ in 0..rounds {

@@ -33,7 +33,7 @@ pub const RECEIVING_CPU: usize = 1;
 /// the timers of the honest clients, on the same CPU, would wait for it.
 const GENERATOR_NICE: i32 = -10;
 /// No flood is longer.
-const FLOOD_MAX: Duration = Duration::from_secs(10);
+pub const FLOOD_MAX: Duration = Duration::from_secs(10);
 /// A wire on which nothing was received for so long is quiet: longer than the time
 /// to the first repetition of a SYN.
 const QUIET: Duration = Duration::from_millis(1200);

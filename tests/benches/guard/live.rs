@@ -16,7 +16,7 @@ use nomail_tests::{
     generator::{LISTENING_PORT, Syns, dropper, returner},
     honest::{Outcome, Plan},
     lab::HOST_INTERFACE,
-    rig::{HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
+    rig::{FLOOD_MAX, HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,
 };
 use tempfile::TempDir;
@@ -566,7 +566,10 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
         format!("{:.2} %", 100.0 * soon as f64 / cell.honest.begun as f64)
     };
     let ratio = median(&mut cell.ratios.clone());
-    let offered = (cell.work.frames + cell.work.lost) as f64 / cell.work.seconds / 1e6;
+    // The honest may take longer than a flood may last.
+    let flooded = (FLOOD_MAX - SETTLED).as_secs_f64() * cell.ratios.len() as f64;
+    let seconds = cell.work.seconds.min(flooded);
+    let offered = (cell.work.frames + cell.work.lost) as f64 / seconds / 1e6;
     let said = if is_judged && offered * 1e6 < f64::from(scene.rate) * 0.9 {
         "not judged: the machine was too busy to offer that many"
     } else if is_judged {
@@ -583,7 +586,7 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
             "{:.1}",
             time.as_secs_f64() * 1000.0
         )),
-        cell.work.rate() / 1e6,
+        cell.work.frames as f64 / seconds / 1e6,
         cell.work.mean_length(),
         cell.work.per_frame(),
         cell.bare.per_frame(),

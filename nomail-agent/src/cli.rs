@@ -170,6 +170,15 @@ const SETTINGS: &[Setting] = &[
                literal]",
     },
     Setting {
+        key: "responder",
+        flag: "--responder",
+        variable: "NOMAIL_RESPONDER",
+        value: "WHO",
+        takes: Takes::One,
+        help: "Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting \
+               only, not beside [relay]) [default: listener]",
+    },
+    Setting {
         key: "refuse_at",
         flag: "--refuse-at",
         variable: "NOMAIL_REFUSE_AT",
@@ -685,7 +694,7 @@ mod tests {
     )]
     #[case::everything(
         "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at rcpt \
-         --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
+         --responder listener --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
          --metrics off --log-format json",
         overrides(
             None,
@@ -693,6 +702,7 @@ mod tests {
                 ("listen", "--listen", &["192.0.2.7:25", "[::1]:25"]),
                 ("hostname", "--hostname", &["a.example"]),
                 ("refuse_at", "--refuse-at", &["rcpt"]),
+                ("responder", "--responder", &["listener"]),
                 ("after_greeting", "--after-greeting", &["close"]),
                 ("xdp_mode", "--xdp-mode", &["off"]),
                 ("limits.syn_rate", "--syn-rate", &["1"]),

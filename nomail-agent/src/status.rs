@@ -265,19 +265,27 @@ pub struct AnswerStatus {
     pub proven: u64,
     /// SYNs that were to be answered and could not be; they were dropped.
     pub unanswerable: u64,
-    /// Refusals without a socket.
+    /// Segments sent by the responder of XDP, of handshakes and of dialogs.
     pub stateless: u64,
+    /// Those of them that had a greeting. One that was lost is sent again.
+    #[serde(default)]
+    pub greeted: u64,
+    /// Those of them that answered QUIT.
+    #[serde(default)]
+    pub quit: u64,
 }
 
 impl AnswerStatus {
     /// Each kind by its name in metrics.
-    pub const fn by_kind(&self) -> [(&'static str, u64); 5] {
+    pub const fn by_kind(&self) -> [(&'static str, u64); 7] {
         [
             ("cookie", self.cookie),
             ("challenge", self.challenge),
             ("proven", self.proven),
             ("unanswerable", self.unanswerable),
             ("stateless", self.stateless),
+            ("greeted", self.greeted),
+            ("quit", self.quit),
         ]
     }
 }
@@ -289,6 +297,8 @@ impl AddAssign for AnswerStatus {
         self.proven += other.proven;
         self.unanswerable += other.unanswerable;
         self.stateless += other.stateless;
+        self.greeted += other.greeted;
+        self.quit += other.quit;
     }
 }
 

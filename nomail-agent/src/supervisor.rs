@@ -19,7 +19,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use log::{error, info, warn};
-use nomail_common::{abi, source::Source, verdict::Verdict};
+use nomail_common::{
+    abi::{self, Texts},
+    responder::TEXT_MAX,
+    source::Source,
+    verdict::Verdict,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -113,6 +118,8 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
+    /// What XDP says where nobody listens.
+    texts: Option<Texts>,
     room: Room,
     /// Resolves when the serving thread has ended.
     served: oneshot::Receiver<()>,
@@ -212,9 +219,14 @@ impl Agent {
             .unwrap_or(&found_hostname)
             .to_string();
         let settings = settings_of(&config, &hostname, room)?;
+        let texts = texts_of(&config, &settings.replies)?;
         let subscription = subscription_of(&config)?;
+        if texts.is_some() && !handed.listen().is_empty() {
+            return Err(no_socket_wanted());
+        }
         let mut listeners = Listeners {
             handed,
+            only_look: texts.is_some(),
             ..Listeners::default()
         };
         for socket in places.sockets() {
@@ -230,7 +242,7 @@ impl Agent {
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
         };
-        let guard = attach_guard(&config, &interfaces, &places, pins, &mut told)?;
+        let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
@@ -286,6 +298,7 @@ impl Agent {
             gone: BTreeSet::new(),
             refused_interfaces: BTreeSet::new(),
             found_hostname,
+            texts,
             room,
             served,
             state,
@@ -322,8 +335,12 @@ impl Agent {
         });
         {
             let told = self.shared.told();
+            let how = match self.texts {
+                Some(_) => "answered by XDP, without a socket, on",
+                None => "listening on",
+            };
             info!(
-                "{} does not accept mail: listening on {}",
+                "{} does not accept mail: {how} {}",
                 told.hostname,
                 told.guarded.join(", ")
             );
@@ -462,7 +479,7 @@ impl Agent {
                  answered with challenges until it is 1"
             );
         }
-        let policy = policy_of(&self.config, &self.interfaces, &self.places);
+        let policy = policy_of(&self.config, &self.interfaces, &self.places, self.texts);
         if let Err(error) = self.shared.configure(&policy) {
             error!("the answer to floods cannot be changed: {error}");
         }
@@ -613,8 +630,9 @@ impl Agent {
             .unwrap_or(&self.found_hostname)
             .to_string();
         let settings = settings_of(&new, &hostname, self.room)?;
+        let texts = texts_of(&new, &settings.replies)?;
         self.shared
-            .configure(&policy_of(&new, &self.interfaces, &self.places))?;
+            .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
         self.shared.responder.configure(settings);
         if let Some(crowdsec) = &self.crowdsec {
             crowdsec.subscribe(subscription);
@@ -625,6 +643,7 @@ impl Agent {
             told.observe = new.observe;
         }
         self.config = new;
+        self.texts = texts;
         if needs_restart.is_empty() {
             info!("the configuration was reloaded");
         } else {
@@ -656,7 +675,7 @@ impl Agent {
         if places == self.places && interfaces == self.interfaces {
             return Ok(());
         }
-        let policy = policy_of(&self.config, &interfaces, &places);
+        let policy = policy_of(&self.config, &interfaces, &places, self.texts);
         if let Err(error) = self.shared.configure(&policy) {
             self.listeners.forget_bound();
             return Err(error.into());
@@ -1017,6 +1036,10 @@ impl FloodWatch {
 #[derive(Default)]
 struct Listeners {
     handed: Handed,
+    /// Nobody is to listen: it is only looked whether somebody else does.
+    only_look: bool,
+    /// Where nobody does.
+    free: BTreeSet<ListenSocket>,
     bound: Vec<(ListenSocket, std::net::TcpListener)>,
     serving: HashMap<ListenSocket, ListenerId>,
 }
@@ -1024,7 +1047,7 @@ struct Listeners {
 impl Listeners {
     /// Binds a socket that is not bound yet.
     fn bind(&mut self, socket: ListenSocket) -> Result<(), Failure> {
-        if self.serving.contains_key(&socket) {
+        if self.serving.contains_key(&socket) || self.free.contains(&socket) {
             return Ok(());
         }
         let listener = match self.handed.take(socket.address) {
@@ -1032,7 +1055,11 @@ impl Listeners {
             None => smtp::bind(socket.address, LISTEN_BACKLOG, socket.found),
         };
         let listener = listener.map_err(|error| cannot_listen(socket.address, error))?;
-        self.bound.push((socket, listener));
+        if self.only_look {
+            self.free.insert(socket);
+        } else {
+            self.bound.push((socket, listener));
+        }
         Ok(())
     }
 
@@ -1051,6 +1078,7 @@ impl Listeners {
     /// Closes all but those of `places`. Their open sessions go on.
     fn keep(&mut self, places: &Places, responder: &Responder) {
         let sockets = places.sockets();
+        self.free.retain(|socket| sockets.contains(socket));
         self.serving.retain(|socket, id| {
             let kept = sockets.contains(socket);
             if !kept {
@@ -1156,6 +1184,7 @@ fn attach_guard(
     config: &Config,
     interfaces: &[Interface],
     places: &Places,
+    texts: Option<Texts>,
     pins: Option<Pins>,
     told: &mut Told,
 ) -> Result<Option<Guard>, Failure> {
@@ -1177,11 +1206,12 @@ fn attach_guard(
     let mut guard = match pins {
         Some(pins) => {
             let numbers: Vec<_> = interfaces.iter().map(|interface| interface.index).collect();
-            Guard::load_pinned(&ports, &numbers, pins, keep)?
+            Guard::load_pinned(&ports, texts.is_some(), &numbers, pins, keep)?
         }
+        None if texts.is_some() => Guard::load_responder(&ports)?,
         None => Guard::load(&ports)?,
     };
-    guard.configure(&policy_of(config, interfaces, places))?;
+    guard.configure(&policy_of(config, interfaces, places, texts))?;
     for interface in interfaces {
         let mode = attach_to(&mut guard, config.xdp_mode, interface)?;
         told.interfaces.push(InterfaceStatus {
@@ -1263,10 +1293,17 @@ fn settle_pins(
     Ok(Some(guard))
 }
 
-fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Policy {
+fn policy_of(
+    config: &Config,
+    interfaces: &[Interface],
+    places: &Places,
+    responder: Option<Texts>,
+) -> Policy {
     let limits = &config.limits;
     let flood_answer = match limits.flood_answer {
         FloodAnswer::Cookie if !takes_syncookies() => FloodAnswer::Challenge,
+        // Also where a reload has changed what needs a restart.
+        _ if responder.is_some() => FloodAnswer::Challenge,
         flood_answer => flood_answer,
     };
     Policy {
@@ -1294,7 +1331,39 @@ fn policy_of(config: &Config, interfaces: &[Interface], places: &Places) -> Poli
             allow: config.lists.allow.clone(),
             deny: config.lists.deny.clone(),
         }),
+        responder,
     }
+}
+
+/// What XDP says, where it answers.
+fn texts_of(config: &Config, replies: &Replies) -> Result<Option<Texts>, Failure> {
+    use smtp::replies::Reply;
+    if config.responder != config::Responder::Xdp {
+        return Ok(None);
+    }
+    let [refusal, goodbye] = match config.after_greeting {
+        config::AfterGreeting::Hold => [Reply::Refusal, Reply::Goodbye].map(|r| replies.line(r)),
+        config::AfterGreeting::Close => [&[][..]; 2],
+    };
+    let texts = Texts::new(replies.line(Reply::Greeting), refusal, goodbye);
+    let too_long = || {
+        let error = anyhow!(
+            "the host name is too long for responder = \"xdp\", whose replies have at most \
+             {TEXT_MAX} octets: give a shorter hostname, or use \"listener\""
+        );
+        Failure::new(Exit::Configuration, error)
+    };
+    texts.map(Some).ok_or_else(too_long)
+}
+
+fn no_socket_wanted() -> Failure {
+    Failure::new(
+        Exit::Configuration,
+        anyhow!(
+            "the service manager hands over listening sockets, and responder = \"xdp\" answers \
+             without: disable nomail-agent.socket, or use \"listener\""
+        ),
+    )
 }
 
 /// The unproven SYNs that may pass: those that are configured, or what a

@@ -5,6 +5,7 @@ use crate::{
     events::Event,
     limiter::Limit,
     packet::Address,
+    responder::{TEXT_MAX, WINDOW},
     siphash::Key,
     verdict::{Answer, Verdict},
 };
@@ -14,6 +15,8 @@ pub const ABI_VERSION: u32 = 6;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
+/// Name of the program that answers without a listener, see [`crate::responder`].
+pub const RESPONDER_PROGRAM: &str = "nomail_responder";
 /// Name of the program that only returns the clock, see [`crate::limiter`].
 pub const CLOCK_PROGRAM: &str = "nomail_clock";
 
@@ -65,6 +68,17 @@ pub const EVENTS_MAP: &str = "EVENTS";
 /// `Array<`[`TupleLine`]`>`: which sources were told of, see [`crate::events`].
 pub const TOLD_MAP: &str = "TOLD";
 
+/// `ProgramArray` with one entry: the program [`RESPONDER_PROGRAM`], or none.
+pub const RESPONDERS_MAP: &str = "RESPONDERS";
+/// `Array<`[`Texts`]`>` with [`GENERATIONS`] entries: what the responder says, of
+/// which [`Config::generation`] is for new dialogs.
+pub const TEXTS_MAP: &str = "TEXTS";
+/// `Array<u64>` with [`DIALOG_PLACES`] entries of [`crate::responder::Standing`].
+pub const DIALOGS_MAP: &str = "DIALOGS";
+
+/// Global of the program, patched before load: not 0 when [`RESPONDER_PROGRAM`] may
+/// have to answer. While it is 0, only SYNs and RSTs cost a look-up.
+pub const RESPONDER_GLOBAL: &str = "RESPONDER";
 /// Global of the program, patched before load: the guarded ports, in host
 /// byte order, 0 where unused. A segment to any other port costs no look-up.
 pub const PORTS_GLOBAL: &str = "PORTS";
@@ -117,6 +131,12 @@ pub const MAX_LIST_PREFIXES: u32 = 1 << 20;
 /// Most prefixes that are denied beside the list, of both families together.
 pub const MAX_BANS: u32 = 1 << 18;
 
+/// Entries of [`TEXTS_MAP`], a power of two: so many times less one the texts may
+/// change while a dialog goes on.
+pub const GENERATIONS: u32 = 4;
+/// Entries of [`DIALOGS_MAP`], a power of two.
+pub const DIALOG_PLACES: u32 = 65_536;
+
 /// A place in the table of guarded pairs. `port` 0 means free.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,8 +179,12 @@ pub struct Config {
     pub proof_ticks: u32,
     /// How long nothing more is told of a source, in jiffies.
     pub pause_ticks: u32,
-    /// Nothing.
-    pub reserved: u32,
+    /// Not 0: nobody listens, and [`RESPONDER_PROGRAM`] answers.
+    pub responder: u32,
+    /// Which entry of [`TEXTS_MAP`] new dialogs are served from.
+    pub generation: u32,
+    /// Jiffies shifted right by this are time slots of the responder's cookies.
+    pub cookie_shift: u32,
     /// Which set of lists is in use, below [`CONFIGS`].
     pub list_set: u32,
     /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
@@ -186,7 +210,9 @@ impl Config {
         slot_shift: 0,
         proof_ticks: 0,
         pause_ticks: 0,
-        reserved: 0,
+        responder: 0,
+        generation: 0,
+        cookie_shift: 0,
         list_set: 0,
         lists: 0,
         guarded_seed: 1,
@@ -322,9 +348,57 @@ pub struct SourceCarry {
     pub limited: u64,
 }
 
+/// One text that the responder says, with its CRLF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The text, and zeros behind it.
+    pub octets: [u8; TEXT_MAX],
+    /// How many octets it has; 0 where there is none.
+    pub length: u32,
+    /// The sum of its 16-bit words, the last one filled up with zero (RFC 1071).
+    pub sum: u32,
+}
+
+impl Text {
+    /// No text.
+    pub const EMPTY: Self = Self {
+        octets: [0; TEXT_MAX],
+        length: 0,
+        sum: 0,
+    };
+}
+
+/// What the responder says: one generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// Before anything was asked.
+    pub greeting: Text,
+    /// To every command but QUIT. Empty: it closes after the greeting (RFC 1846
+    /// section 4.2 a).
+    pub refusal: Text,
+    /// To QUIT.
+    pub goodbye: Text,
+}
+
+impl Texts {
+    /// None: a generation that was never in use.
+    pub const EMPTY: Self = Self {
+        greeting: Text::EMPTY,
+        refusal: Text::EMPTY,
+        goodbye: Text::EMPTY,
+    };
+}
+
+/// Room for what a segment carries.
+pub type Payload = [u8; WINDOW];
+
 const _: () = {
+    assert!(GENERATIONS.is_power_of_two() && DIALOG_PLACES.is_power_of_two());
+    assert!(size_of::<Texts>() == 3 * (TEXT_MAX + 8));
     assert!(size_of::<Guarded>() == 24);
-    assert!(size_of::<Config>() == 3 * 16 + 8 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
+    assert!(size_of::<Config>() == 3 * 16 + 10 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
     assert!(align_of::<Config>() == 8);
     assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
     assert!(size_of::<TupleLine>() == 64 && TUPLE_LINES.is_power_of_two());
@@ -351,6 +425,8 @@ mod pod {
     unsafe impl aya::Pod for super::SourceCarry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::TupleLine {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Texts {}
 }
 
 #[cfg(test)]

@@ -75,6 +75,14 @@ impl TupleHash {
         (mix(self.0, acknowledgment) >> 32) as u32
     }
 
+    /// Where something about the tuple and a number of its own is kept in a table of
+    /// 65,536 places, and by what it is known there.
+    #[inline(always)]
+    pub(crate) const fn place(self, number: u32) -> (u32, u64) {
+        let mixed = mix(self.0, number);
+        (mixed as u32 & 0xffff, mixed >> 32)
+    }
+
     #[inline(always)]
     const fn proof(self, slot: u32) -> u32 {
         mix(self.0, !slot) as u32 >> 16

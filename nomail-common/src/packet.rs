@@ -1,5 +1,5 @@
 //! From a frame to a SYN for one of our ports, to a RST that may answer a
-//! challenge, or to nothing.
+//! challenge, to a segment of a dialog, or to nothing.
 //!
 //! Nothing means: pass. A packet in doubt passes too; what is dropped as
 //! malformed is only what the stack would drop as well, and fragments.
@@ -14,7 +14,7 @@ pub const MAX_EXTENSION_HEADERS: usize = 6;
 
 const ETHERNET_LENGTH: usize = 14;
 const VLAN_TAG_LENGTH: usize = 4;
-const IPV6_LENGTH: usize = 40;
+pub(crate) const IPV6_LENGTH: usize = 40;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -28,11 +28,11 @@ const PROTOCOL_FRAGMENT: u8 = 44;
 const PROTOCOL_AUTHENTICATION: u8 = 51;
 const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 
-const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
-const TCP_LENGTH_MIN: usize = 20;
+pub(crate) const TCP_FIN: u8 = 0x01;
+pub(crate) const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_RST: u8 = 0x04;
+pub(crate) const TCP_ACK: u8 = 0x10;
+pub(crate) const TCP_LENGTH_MIN: usize = 20;
 
 /// An address in host byte order, IPv4 as IPv4-mapped IPv6.
 #[repr(C)]
@@ -99,6 +99,8 @@ pub enum Kind {
     /// A RST without SYN, as a challenge is answered: without ACK (RFC 9293 section
     /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it.
     Reset = 2,
+    /// Any other segment with ACK: one of a dialog, if the responder answers.
+    Dialog = 3,
 }
 
 /// A segment for one of our ports that matters. Of integers only, so that the
@@ -134,6 +136,19 @@ pub const PLAIN: u8 = 2;
 const _: () = assert!(size_of::<Segment>() == 48, "no padding");
 
 impl Segment {
+    /// Of nobody, to be filled.
+    pub const NONE: Self = Self {
+        peer: Address { high: 0, low: 0 },
+        local: Address { high: 0, low: 0 },
+        sequence: 0,
+        network: 0,
+        peer_port: 0,
+        port: 0,
+        vlan: 0,
+        kind: Kind::Malformed,
+        flags: 0,
+    };
+
     /// Whether it came by IPv6.
     #[inline(always)]
     pub const fn is_ipv6(&self) -> bool {
@@ -174,9 +189,14 @@ struct Transport {
     plain: bool,
 }
 
-/// Finds a SYN for one of `ports` (0 where unused), or a RST.
+/// Finds a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also
+/// segments of dialogs.
 #[inline(always)]
-pub fn parse<F: Frame + ?Sized>(frame: &F, ports: &[u16; MAX_PORTS]) -> Option<Segment> {
+pub fn parse<F: Frame + ?Sized>(
+    frame: &F,
+    ports: &[u16; MAX_PORTS],
+    dialogs: bool,
+) -> Option<Segment> {
     let ethernet: [u8; ETHERNET_LENGTH] = frame.read(0)?;
     let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
     let mut network = ETHERNET_LENGTH;
@@ -199,7 +219,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, ports: &[u16; MAX_PORTS]) -> Option<S
         ETHERTYPE_IPV6 => ipv6(frame, network),
         _ => None,
     }?;
-    tcp(frame, &transport, network, vlan, ports)
+    tcp(frame, &transport, network, vlan, ports, dialogs)
 }
 
 #[inline(always)]
@@ -316,6 +336,7 @@ fn tcp<F: Frame + ?Sized>(
     network: usize,
     vlan: u16,
     ports: &[u16; MAX_PORTS],
+    dialogs: bool,
 ) -> Option<Segment> {
     let (peer_port, port, sequence, kind) = if transport.first_fragment {
         // It need not reach the flags.
@@ -339,6 +360,8 @@ fn tcp<F: Frame + ?Sized>(
             && (flags & TCP_ACK == 0 || is_of_challenge(&header))
         {
             Kind::Reset
+        } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
+            Kind::Dialog
         } else {
             return None;
         };

@@ -59,9 +59,15 @@ pub enum Answer {
     Unanswerable = 2,
     /// A SYN was answered with a SYN cookie.
     Cookie = 3,
+    /// The responder sent a segment, of a handshake or of a dialog.
+    Stateless = 4,
+    /// One of these had a greeting in it.
+    Greeting = 5,
+    /// One of these had the reply to QUIT in it.
+    Goodbye = 6,
 }
 
 impl Answer {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 7;
 }

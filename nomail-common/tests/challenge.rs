@@ -7,8 +7,8 @@ use nomail_common::{
     abi::TUPLES_PER_LINE,
     challenge::{PROOF_SECS, SLOT_SECS, TupleHash, slot_shift},
     packet::{Address, IPV6, Kind, PLAIN, Segment},
+    reply::{self, Header, Numbers},
     siphash::Key,
-    synack::{self, Numbers},
     tuples::{self, Entry, TupleSet},
 };
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ prop_compose! {
 /// The TCP header, after everything about it was checked.
 fn decoded(segment: &Segment, numbers: Numbers) -> etherparse::TcpHeader {
     let (header, checksum) = if segment.is_ipv6() {
-        let packet = synack::ipv6(segment, numbers)
+        let packet = reply::ipv6(segment, &Header::syn_ack(numbers))
             .map(u32::to_ne_bytes)
             .concat();
         let ip = Ipv6HeaderSlice::from_slice(&packet).unwrap();
@@ -54,7 +54,7 @@ fn decoded(segment: &Segment, numbers: Numbers) -> etherparse::TcpHeader {
         let tcp = TcpHeaderSlice::from_slice(&packet[40..]).unwrap();
         (tcp.to_header(), tcp.calc_checksum_ipv6(&ip, &[]).unwrap())
     } else {
-        let packet = synack::ipv4(segment, numbers)
+        let packet = reply::ipv4(segment, &Header::syn_ack(numbers))
             .map(u32::to_ne_bytes)
             .concat();
         let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap();

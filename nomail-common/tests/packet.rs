@@ -229,7 +229,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_within_their_bounds(bytes in vec(any::<u8>(), 0..200)) {
         let watched = Watched::new(&bytes);
-        parse(&watched, &PORTS);
+        parse(&watched, &PORTS, false);
         prop_assert!(watched.furthest.get() <= bytes.len());
     }
 
@@ -244,24 +244,24 @@ proptest! {
         let at = at.index(frame.len());
         frame[at] = octet;
         let watched = Watched::new(&frame);
-        parse(&watched, &PORTS);
+        parse(&watched, &PORTS, false);
         prop_assert!(watched.furthest.get() <= frame.len());
     }
 
     #[test]
     fn agrees_with_etherparse(plan in plans()) {
-        prop_assert_eq!(parse(plan.build().as_slice(), &PORTS), plan.expected());
+        prop_assert_eq!(parse(plan.build().as_slice(), &PORTS, false), plan.expected());
     }
 
     /// Cut before the end of the fixed TCP header: nothing. After it: as whole.
     #[test]
     fn truncation_at_every_length(plan in plans()) {
         let frame = plan.build();
-        let whole = parse(frame.as_slice(), &PORTS);
+        let whole = parse(frame.as_slice(), &PORTS, false);
         let after_tcp = plan.padding + plan.payload.len();
         let fixed_end = frame.len() - after_tcp - plan.tcp_options.len().next_multiple_of(4);
         for length in 0..frame.len() {
-            let cut = parse(&frame[..length], &PORTS);
+            let cut = parse(&frame[..length], &PORTS, false);
             prop_assert_eq!(cut, if length < fixed_end { None } else { whole });
         }
     }

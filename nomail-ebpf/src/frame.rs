@@ -2,10 +2,17 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
-    helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
+    helpers::generated::{
+        bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
+    },
     programs::XdpContext,
 };
-use nomail_common::frame::Frame;
+use nomail_common::{
+    abi::{Payload, Text},
+    frame::Frame,
+    responder::{TEXT_MAX, WINDOW},
+};
 
 /// Largest offset that is read. Far above any header [`nomail_common::packet`]
 /// looks through, and a bound the verifier needs for an offset it cannot know.
@@ -66,6 +73,88 @@ pub(crate) fn answer<const N: usize>(
         (start as *mut [u32; N]).write_unaligned(packet);
     }
     XDP_TX
+}
+
+/// Octets of an Ethernet header without a VLAN tag.
+const LINK_LENGTH: usize = 14;
+
+/// Turns the frame, which has no VLAN tag, into an answer of another length: after its
+/// Ethernet header it is `packet`, and `text_length` octets that are for
+/// [`write_text`]; the hardware addresses change places. False where that cannot be done.
+#[inline(always)]
+pub(crate) fn begin_answer<const N: usize>(
+    context: &XdpContext,
+    network: usize,
+    packet: [u32; N],
+    text_length: u32,
+) -> bool {
+    let Some(link): Option<[u8; LINK_LENGTH]> = XdpFrame::new(context).read(0) else {
+        return false;
+    };
+    if network != LINK_LENGTH {
+        return false;
+    }
+    let wanted = LINK_LENGTH as i32 + size_of_val(&packet) as i32 + text_length as i32;
+    // SAFETY: the context is this run's.
+    let adjusted = unsafe {
+        let more = wanted - bpf_xdp_get_buff_len(context.ctx) as i32;
+        // There is always room before a frame, and not always behind it.
+        if more > 0 {
+            bpf_xdp_adjust_head(context.ctx, -more)
+        } else {
+            bpf_xdp_adjust_tail(context.ctx, more)
+        }
+    };
+    let (data, data_end) = (context.data(), context.data_end());
+    let start = data + LINK_LENGTH;
+    if adjusted != 0 || start + size_of_val(&packet) > data_end {
+        return false;
+    }
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = link;
+    let link = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, t0, t1];
+    // SAFETY: as in `answer`.
+    unsafe {
+        (data as *mut [u8; LINK_LENGTH]).write_unaligned(link);
+        (start as *mut [u32; N]).write_unaligned(packet);
+    }
+    true
+}
+
+/// Writes a text at an offset, and gives the offset behind it. None where it does not
+/// fit.
+#[inline(always)]
+pub(crate) fn write_text(context: &XdpContext, offset: u32, text: &Text) -> Option<u32> {
+    // As in `read_payload`.
+    let length = text.length & (2 * TEXT_MAX as u32 - 1);
+    if length == 0 || length > TEXT_MAX as u32 {
+        return None;
+    }
+    let octets = (&raw const text.octets).cast_mut().cast();
+    // SAFETY: the context is this run's; the text has at least that many octets, and
+    // the helper only reads it.
+    let written = unsafe { bpf_xdp_store_bytes(context.ctx, offset, octets, length) };
+    (written == 0).then_some(offset + length)
+}
+
+/// Reads `length` octets from `start` on. False when they are not there.
+#[inline(always)]
+pub(crate) fn read_payload(
+    context: &XdpContext,
+    start: u32,
+    length: u32,
+    payload: &mut Payload,
+) -> bool {
+    // A mask, and no comparison alone: the verifier does not follow that one.
+    let length = length & (2 * WINDOW as u32 - 1);
+    if length == 0 {
+        return true;
+    }
+    if length > WINDOW as u32 {
+        return false;
+    }
+    let room = (&raw mut *payload).cast();
+    // SAFETY: the context is this run's; there is room for that many octets.
+    unsafe { bpf_xdp_load_bytes(context.ctx, start, room, length) == 0 }
 }
 
 /// The hardware addresses of a frame: its destination, its source.

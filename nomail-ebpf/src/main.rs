@@ -13,6 +13,7 @@ mod atomic;
 mod cookie;
 mod frame;
 mod maps;
+mod responder;
 
 use aya_ebpf::{
     bindings::{
@@ -30,23 +31,33 @@ use nomail_common::{
     limiter::{Limit, Time},
     packet::{self, Kind, Segment},
     policy::{self, Facts, FloodAnswer},
+    reply::{self, Header, Numbers},
     source::Source,
     sources::{self, Charge},
-    synack::{self, Numbers},
     tuples,
     verdict::{Answer, Verdict},
 };
 
 use crate::{frame::XdpFrame, maps::CpuCounters};
 
-/// Judges a frame. Whatever is not a SYN or a RST for a guarded port passes
-/// without a look-up in any map.
+/// What [`judge`] returns for what the responder is to answer: no action of XDP.
+const RESPOND: u32 = 16;
+
+/// Judges a frame. Whatever is not a SYN or a RST for a guarded port, nor of a dialog
+/// of the responder, passes without a look-up in any map.
 #[xdp(frags)]
 fn nomail(context: XdpContext) -> u32 {
-    let Some(segment) = packet::parse(&XdpFrame::new(&context), &maps::PORTS.load()) else {
+    let frame = XdpFrame::new(&context);
+    let dialogs = maps::may_respond();
+    let Some(segment) = packet::parse(&frame, &maps::PORTS.load(), dialogs) else {
         return XDP_PASS;
     };
-    judge(context.ctx, &raw const segment)
+    let action = judge(context.ctx, &raw const segment);
+    if action != RESPOND {
+        return action;
+    }
+    maps::respond(&context);
+    XDP_PASS
 }
 
 /// Judges a segment for a guarded port. A global function: the verifier looks at
@@ -60,6 +71,9 @@ extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
     let Some(segment) = (unsafe { segment.as_ref() }) else {
         return XDP_PASS;
     };
+    if segment.kind == Kind::Dialog {
+        return RESPOND;
+    }
     let context = XdpContext::new(context);
     judged(&context, segment).unwrap_or(XDP_PASS)
 }
@@ -80,7 +94,7 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         place,
         counters,
         jiffies,
-        flood_answer: if maps::lease_holds(jiffies) {
+        flood_answer: if responds(config) || maps::lease_holds(jiffies) {
             FloodAnswer::from_value(config.flood_answer)
         } else {
             FloodAnswer::Drop
@@ -93,15 +107,30 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     }
     let decision = policy::decide(&mut scene);
     scene.counters.count(decision.verdict);
-    Some(
-        if decision.verdict == Verdict::Passed || config.observe != 0 {
+    Some(if config.observe != 0 {
+        XDP_PASS
+    } else if decision.verdict == Verdict::Passed {
+        if !responds(config) {
             XDP_PASS
-        } else if decision.wants_answer() {
+        } else if decision.proven {
+            RESPOND
+        } else if scene.is_answerable() {
+            // Nobody listens: who is to be served has to prove itself first.
             scene.answer()
         } else {
-            XDP_DROP
-        },
-    )
+            XDP_PASS
+        }
+    } else if decision.wants_answer() {
+        scene.answer()
+    } else {
+        XDP_DROP
+    })
+}
+
+/// Whether the responder answers instead of a listener.
+#[inline(always)]
+fn responds(config: &Config) -> bool {
+    maps::may_respond() && config.responder != 0
 }
 
 /// A segment for a guarded pair, and what is to be known to judge it.
@@ -146,14 +175,7 @@ impl Facts for Scene<'_> {
             return false;
         }
         let hash = self.hash();
-        let slot = self.slot();
-        let sequence = self.segment.sequence;
-        let tags =
-            [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
-        let [tag, other] = tags;
-        let tags = u64::from(tag) << 32 | u64::from(other);
-        let ticks = self.config.proof_ticks;
-        is_proven(tuple_line_of(hash), tags, self.jiffies as u32, ticks) != 0
+        has_proven(hash, self.segment.sequence, self.config, self.jiffies)
     }
 
     #[inline(always)]
@@ -329,7 +351,7 @@ impl Scene<'_> {
 
     #[inline(always)]
     fn slot(&self) -> u32 {
-        (self.jiffies >> (self.config.slot_shift & 63)) as u32
+        slot_of(self.config, self.jiffies)
     }
 
     #[inline(always)]
@@ -421,29 +443,46 @@ impl Scene<'_> {
         }
     }
 
-    /// Whether it is right to answer: it is for our hardware and from a single one,
-    /// from an address that a host can have and we have not, without options, and
-    /// behind the VLAN that its address lives behind.
     #[inline(always)]
     fn is_answerable(&self) -> bool {
-        let segment = self.segment;
-        let Some([destination, source]) = frame::hardware(self.context) else {
-            return false;
-        };
-        let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
-        let is_own = match self.place {
-            Some(place) => is(&self.config.hardware[place]),
-            // A port of a bond, which natively runs the program of the bond, and
-            // whose frames have the bond's address. None is all zeros.
-            None => destination != [0; 6] && self.config.hardware.iter().any(is),
-        };
-        is_own
-            && source[0] & 1 == 0
-            && segment.is_plain()
-            && segment.vlan == self.guarded.vlan
-            && segment.peer.is_answerable(segment.is_ipv6())
-            && self.config.guarded(segment.peer, segment.port).is_none()
+        let Self {
+            context,
+            segment,
+            config,
+            guarded,
+            ..
+        } = self;
+        is_answerable(context, segment, config, guarded, self.place)
     }
+}
+
+/// Whether it is right to answer: it is for our hardware and from a single one, from
+/// an address that a host can have and we have not, without options, and behind the
+/// VLAN that its address lives behind.
+#[inline(always)]
+fn is_answerable(
+    context: &XdpContext,
+    segment: &Segment,
+    config: &Config,
+    guarded: &Guarded,
+    place: Option<usize>,
+) -> bool {
+    let Some([destination, source]) = frame::hardware(context) else {
+        return false;
+    };
+    let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
+    let is_own = match place {
+        Some(place) => is(&config.hardware[place]),
+        // A port of a bond, which natively runs the program of the bond, and whose
+        // frames have the bond's address. None is all zeros.
+        None => destination != [0; 6] && config.hardware.iter().any(is),
+    };
+    is_own
+        && source[0] & 1 == 0
+        && segment.is_plain()
+        && segment.vlan == guarded.vlan
+        && segment.peer.is_answerable(segment.is_ipv6())
+        && config.guarded(segment.peer, segment.port).is_none()
 }
 
 /// Turns a SYN into the SYN-ACK with these [`Numbers`] and sends it back; what became
@@ -458,23 +497,52 @@ extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64)
     let context = XdpContext::new(context);
     let (network, numbers) = (segment.network as usize, Numbers::from(numbers));
     if segment.is_ipv6() {
-        frame::answer(&context, network, synack::ipv6(segment, numbers))
+        frame::answer(
+            &context,
+            network,
+            reply::ipv6(segment, &Header::syn_ack(numbers)),
+        )
     } else {
-        frame::answer(&context, network, synack::ipv4(segment, numbers))
+        frame::answer(
+            &context,
+            network,
+            reply::ipv4(segment, &Header::syn_ack(numbers)),
+        )
     }
 }
 
 /// Index of the line of a tuple.
 #[inline(always)]
-const fn tuple_line_of(hash: TupleHash) -> u32 {
+pub(crate) const fn tuple_line_of(hash: TupleHash) -> u32 {
     hash.0 as u32 & (TUPLE_LINES as u32 - 1)
+}
+
+/// Whether a tuple has proven itself with a SYN of this sequence number.
+#[inline(always)]
+fn has_proven(hash: TupleHash, sequence: u32, config: &Config, jiffies: u64) -> bool {
+    let slot = slot_of(config, jiffies);
+    let [tag, other] =
+        [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
+    let tags = u64::from(tag) << 32 | u64::from(other);
+    is_proven(
+        tuple_line_of(hash),
+        tags,
+        jiffies as u32,
+        config.proof_ticks,
+    ) != 0
+}
+
+/// The time slot of proofs.
+#[inline(always)]
+const fn slot_of(config: &Config, jiffies: u64) -> u32 {
+    (jiffies >> (config.slot_shift & 63)) as u32
 }
 
 /// Whether one of two tags is proven; both in one word. Global for the same
 /// reason as [`charge`], like the two below.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_proven(line: u32, tags: u64, now: u32, proof_ticks: u32) -> u32 {
+pub(crate) extern "C" fn is_proven(line: u32, tags: u64, now: u32, proof_ticks: u32) -> u32 {
     let tags = [(tags >> 32) as u32, tags as u32];
     let proven =
         maps::tuple_line(line).is_some_and(|line| tuples::is_proven(&line, tags, now, proof_ticks));

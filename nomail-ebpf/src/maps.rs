@@ -4,13 +4,15 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key as LpmKey},
+    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key as LpmKey},
+    programs::XdpContext,
 };
 use nomail_common::{
     abi::{
-        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, EVENTS_LENGTH, LINES, Line, MAX_BANS,
-        MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES,
-        SLOTS_PER_LINE, SourceCarry, TOLD_LINES, TUPLE_LINES, TupleLine,
+        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_PLACES, EVENTS_LENGTH,
+        GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
+        MAX_PORTS, PREFIX_LINES, PROVEN_LINES, Payload, SLOTS_PER_LINE, SourceCarry, TOLD_LINES,
+        TUPLE_LINES, Texts, TupleLine,
     },
     events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
@@ -28,6 +30,8 @@ use crate::{atomic::Word, cookie::Question};
 pub(crate) static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
 #[unsafe(no_mangle)]
 pub(crate) static SEED: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static RESPONDER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KEY: Global<[u64; 2]> = Global::new([0; 2]);
 
@@ -71,6 +75,14 @@ static CARRIES: Array<[SourceCarry; CARRIES_PER_VALUE]> =
 #[map]
 static TOLD: Array<TupleLine> = Array::with_max_entries(TOLD_LINES as u32, BPF_F_MMAPABLE);
 #[map]
+static RESPONDERS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+static TEXTS: Array<Texts> = Array::with_max_entries(GENERATIONS, 0);
+#[map]
+static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_PLACES, 0);
+#[map]
+static PAYLOAD: PerCpuArray<Payload> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LENGTH, 0);
 
 /// The configuration in use.
@@ -91,6 +103,45 @@ pub(crate) fn lease_holds(jiffies: u64) -> bool {
         .is_some_and(|&until| abi::lease_holds(until, jiffies as u32))
 }
 
+/// Whether the responder may ever have to answer. Known when the program is loaded:
+/// where it may not, all that is for it costs nothing.
+#[inline(always)]
+pub(crate) fn may_respond() -> bool {
+    RESPONDER.load() != 0
+}
+
+/// Hands the frame over to the responder, and comes back only if there is none. To be
+/// called by an entry point: of what calls a function that does this, the kernel
+/// halves the stack.
+#[inline(always)]
+pub(crate) fn respond(context: &XdpContext) {
+    // SAFETY: nothing here needs to be dropped.
+    unsafe { RESPONDERS.tail_call(context, 0) }
+}
+
+/// The texts of a generation.
+#[inline(always)]
+pub(crate) fn texts(generation: u32) -> Option<&'static Texts> {
+    TEXTS.get(generation & (GENERATIONS - 1))
+}
+
+/// A word of the table of dialogs.
+#[inline(always)]
+pub(crate) fn dialog(index: u32) -> Option<Word> {
+    // SAFETY: as in `last_proof`.
+    DIALOGS
+        .get_ptr_mut(index)
+        .map(|word| unsafe { Word::new(word) })
+}
+
+/// Room of this CPU for what a segment carries.
+#[inline(always)]
+pub(crate) fn payload() -> Option<&'static mut Payload> {
+    // SAFETY: a value of a per-CPU map, of octets, and a program runs to its end
+    // before another runs on the same CPU; asked for once in a run.
+    PAYLOAD.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+}
+
 /// The place of an interface in the configuration, if it is in there.
 #[inline(always)]
 pub(crate) fn place(config: &Config, interface: u32) -> Option<usize> {
@@ -100,7 +151,12 @@ pub(crate) fn place(config: &Config, interface: u32) -> Option<usize> {
 /// The counters of this CPU for the interface at a place.
 #[inline(always)]
 pub(crate) fn counters(place: Option<usize>) -> Option<CpuCounters> {
-    let entry = place.map_or(0, |place| place as u32 + 1);
+    counters_entry(place.map_or(0, |place| place as u32 + 1))
+}
+
+/// The same by the number of the entry.
+#[inline(always)]
+pub(crate) fn counters_entry(entry: u32) -> Option<CpuCounters> {
     COUNTERS.get_ptr_mut(entry).map(CpuCounters)
 }
 

@@ -65,7 +65,7 @@ _nomail__agent() {
 
     case "${cmd}" in
         nomail__agent)
-            opts="-v -h -V --config --iface --listen --hostname --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help --version run status top check-config doctor detach help"
+            opts="-v -h -V --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help --version run status top check-config doctor detach help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -84,6 +84,10 @@ _nomail__agent() {
                     return 0
                     ;;
                 --hostname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --responder)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -131,7 +135,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__check__subcmd__config)
-            opts="-h --show --config --iface --listen --hostname --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --help"
+            opts="-h --show --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -150,6 +154,10 @@ _nomail__agent() {
                     return 0
                     ;;
                 --hostname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --responder)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -357,7 +365,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__run)
-            opts="-v -h --config --iface --listen --hostname --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help"
+            opts="-v -h --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -376,6 +384,10 @@ _nomail__agent() {
                     return 0
                     ;;
                 --hostname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --responder)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nomail_agent_global_optspecs
-    string join \n config= iface= listen= hostname= refuse-at= after-greeting= xdp-mode= syn-rate= syn-burst= observe= control= metrics= log-format= v/verbose h/help V/version
+    string join \n config= iface= listen= hostname= responder= refuse-at= after-greeting= xdp-mode= syn-rate= syn-burst= observe= control= metrics= log-format= v/verbose h/help V/version
 end
 
 function __fish_nomail_agent_needs_command
@@ -28,6 +28,7 @@ complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l config -d 'Co
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l iface -d 'Interface to guard; repeat it, or separate names by commas [default: default-route, the interface of the default route]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l listen -d 'Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate them by commas [default: port 25 of every address of the interfaces]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l hostname -d 'First word of the 521 greeting: a domain name, or an address literal like [192.0.2.7] or [IPv6:2001:db8::1] [default: the host\'s FQDN, else an address literal]' -r
+complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l responder -d 'Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting only, not beside [relay]) [default: listener]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l refuse-at -d 'Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a source comes first, rcpt when it comes back); beside [relay] only rcpt [default: auto, with [relay] rcpt]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l after-greeting -d 'After the greeting: hold (answer 521 to everything but QUIT) or close [default: hold]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_needs_command" -l xdp-mode -d 'How XDP attaches: auto (native, else generic with a warning), native, generic, or off (responder alone) [default: auto]' -r
@@ -51,6 +52,7 @@ complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l config
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l iface -d 'Interface to guard; repeat it, or separate names by commas [default: default-route, the interface of the default route]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l listen -d 'Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate them by commas [default: port 25 of every address of the interfaces]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l hostname -d 'First word of the 521 greeting: a domain name, or an address literal like [192.0.2.7] or [IPv6:2001:db8::1] [default: the host\'s FQDN, else an address literal]' -r
+complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l responder -d 'Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting only, not beside [relay]) [default: listener]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l refuse-at -d 'Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a source comes first, rcpt when it comes back); beside [relay] only rcpt [default: auto, with [relay] rcpt]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l after-greeting -d 'After the greeting: hold (answer 521 to everything but QUIT) or close [default: hold]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand run" -l xdp-mode -d 'How XDP attaches: auto (native, else generic with a warning), native, generic, or off (responder alone) [default: auto]' -r
@@ -78,6 +80,7 @@ complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" 
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l iface -d 'Interface to guard; repeat it, or separate names by commas [default: default-route, the interface of the default route]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l listen -d 'Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate them by commas [default: port 25 of every address of the interfaces]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l hostname -d 'First word of the 521 greeting: a domain name, or an address literal like [192.0.2.7] or [IPv6:2001:db8::1] [default: the host\'s FQDN, else an address literal]' -r
+complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l responder -d 'Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting only, not beside [relay]) [default: listener]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l refuse-at -d 'Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a source comes first, rcpt when it comes back); beside [relay] only rcpt [default: auto, with [relay] rcpt]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l after-greeting -d 'After the greeting: hold (answer 521 to everything but QUIT) or close [default: hold]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -l xdp-mode -d 'How XDP attaches: auto (native, else generic with a warning), native, generic, or off (responder alone) [default: auto]' -r

@@ -112,6 +112,7 @@ fn measure(row: &Row) -> f64 {
             flood_answer: FloodAnswer::Challenge,
             answerable: HashSet::new(),
             lists: Arc::default(),
+            responder: None,
             observe: false,
             interfaces: vec![GuardedInterface {
                 index: LOOPBACK_INDEX,

@@ -61,7 +61,7 @@ impl Agent {
             }
             agent
                 .log()
-                .contains("does not accept mail: listening on")
+                .contains(" does not accept mail: ")
                 .then_some(())
         });
         agent

@@ -39,6 +39,7 @@ fn guard(source: Rate, lab: &Lab) -> Guard {
             answerable: HashSet::new(),
             guarded: [("192.0.2.7".parse().unwrap(), 25)].into(),
             lists: Arc::default(),
+            responder: None,
         })
         .unwrap();
     lab.attach(&mut guard);

@@ -37,6 +37,7 @@ fn policy() -> Policy {
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
         guarded,
         lists: Arc::default(),
+        responder: None,
     }
 }
 

@@ -65,6 +65,7 @@ fn policy(lists: Arc<Lists>) -> Policy {
         answerable: HashSet::new(),
         guarded,
         lists,
+        responder: None,
     }
 }
 

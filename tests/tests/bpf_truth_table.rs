@@ -182,6 +182,7 @@ fn policy() -> Policy {
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
         guarded,
         lists: Arc::default(),
+        responder: None,
     }
 }
 

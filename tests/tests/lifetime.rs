@@ -323,13 +323,14 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         guarded: [(address, 25)].into(),
         answerable: [address].into(),
         lists: Arc::default(),
+        responder: None,
     };
     let load = || {
         // A program that another test starts holds a copy of the lock until it
         // is executed.
         let pins = until("the pins are free", || Pins::create(&pinned.pin_dir()).ok());
         let ports = HashSet::from([25]);
-        let mut guard = Guard::load_pinned(&ports, &[loopback], pins, true).unwrap();
+        let mut guard = Guard::load_pinned(&ports, false, &[loopback], pins, true).unwrap();
         guard.configure(&policy).unwrap();
         guard.settle_pins().unwrap();
         guard

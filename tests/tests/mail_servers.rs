@@ -3,7 +3,8 @@
 
 use nomail_tests::{
     agent::Agent,
-    lab::{HOST_INTERFACE, Lab},
+    flood::answerable,
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab},
     poll::until,
     root::Root,
 };
@@ -78,17 +79,28 @@ postfix start
 send
 "#;
 
-fn agent(lab: &Lab) -> Agent {
+/// What speaks: sockets, or XDP without any.
+const RESPONDERS: [&str; 2] = ["listener", "xdp"];
+
+fn agent(lab: &Lab, responder: &str) -> Agent {
     let arguments = [
         ["--iface", HOST_INTERFACE],
         ["--hostname", "mailless.example.org"],
         ["--refuse-at", "greeting"],
+        ["--responder", responder],
     ];
     Agent::start(&lab.host, arguments.as_flattened())
 }
 
 /// The agent has seen one client, which was told 521 and said QUIT.
-fn one_refused_and_quit(agent: &Agent) {
+fn one_refused_and_quit(agent: &Agent, responder: &str) {
+    if responder == "xdp" {
+        until("one dialog, greeted, quit, without a connection", || {
+            (agent.count("/answers/greeted") > 0 && agent.count("/answers/quit") > 0).then_some(())
+        });
+        assert_eq!(agent.count("/connections/accepted"), 0);
+        return;
+    }
     until("one connection, refused in the greeting, quit", || {
         let connections = &agent.status()["connections"];
         ["accepted", "refused_greeting", "quit"]
@@ -101,41 +113,47 @@ fn one_refused_and_quit(agent: &Agent) {
 #[test]
 fn exim_returns_the_mail_at_once() {
     let root = Root::install("exim", &["exim4-daemon-light"]);
-    let lab = Lab::new();
-    let agent = agent(&lab);
-    let mut exim = root.start(&lab.client, &format!("{CLIENT}{EXIM}"));
-    let log = "/var/log/nomail-test/mainlog";
+    for responder in RESPONDERS {
+        let lab = Lab::new();
+        let _program = answerable(&lab.client, CLIENT_INTERFACE);
+        let agent = agent(&lab, responder);
+        let mut exim = root.start(&lab.client, &format!("{CLIENT}{EXIM}"));
+        let log = "/var/log/nomail-test/mainlog";
 
-    let failed = exim.line(log, &["** user@mailless.example.org", GREETING]);
-    let message = failed.split_whitespace().nth(2).unwrap();
-    // Generated for the sender, delivered to the sender, and nothing is left of
-    // the message.
-    exim.line(log, &["<= <>", &format!("R={message}")]);
-    exim.line(log, &["=> sender <sender@client.example>"]);
-    exim.line(log, &[message, "Completed"]);
-    exim.line("/var/spool/nomail-test/mailbox", &[GREETING]);
-    let log = exim.read(log);
-    assert!(!log.contains(" == "), "deferred first:\n{log}");
-    one_refused_and_quit(&agent);
+        let failed = exim.line(log, &["** user@mailless.example.org", GREETING]);
+        let message = failed.split_whitespace().nth(2).unwrap();
+        // Generated for the sender, delivered to the sender, and nothing is left of
+        // the message.
+        exim.line(log, &["<= <>", &format!("R={message}")]);
+        exim.line(log, &["=> sender <sender@client.example>"]);
+        exim.line(log, &[message, "Completed"]);
+        exim.line("/var/spool/nomail-test/mailbox", &[GREETING]);
+        let log = exim.read(log);
+        assert!(!log.contains(" == "), "deferred first:\n{log}");
+        one_refused_and_quit(&agent, responder);
+    }
 }
 
 #[test]
 fn postfix_records_the_521() {
     let root = Root::install("postfix", &["postfix"]);
-    let lab = Lab::new();
-    let agent = agent(&lab);
-    let mut postfix = root.start(&lab.client, &format!("{CLIENT}{POSTFIX}"));
+    for responder in RESPONDERS {
+        let lab = Lab::new();
+        let _program = answerable(&lab.client, CLIENT_INTERFACE);
+        let agent = agent(&lab, responder);
+        let mut postfix = root.start(&lab.client, &format!("{CLIENT}{POSTFIX}"));
 
-    // Its default, smtp_skip_5xx_greeting, makes a 4 of the 5: the sender gets
-    // the text only when the mail has been in the queue for too long.
-    let refused = format!("refused to talk to me: {GREETING}");
-    postfix.line(
-        "/var/log/nomail-test/mail.log",
-        &[
-            "to=<user@mailless.example.org>",
-            "status=deferred",
-            &refused,
-        ],
-    );
-    one_refused_and_quit(&agent);
+        // Its default, smtp_skip_5xx_greeting, makes a 4 of the 5: the sender gets
+        // the text only when the mail has been in the queue for too long.
+        let refused = format!("refused to talk to me: {GREETING}");
+        postfix.line(
+            "/var/log/nomail-test/mail.log",
+            &[
+                "to=<user@mailless.example.org>",
+                "status=deferred",
+                &refused,
+            ],
+        );
+        one_refused_and_quit(&agent, responder);
+    }
 }

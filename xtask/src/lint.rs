@@ -17,8 +17,8 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 const UNSAFE: &[(&str, usize)] = &[
     ("fuzz", 0),
     ("nomail-agent", 2),
-    ("nomail-common", 5),
-    ("nomail-ebpf", 30),
+    ("nomail-common", 6),
+    ("nomail-ebpf", 43),
     ("tests", 18),
 ];
 

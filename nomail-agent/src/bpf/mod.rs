@@ -15,20 +15,21 @@ use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray, ProgramArray},
     programs::{Xdp, links::FdLink, loaded_programs},
 };
 use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, Guarded, LEASE_SECS, MAX_GUARDED, MAX_INTERFACES,
-        MAX_PORTS, VLAN_NONE,
+        self, CONFIGS, Config, Counters, GENERATIONS, Guarded, LEASE_SECS, MAX_GUARDED,
+        MAX_INTERFACES, MAX_PORTS, Texts, VLAN_NONE,
     },
     challenge::{PROOF_SECS, slot_shift},
     events::PAUSE_SECS,
     limiter::Limit,
     policy::FloodAnswer,
+    responder,
 };
 
 use self::pins::Secrets;
@@ -94,6 +95,8 @@ pub struct Policy {
     pub answerable: HashSet<IpAddr>,
     /// Who is let through, and who is not. The same again costs nothing.
     pub lists: Arc<Lists>,
+    /// What XDP says where nobody listens; none: there are listeners.
+    pub responder: Option<Texts>,
 }
 
 /// The loaded program with its maps. Dropping it detaches the program from
@@ -113,6 +116,11 @@ pub struct Guard {
     lease: Array<MapData, u32>,
     config: Array<MapData, Config>,
     active: Array<MapData, u32>,
+    texts: Array<MapData, Texts>,
+    /// Which texts are in use.
+    generation: u32,
+    /// Open for as long as the program is to find the responder in it.
+    _responders: ProgramArray<MapData>,
     counters: PerCpuArray<MapData, Counters>,
     sources: sources::Sources,
     events: events::Events,
@@ -130,9 +138,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Loads the program. It guards nothing until [`Guard::configure`].
+    /// Loads the program. It guards nothing until [`Guard::configure`]. It cannot obey
+    /// a [`Policy::responder`], and spends nothing on it.
     pub fn load(ports: &HashSet<u16>) -> Result<Self, BpfError> {
-        Self::load_with(ports, random_secrets()?, &[])
+        Self::load_with(ports, false, random_secrets()?, &[])
+    }
+
+    /// Loads the program, and beside it the one that answers where nobody listens.
+    pub fn load_responder(ports: &HashSet<u16>) -> Result<Self, BpfError> {
+        Self::load_with(ports, true, random_secrets()?, &[])
     }
 
     /// Loads the program for these interfaces, in their order, to go on where an
@@ -143,6 +157,7 @@ impl Guard {
     /// then, is told by [`Guard::configure`], too.
     pub fn load_pinned(
         ports: &HashSet<u16>,
+        responder: bool,
         interfaces: &[u32],
         mut pins: Pins,
         keep: bool,
@@ -155,7 +170,7 @@ impl Guard {
             Some(secrets) => secrets,
             None => random_secrets()?,
         };
-        let mut guard = Self::load_with(ports, secrets, &prepared.maps)?;
+        let mut guard = Self::load_with(ports, responder, secrets, &prepared.maps)?;
         if keep && prepared.secrets.is_none() {
             pins.pin_secrets(secrets)?;
         }
@@ -168,6 +183,7 @@ impl Guard {
 
     fn load_with(
         ports: &HashSet<u16>,
+        responder: bool,
         [seed, key @ ..]: Secrets,
         maps: &[(String, PathBuf)],
     ) -> Result<Self, BpfError> {
@@ -187,24 +203,37 @@ impl Guard {
         }
         let mut ebpf = loader
             .override_global(abi::PORTS_GLOBAL, &port_places, true)
+            .override_global(abi::RESPONDER_GLOBAL, &u32::from(responder), true)
             .override_global(abi::SEED_GLOBAL, &seed, true)
             .override_global(abi::KEY_GLOBAL, &key, true)
             .load(OBJECT)
             .map_err(|error| BpfError::load(&error))?;
-        for name in [abi::PROGRAM, abi::CLOCK_PROGRAM] {
+        let mut responders: ProgramArray<_> = take(&mut ebpf, abi::RESPONDERS_MAP)?.try_into()?;
+        for name in programs(responder) {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|error| BpfError::load(&error.into()))?;
+        }
+        if responder {
+            let program = program(&mut ebpf, abi::RESPONDER_PROGRAM)?;
+            responders.set(0, program.fd()?, 0)?;
         }
         let clock = Clock::read(program(&mut ebpf, abi::CLOCK_PROGRAM)?)?;
         let config: Array<_, Config> = take(&mut ebpf, abi::CONFIG_MAP)?.try_into()?;
         let active: Array<_, u32> = take(&mut ebpf, abi::ACTIVE_MAP)?.try_into()?;
         // 0, unless the maps are an earlier agent's.
         let in_use = active.get(&0, 0)? % CONFIGS;
-        let list_set = config.get(&in_use, 0)?.list_set % CONFIGS;
+        let Config {
+            list_set,
+            generation,
+            ..
+        } = config.get(&in_use, 0)?;
         Ok(Self {
             config,
             active,
+            texts: take(&mut ebpf, abi::TEXTS_MAP)?.try_into()?,
+            generation: generation % GENERATIONS,
+            _responders: responders,
             counters: take(&mut ebpf, abi::COUNTERS_MAP)?.try_into()?,
             sources: sources::Sources::new(
                 take(&mut ebpf, abi::SOURCES_MAP)?,
@@ -221,7 +250,7 @@ impl Guard {
             clock,
             in_use,
             limit: Limit::UNLIMITED,
-            list_set,
+            list_set: list_set % CONFIGS,
             lists: None,
             list_bits: 0,
             banned: HashSet::new(),
@@ -248,6 +277,9 @@ impl Guard {
             slot_shift: slot_shift(hz),
             proof_ticks: hz * PROOF_SECS as u32,
             pause_ticks: hz * PAUSE_SECS as u32,
+            responder: u32::from(policy.responder.is_some()),
+            generation: self.generation_of(policy.responder.as_ref())?,
+            cookie_shift: responder::slot_shift(hz),
             ..Config::EMPTY
         });
         for (place, interface) in policy.interfaces.iter().enumerate() {
@@ -292,6 +324,7 @@ impl Guard {
         self.config.set(next, *config, 0)?;
         self.active.set(0, next, 0)?;
         self.in_use = next;
+        self.generation = config.generation;
         self.limit = limit;
         self.policy = Some(policy.clone());
         self.lists = Some(Arc::clone(&policy.lists));
@@ -300,6 +333,20 @@ impl Guard {
         // entry is not written again before that, even if reloads come in a row.
         std::thread::sleep(std::time::Duration::from_millis(1));
         Ok(())
+    }
+
+    /// The generation of these texts: the one in use, or the next one, which no dialog
+    /// that began lately is served from.
+    fn generation_of(&mut self, texts: Option<&Texts>) -> Result<u32, BpfError> {
+        let Some(texts) = texts else {
+            return Ok(self.generation);
+        };
+        if self.texts.get(&self.generation, 0)? == *texts {
+            return Ok(self.generation);
+        }
+        let next = (self.generation + 1) % GENERATIONS;
+        self.texts.set(next, *texts, 0)?;
+        Ok(next)
     }
 
     /// Denies `ban` and no longer `unban`, beside [`Policy::lists`] and what was
@@ -415,9 +462,9 @@ impl Guard {
 
     /// Nobody listens: nobody is answered, and there is no queue to protect.
     /// What is denied or over its bucket is dropped, all else gets the kernel's
-    /// answer.
+    /// answer. The responder goes on: it needs nobody.
     fn leave_to_itself(&mut self) -> Result<(), BpfError> {
-        let Some(policy) = self.policy.take() else {
+        let Some(policy) = self.policy.take_if(|policy| policy.responder.is_none()) else {
             return Ok(());
         };
         self.configure(&Policy {
@@ -438,7 +485,10 @@ impl Guard {
     /// kernels that do not tell.
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
         let mut counts = Vec::new();
-        for name in [abi::PROGRAM, abi::CLOCK_PROGRAM] {
+        let responder = self.ebpf.program(abi::RESPONDER_PROGRAM);
+        let responder: Option<&Xdp> = responder.and_then(|program| program.try_into().ok());
+        let responder = responder.is_some_and(|program| program.fd().is_ok());
+        for name in programs(responder) {
             let count = program(&mut self.ebpf, name)?.info()?;
             counts.extend(
                 count
@@ -483,7 +533,8 @@ impl Guard {
     /// Runs the program once on a frame: its action, and the frame afterwards.
     pub fn test_answer(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), BpfError> {
         use aya::programs::{TestRun as _, TestRunOptions};
-        let mut out = vec![0; frame.len()];
+        // The responder may have more to say.
+        let mut out = vec![0; frame.len() + responder::TEXT_MAX];
         let result = program(&mut self.ebpf, abi::PROGRAM)?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -509,6 +560,14 @@ impl Drop for Guard {
 /// [`MAX_GUARDED`] pairs a few dozen are needed.
 const GUARDED_SEEDS_MAX: usize = 10_000;
 const _: () = assert!(MAX_GUARDED <= 256, "measure again how many seeds it takes");
+
+/// The programs that are loaded.
+fn programs(responder: bool) -> impl Iterator<Item = &'static str> {
+    let responder = responder.then_some(abi::RESPONDER_PROGRAM);
+    [abi::PROGRAM, abi::CLOCK_PROGRAM]
+        .into_iter()
+        .chain(responder)
+}
 
 /// The name of a loaded program, to tell whose it is.
 pub fn program_name(id: u32) -> Option<String> {

@@ -8,7 +8,7 @@ use toml::Value as Toml;
 
 use super::{
     AfterGreeting, Config, Crowdsec, FLOOD_ANSWERS, Limits, Log, LogFormat, Metrics, OnExit,
-    RefuseAt, Relay, RelayCode, XdpMode,
+    RefuseAt, Relay, RelayCode, Responder, XdpMode,
     error::{Origin, escaped},
     layer::{Chosen, Entry, Value},
 };
@@ -39,6 +39,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         interfaces,
         listen,
         hostname,
+        responder,
         refuse_at,
         after_greeting,
         xdp_mode,
@@ -73,6 +74,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
                 Some(name) => text(name),
             },
         ),
+        ("responder", named(Responder::CHOICES, *responder)),
         ("refuse_at", named(RefuseAt::CHOICES, *refuse_at)),
         (
             "after_greeting",

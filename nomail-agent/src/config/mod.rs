@@ -91,6 +91,8 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The first word of the greeting. None: see [`host_fqdn`].
     pub hostname: Option<Hostname>,
+    /// Who speaks the refusal.
+    pub responder: Responder,
     /// Where the refusal is spoken. With [`Self::relay`]: at RCPT.
     pub refuse_at: RefuseAt,
     /// What follows the greeting.
@@ -131,6 +133,7 @@ impl Default for Config {
             interfaces: vec![DEFAULT_ROUTE.to_owned()],
             listen: Vec::new(),
             hostname: None,
+            responder: Responder::default(),
             refuse_at: RefuseAt::default(),
             after_greeting: AfterGreeting::default(),
             xdp_mode: XdpMode::default(),
@@ -240,6 +243,20 @@ impl Default for Metrics {
     }
 }
 
+/// Who speaks the refusal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Responder {
+    /// Sockets that listen.
+    #[default]
+    Listener,
+    /// XDP, without a socket; in the greeting only.
+    Xdp,
+}
+
+impl Responder {
+    const CHOICES: &[(&str, Self)] = &[("listener", Self::Listener), ("xdp", Self::Xdp)];
+}
+
 /// Where the refusal is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseAt {
@@ -345,6 +362,7 @@ impl Config {
         [
             ("interfaces", self.interfaces != new.interfaces),
             ("listen", self.listen != new.listen),
+            ("responder", self.responder != new.responder),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
             ("on_exit", self.on_exit != new.on_exit),
             ("pin_dir", self.pin_dir != new.pin_dir),
@@ -364,6 +382,7 @@ impl Config {
         Self {
             interfaces: old.interfaces.clone(),
             listen: old.listen.clone(),
+            responder: old.responder,
             xdp_mode: old.xdp_mode,
             on_exit: old.on_exit,
             pin_dir: old.pin_dir.clone(),
@@ -514,7 +533,8 @@ fn load_with_origins(
 fn read(layers: &mut Layers) -> Config {
     let default = Config::default();
     let relayed = layers.section("relay").is_some();
-    Config {
+    let mut responder_at = None;
+    let config = Config {
         file: None,
         files: Vec::new(),
         interfaces: layers
@@ -524,6 +544,12 @@ fn read(layers: &mut Layers) -> Config {
             .list("listen", "\"192.0.2.7:25\"", values::listen_address)
             .unwrap_or(default.listen),
         hostname: layers.value("hostname", |value| value.text()?.parse()),
+        responder: layers
+            .value_with_origin("responder", choice(Responder::CHOICES))
+            .map_or(default.responder, |(chosen, origin)| {
+                responder_at = Some(origin);
+                chosen
+            }),
         refuse_at: read_refuse_at(layers, relayed),
         after_greeting: read_after_greeting(layers, relayed),
         xdp_mode: layers
@@ -553,7 +579,32 @@ fn read(layers: &mut Layers) -> Config {
                 .unwrap_or(default.metrics.listen),
         },
         crowdsec: crowdsec::read(layers),
+    };
+    if let Some(origin) = responder_at.filter(|_| config.responder == Responder::Xdp)
+        && let Some(error) = wrong_beside_xdp(&config, relayed)
+    {
+        let problem = Problem::with_value(&origin, "responder", &Wrong(error));
+        layers.problems.push(problem);
     }
+    config
+}
+
+/// What is in effect, and can only be done by a listener.
+fn wrong_beside_xdp(config: &Config, relayed: bool) -> Option<String> {
+    let what = if relayed {
+        "[relay], which refuses at RCPT"
+    } else if !matches!(config.refuse_at, RefuseAt::Auto | RefuseAt::Greeting) {
+        "a refuse_at other than \"greeting\" (or \"auto\", which then means the same)"
+    } else if config.xdp_mode == XdpMode::Off {
+        "xdp_mode = \"off\""
+    } else if config.limits.flood_answer != FloodAnswer::Challenge {
+        "a limits.flood_answer other than \"challenge\""
+    } else {
+        return None;
+    };
+    Some(format!(
+        "\"xdp\" does not go with {what}; leave that out, or use \"listener\""
+    ))
 }
 
 /// What a drop-in overrides may not go with the [relay] of another: only the

@@ -86,6 +86,7 @@ const FULL: &str = r#"
 interfaces = ["eth0", "wlan0"]
 listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
 hostname = "mailless.example.org"
+responder = "listener"
 refuse_at = "ehlo"
 after_greeting = "close"
 xdp_mode = "generic"
@@ -130,6 +131,7 @@ fn every_key() {
             .map(|address| address.parse().unwrap())
             .to_vec(),
         hostname: Some("mailless.example.org".parse().unwrap()),
+        responder: Responder::Listener,
         refuse_at: RefuseAt::Ehlo,
         after_greeting: AfterGreeting::Close,
         xdp_mode: XdpMode::Generic,
@@ -195,9 +197,9 @@ fn every_key() {
 #[rstest]
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
-    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, responder, \
+     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
+     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -206,15 +208,15 @@ fn every_key() {
 )]
 #[case::unknown_section(
     "[nosuch]\nlisten = []",
-    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, responder, \
+     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
+     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
-    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, refuse_at, \
-     after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, [limits], \
-     [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, responder, \
+     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
+     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -403,6 +405,30 @@ fn every_key() {
 #[case::after_greeting(
     "after_greeting = \"Hold\"",
     "t.toml:1:18: after_greeting: \"Hold\" is unknown; use \"hold\" or \"close\""
+)]
+#[case::responder(
+    "responder = \"kernel\"",
+    "t.toml:1:13: responder: \"kernel\" is unknown; use \"listener\" or \"xdp\""
+)]
+#[case::responder_and_point(
+    "responder = \"xdp\"\nrefuse_at = \"rcpt\"",
+    "t.toml:1:13: responder: \"xdp\" does not go with a refuse_at other than \"greeting\" (or \
+     \"auto\", which then means the same); leave that out, or use \"listener\""
+)]
+#[case::responder_and_relay(
+    "responder = \"xdp\"\nrelay.domains = [\"a\"]",
+    "t.toml:1:13: responder: \"xdp\" does not go with [relay], which refuses at RCPT; leave that \
+     out, or use \"listener\""
+)]
+#[case::responder_and_mode(
+    "xdp_mode = \"off\"\nresponder = \"xdp\"",
+    "t.toml:2:13: responder: \"xdp\" does not go with xdp_mode = \"off\"; leave that out, or use \
+     \"listener\""
+)]
+#[case::responder_and_answer(
+    "responder = \"xdp\"\nlimits.flood_answer = \"cookie\"",
+    "t.toml:1:13: responder: \"xdp\" does not go with a limits.flood_answer other than \
+     \"challenge\"; leave that out, or use \"listener\""
 )]
 #[case::xdp_mode(
     "xdp_mode = \"skb\"",

@@ -46,7 +46,9 @@ pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
             challenge: answer(Answer::Challenge),
             proven: answer(Answer::Proven),
             unanswerable: answer(Answer::Unanswerable),
-            ..AnswerStatus::default()
+            stateless: answer(Answer::Stateless),
+            greeted: answer(Answer::Greeting),
+            quit: answer(Answer::Goodbye),
         },
         contended: counters.contended,
         source_evictions: counters.evictions,

@@ -149,6 +149,7 @@ fn policy() -> Policy {
         flood_answer: FloodAnswer::Challenge,
         answerable: HashSet::from([HOST.into()]),
         lists: Arc::default(),
+        responder: None,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,

@@ -61,11 +61,18 @@ struct House {
 }
 
 impl House {
-    /// With a configuration of that number, see [`House::write`].
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With a drop-in of this text.
+    fn with(drop_in: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(directory.path().join("deny"), "").unwrap();
+        let drop_ins = directory.path().join("nomail.toml.d");
+        fs::create_dir(&drop_ins).unwrap();
+        fs::write(drop_ins.join("50-more.toml"), drop_in).unwrap();
         let file = directory.path().join("nomail.toml");
         fs::write(&file, configuration(0, &directory.path().join("deny"))).unwrap();
         let rig = Rig::new(0);

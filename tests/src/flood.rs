@@ -189,6 +189,23 @@ pub fn until_answered(agent: &Agent) {
     });
 }
 
+/// Waits until the flood is over for the agent, and a new client is served without
+/// being asked for a proof. It asks no more often than the cap has room again: one
+/// that kept trying could use up what comes in.
+///
+/// # Panics
+/// When that does not come.
+pub fn until_over(agent: &Agent, client: &Namespace, from: &str, to: &str) {
+    until("the flood is over, and the cap has room again", || {
+        if agent.status()["flood"] == true {
+            return None;
+        }
+        let challenges = agent.count("/answers/challenge");
+        let served = client.within(|| is_served(from, to));
+        (served && agent.count("/answers/challenge") == challenges).then_some(())
+    });
+}
+
 /// XDP sends on a veth pair only when the peer has a program, too. The interface
 /// has one until the result is dropped.
 pub fn answerable(namespace: &Namespace, interface: &str) -> OwnedFd {

@@ -27,6 +27,8 @@ pub struct Segment {
     pub vlan_tags: usize,
 }
 
+/// The FIN flag.
+pub const FIN: u8 = 0x01;
 /// The SYN flag.
 pub const SYN: u8 = 0x02;
 /// The RST flag.

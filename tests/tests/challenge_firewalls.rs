@@ -13,7 +13,7 @@ use nomail_tests::{
     firewall::{HOST_RULES, Nft, conntrack_entries, netstat},
     flood::{
         answerable, flooded, is_served, limit_backlog, route_to_everybody, strangers, talk,
-        until_answered,
+        until_answered, until_over,
     },
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
     poll::until,
@@ -196,11 +196,7 @@ fn a_client_without_resets_waits_for_the_end_of_the_flood() {
     // One that the cap let through, at most.
     assert!(served <= 1, "{served}");
     assert_eq!(agent.count("/answers/proven"), 0);
-    until("the cap has room again", || {
-        let before = agent.count("/answers/challenge");
-        let served = lab.client.within(|| is_served(CLIENT, HOST_IPV4));
-        (served && agent.count("/answers/challenge") == before).then_some(())
-    });
+    until_over(&agent, &lab.client, CLIENT, HOST_IPV4);
 }
 
 /// What the cap lets through is no more than the listener's queue takes: the

@@ -9,7 +9,9 @@ use std::{
 
 use nomail_tests::{
     agent::Agent,
-    flood::{answerable, flooded, frames, is_served, repeated, strangers, until_answered},
+    flood::{
+        answerable, flooded, frames, is_served, repeated, strangers, until_answered, until_over,
+    },
     frames::FrameSender,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
@@ -96,11 +98,7 @@ fn strangers_with_forged_sources_do_not_stop_an_honest_one() {
     honest_under(&agent, &lab, &ipv6, "2001:db8::100", HOST_IPV6);
 
     // Without a flood nobody is asked for a proof.
-    until("the cap has room again", || {
-        let challenges = agent.count("/answers/challenge");
-        let served = lab.client.within(|| is_served("192.0.2.101", HOST_IPV4));
-        (served && agent.count("/answers/challenge") == challenges).then_some(())
-    });
+    until_over(&agent, &lab.client, "192.0.2.101", HOST_IPV4);
     until("the end of the flood is told", || {
         let over = agent.log().contains("the flood of SYNs is over");
         (over && agent.status()["flood"] == false).then_some(())

@@ -178,18 +178,42 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
         // A tier that runs nothing must not look like one that passes.
         bail!("there is no test program of tier {tier} in tests/tests");
     }
-    let mut failed = Vec::new();
+    let (mut failed, mut unsteady) = (Vec::new(), Vec::new());
     for (name, program) in programs {
+        let run = || run_program(&program, built, &[], test_args);
         shell::say(format!("running {name}"));
-        if let Err(err) = run_program(&program, built, &[], test_args) {
-            shell::report(&err);
+        let Err(err) = run() else { continue };
+        shell::report(&err);
+        if !is_tried_again(tier) {
             failed.push(name);
+            continue;
         }
+        shell::say(format!("running {name} again"));
+        match run() {
+            Ok(()) => unsteady.push(name),
+            Err(err) => {
+                shell::report(&err);
+                failed.push(name);
+            }
+        }
+    }
+    if !unsteady.is_empty() {
+        let names = unsteady.join(", ");
+        shell::say(format!(
+            "tier {tier}: UNSTEADY, failed once and passed once: {names}"
+        ));
     }
     if !failed.is_empty() {
         bail!("tier {tier}: failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Whether a program that failed has a second try, after which it passes as unsteady.
+/// Floods and honest clients share the CPUs of the machine with whatever else runs
+/// there; one frame through the program, in the tier bpf, does not.
+fn is_tried_again(tier: Tier) -> bool {
+    tier == Tier::Netns
 }
 
 /// Runs a test program as root, with `more` in its environment.

@@ -15,7 +15,7 @@ use nomail_common::{
 };
 use nomail_tests::{
     foreign::Program,
-    frames::{ACK, ETHERNET_LENGTH, RST, Segment},
+    frames::{ACK, ETHERNET_LENGTH, FIN, RST, SYN, Segment},
     generator::{Generator, Syns, Then},
     lab::{HOST_INTERFACE, Lab},
     rig::pin,
@@ -178,15 +178,29 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     }
     .frame();
     let other_port = Segment::syn("198.51.100.1:40000", "192.0.2.1:443").frame();
+    let other_address = Segment::syn("198.51.100.1:40000", "192.0.2.2:25").frame();
+    let malformed = Segment {
+        flags: SYN | FIN,
+        ..segment
+    }
+    .frame();
 
     let mut floor = Row::new("any, bare XDP_PASS", None);
     let mut other = [
         (Row::new("UDP", Some(1.2)), udp),
         (Row::new("TCP of a connection", Some(1.2)), connection),
         (Row::new("SYN to another port", Some(1.2)), other_port),
+        (
+            Row::new("SYN to port 25 of an address that is not guarded", None),
+            other_address,
+        ),
     ];
+    // What a SYN pays before its source is looked at.
+    let mut dropped = Row::new("SYN with FIN: dropped and counted", None);
+    let mut uncapped = Row::new("SYN that passes, 256 sources, without a cap of all", None);
     let mut few = Row::new("SYN that passes, 256 sources", Some(1.8));
     let mut many = Row::new("SYN that passes, 16 million random sources", Some(2.7));
+    let mut refused = Row::new("SYN over the cap, dropped, 16 million random sources", None);
     let mut asked = Row::new("SYN that is challenged, 16 million random sources", None);
     let mut proves = Row::new("RST that proves", None);
     let mut proven = Row::new("SYN that is proven, 256 tuples", None);
@@ -234,6 +248,28 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
                 row.add(time, base);
             }
         }
+        {
+            let before = counts(&passing).0[Verdict::Malformed as usize];
+            let time = f64::from(passing_program.test_run(&malformed, RUNS));
+            let after = counts(&passing).0[Verdict::Malformed as usize];
+            assert_eq!(after - before, u64::from(RUNS), "each is malformed");
+            if measured {
+                dropped.add(time, base);
+            }
+        }
+        {
+            let mut guard = guard(&Policy {
+                cap: None,
+                ..policy()
+            });
+            let program = program_of(&mut guard);
+            let maker = Generator::load(&FEW, &Then::Call(&program));
+            let time = maker.test_run(RUNS) - making_few;
+            all_are(&guard, Verdict::Passed, RUNS);
+            if measured {
+                uncapped.add(time, base);
+            }
+        }
         // New buckets each time: 256 sources send more than is admitted for long.
         {
             let mut guard = guard(&policy());
@@ -252,16 +288,30 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
         }
         {
             let cap = Some(Rate { rate: 1, burst: 1 });
-            let mut guard = guard(&Policy { cap, ..policy() });
-            let program = program_of(&mut guard);
-            let maker = Generator::load(&MANY, &Then::Call(&program));
-            maker.test_run(RUNS);
-            let time = maker.test_run(RUNS) - making_many;
-            all_are(&guard, Verdict::Flood, 2 * RUNS);
-            let answered = counts(&guard).1[Answer::Challenge as usize];
-            assert!(answered > u64::from(RUNS), "{answered} were answered");
-            if measured {
-                asked.add(time, base);
+            for (row, flood_answer) in [
+                (&mut refused, FloodAnswer::Drop),
+                (&mut asked, FloodAnswer::Challenge),
+            ] {
+                let mut guard = guard(&Policy {
+                    cap,
+                    flood_answer,
+                    ..policy()
+                });
+                let program = program_of(&mut guard);
+                let maker = Generator::load(&MANY, &Then::Call(&program));
+                maker.test_run(RUNS);
+                let time = maker.test_run(RUNS) - making_many;
+                all_are(&guard, Verdict::Flood, 2 * RUNS);
+                let answered = counts(&guard).1[Answer::Challenge as usize];
+                let expected = flood_answer == FloodAnswer::Challenge;
+                assert_eq!(
+                    answered > u64::from(RUNS),
+                    expected,
+                    "{answered} were answered"
+                );
+                if measured {
+                    row.add(time, base);
+                }
             }
         }
         let times = proofs();
@@ -294,13 +344,19 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     for (row, _) in &mut other {
         row.print();
     }
-    for row in [&mut few, &mut many] {
+    for row in [&mut dropped, &mut uncapped, &mut few, &mut many] {
         row.print();
     }
     for row in &mut denies {
         row.print();
     }
-    for row in [&mut asked, &mut proves, &mut proven, &mut proven_over] {
+    for row in [
+        &mut refused,
+        &mut asked,
+        &mut proves,
+        &mut proven,
+        &mut proven_over,
+    ] {
         row.print();
     }
     let took = |times: &mut Vec<f64>| Duration::from_secs_f64(median(times));

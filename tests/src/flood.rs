@@ -1,7 +1,7 @@
 //! Floods of forged SYNs, and an honest client beside them.
 
 use std::{
-    env, fs,
+    fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
@@ -16,12 +16,10 @@ use crate::{
     foreign::Program,
     frames::{ETHERNET_LENGTH, FrameSender, Segment},
     lab::{Lab, Namespace},
-    poll::{DEADLINE, until},
-    vm::EMULATED,
+    poll::{DEADLINE, longest, until},
 };
 
-/// Longer than this nothing is flooded, but six times as long where the machine
-/// is emulated.
+/// Longer than this nothing is flooded, but see [`longest`].
 pub const FLOOD_MAX: Duration = Duration::from_secs(10);
 /// Different frames of a flood.
 const FRAMES: u32 = 8192;
@@ -103,11 +101,7 @@ fn while_sent<T>(
     work: impl FnOnce() -> T,
 ) -> T {
     let flooding = AtomicBool::new(true);
-    let longest = if env::var_os(EMULATED).is_some() {
-        6 * FLOOD_MAX
-    } else {
-        FLOOD_MAX
-    };
+    let longest = longest(FLOOD_MAX);
     std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             namespace.within(|| {

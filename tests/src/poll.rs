@@ -1,27 +1,40 @@
 //! Waiting for an effect, with a deadline and without guessing how long it takes.
 
 use std::{
+    env,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-/// Longest that a test waits for an effect.
+use crate::vm::EMULATED;
+
+/// Longest that a test waits for an effect, but see [`longest`].
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The same time, but six times as long where the machine is emulated.
+pub fn longest(time: Duration) -> Duration {
+    let factor = if env::var_os(EMULATED).is_some() {
+        6
+    } else {
+        1
+    };
+    time * factor
+}
 
 /// Asks again and again until `ask` gives something.
 ///
 /// # Panics
-/// When [`DEADLINE`] has passed, with `what` was waited for.
+/// When [`DEADLINE`] has passed as [`longest`] has it, with `what` was waited for.
 #[track_caller]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    let (start, deadline) = (Instant::now(), longest(DEADLINE));
     loop {
         if let Some(found) = ask() {
             return found;
         }
         assert!(
-            start.elapsed() < DEADLINE,
-            "waited {DEADLINE:?} in vain: {what}"
+            start.elapsed() < deadline,
+            "waited {deadline:?} in vain: {what}"
         );
         sleep(Duration::from_millis(20));
     }

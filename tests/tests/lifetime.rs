@@ -371,7 +371,7 @@ fn a_dead_agent_challenges_nobody() {
     send_forged(&lab, 6000);
     total(&agent, 6000);
     let challenges = agent.count("/answers/challenge");
-    assert!(challenges > 1000, "{challenges}");
+    assert!(challenges > 100, "{challenges}");
     agent.signal(Signal::SIGKILL);
     agent.wait();
     // It cannot say so itself any more.
@@ -405,7 +405,7 @@ fn a_lease_is_renewed() {
     std::thread::sleep(Duration::from_secs(u64::from(LEASE_SECS) + 1));
     send_forged(&lab, 6000);
     total(&agent, 6000);
-    assert!(agent.count("/answers/challenge") > 1000);
+    assert!(agent.count("/answers/challenge") > 100);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod flood;
 pub mod foreign;
 pub mod frames;
 pub mod generator;
+pub mod guards;
 pub mod honest;
 pub mod http;
 pub mod internet;

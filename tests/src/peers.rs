@@ -165,8 +165,13 @@ pub struct Packages {
 impl Packages {
     /// Installs them, or finds them installed.
     pub fn install() -> Self {
+        Self::install_for(&Peer::ALL)
+    }
+
+    /// The same for these peers alone.
+    pub fn install_for(peers: &[Peer]) -> Self {
         let mut roots: Vec<(&'static str, Result<Root, String>)> = Vec::new();
-        for (name, packages, _) in Peer::ALL.into_iter().filter_map(Peer::package) {
+        for (name, packages, _) in peers.iter().copied().filter_map(Peer::package) {
             if roots.iter().all(|(known, _)| *known != name) {
                 roots.push((name, tried(|| Root::install(name, packages))));
             }

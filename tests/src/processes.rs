@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, time::Durat
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Pid,
 };
 
@@ -86,6 +87,23 @@ pub fn pss_kib(pid: u32) -> Option<u64> {
 pub fn ticks_per_second() -> f64 {
     // SAFETY: it takes no pointer.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
+}
+
+/// Raises the limit of descriptors, for this process and those that it starts; what of
+/// `wanted` it allows.
+///
+/// # Panics
+/// When the kernel does not tell the limit.
+pub fn raise_descriptors(wanted: usize) -> usize {
+    let needed = wanted as u64;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let limit = if hard < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok() {
+        needed
+    } else {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+        hard
+    };
+    limit.min(needed) as usize
 }
 
 /// An end of a lab, with a processor of its own.

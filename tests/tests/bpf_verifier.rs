@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use nomail_agent::bpf::Guard;
+use nomail_agent::bpf::{Guard, missing_features};
 
 /// Instructions that the verifier walked through (`bpftool prog show` calls them
 /// `verified_insns`), on Linux 6.18. When a change needs more than a tenth more,
@@ -28,6 +28,14 @@ fn the_programs_cost_the_verifier_what_they_did() {
 fn with_the_responder_too() {
     let guard = Guard::load_responder(&HashSet::from([25])).unwrap();
     check(guard, &RECORDED_WITH_RESPONDER);
+}
+
+/// On each kernel of the tiers bpf and vm: what takes the program is not said to lack
+/// anything.
+#[test]
+fn a_kernel_that_takes_the_programs_lacks_nothing() {
+    Guard::load_responder(&HashSet::from([25])).unwrap();
+    assert_eq!(missing_features(), "");
 }
 
 fn check(mut guard: Guard, recorded: &[(&str, u32)]) {

@@ -1,15 +1,19 @@
-//! Benchmarks: programs of `tests/benches` that print a table in Markdown, run
-//! as root on a release build; and the report on all of them.
+//! Benchmarks: programs of `tests/benches` that print tables in Markdown, run as root
+//! on a release build; the same as JSON and as plots; and the report on all of them.
+
+mod plots;
+mod tables;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use serde_json::json;
 
 use crate::build::{self, Built, Profile};
 use crate::{setup, shell, test};
@@ -20,9 +24,16 @@ pub(crate) struct Args {
     /// What to measure
     #[arg(value_enum, default_value = "cost")]
     name: Choice,
-    /// Fewer rounds
+    /// Measure less: fewer rounds, and fewer rows where the table says so. All of them in
+    /// five minutes
     #[arg(long)]
     quick: bool,
+    /// Put the plots into docs/plots as well
+    #[arg(long)]
+    write: bool,
+    /// Measure nothing: draw the plots and write the report of the tables in target/bench
+    #[arg(long, conflicts_with = "quick")]
+    from_last: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,12 +46,15 @@ enum Choice {
     Guard,
     /// What reloads and looks at the figures cost those who are served meanwhile
     Reload,
+    /// How cost grows: with sources, flood rate, held connections, deny prefixes, relay
+    /// domains and CPUs
+    Growth,
     /// All of them, and a report on every goal: target/bench/REPORT.md
     All,
 }
 
 /// The benchmarks, as their programs are called.
-const ALL: [&str; 4] = ["cost", "smtp", "guard", "reload"];
+const ALL: [&str; 5] = ["cost", "smtp", "guard", "reload", "growth"];
 
 impl Choice {
     fn names(self) -> Vec<&'static str> {
@@ -49,6 +63,7 @@ impl Choice {
             Self::Smtp => vec!["smtp"],
             Self::Guard => vec!["guard"],
             Self::Reload => vec!["reload"],
+            Self::Growth => vec!["growth"],
             Self::All => ALL.to_vec(),
         }
     }
@@ -58,26 +73,51 @@ impl Choice {
 const BUSY_MAX: f64 = 0.1;
 /// How long it is looked at, each time.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a quiet machine is waited for.
+/// How long a quiet machine is waited for, and for a quick measurement.
 const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE_QUICK: Duration = Duration::from_secs(4);
 
-/// Builds for release, measures, prints the tables and keeps them under
-/// target/bench.
+/// Builds for release and measures. Prints the tables, and keeps them under target/bench
+/// with the same as JSON and the plots.
 ///
 /// # Errors
 /// When something cannot be built, or a benchmark fails.
 pub(crate) fn bench(args: &Args) -> Result<()> {
-    setup::ensure_runtime_tools()?;
-    let built = build::build(Profile::Release)?;
     let mut tables = Vec::new();
-    for name in args.name.names() {
-        let program = compile(name, &built)?;
-        wait_for_quiet();
-        tables.push((name, measure(name, &program, &built, args.quick)?));
+    if args.from_last {
+        for name in args.name.names() {
+            let file = folder()?.join(format!("{name}.md"));
+            let table = fs::read_to_string(&file)
+                .with_context(|| format!("cannot read {}: measure it first", file.display()))?;
+            tables.push((name, table));
+        }
+    } else {
+        setup::ensure_runtime_tools()?;
+        let built = build::build(Profile::Release)?;
+        let programs = args.name.names().into_iter();
+        let programs: Vec<_> = programs
+            .map(|name| Ok((name, compile(name, &built)?)))
+            .collect::<Result<_>>()?;
+        let patience = if args.quick { PATIENCE_QUICK } else { PATIENCE };
+        for (name, program) in programs {
+            wait_for_quiet(patience);
+            let start = Instant::now();
+            let table = measure(name, &program, &built, args.quick)?;
+            shell::say(format!(
+                "{name} took {:.0} s",
+                start.elapsed().as_secs_f64()
+            ));
+            keep(name, &table, args)?;
+            tables.push((name, table));
+        }
+    }
+    let plots = draw(&tables)?;
+    if args.write {
+        publish(&plots)?;
     }
     if args.name == Choice::All {
         let report = report(&tables, args.quick);
-        let file = write("REPORT", &report)?;
+        let file = write("REPORT.md", &report)?;
         shell::say(format!("the report on all goals is in {}", file.display()));
     }
     Ok(())
@@ -104,17 +144,72 @@ fn measure(name: &str, program: &Path, built: &Built, quick: bool) -> Result<Str
             shell::shown(&command)
         );
     }
-    let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    print!("{table}");
-    let file = write(name, &table)?;
-    shell::say(format!("the table is in {}", file.display()));
-    Ok(table)
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Prints what a benchmark said, and keeps it, as it is and as JSON.
+fn keep(name: &str, text: &str, args: &Args) -> Result<()> {
+    print!("{text}");
+    let file = write(&format!("{name}.md"), text)?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let json = json!({
+        "benchmark": name,
+        "quick": args.quick,
+        "commit": shell::commit(),
+        "kernel": release.trim(),
+        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+        "ended_unix_secs": now.map_or(0, |now| now.as_secs()),
+        "tables": tables::json(&tables::read(text)),
+    });
+    write(&format!("{name}.json"), &format!("{json:#}\n"))?;
+    shell::say(format!(
+        "the tables are in {}, and beside it as JSON",
+        file.display()
+    ));
+    Ok(())
+}
+
+/// Draws what there is to be drawn of these benchmarks; the files.
+fn draw(texts: &[(&str, String)]) -> Result<Vec<PathBuf>> {
+    let folder = folder()?.join("plots");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let mut files = Vec::new();
+    for (name, text) in texts {
+        let tables = tables::read(text);
+        for plot in plots::PLOTS.iter().filter(|plot| plot.benchmark == *name) {
+            let file = folder.join(format!("{}.svg", plot.file));
+            if plot.draw(&tables, &file)? {
+                files.push(file);
+            }
+        }
+    }
+    if !files.is_empty() {
+        shell::say(format!("{} plots are in {}", files.len(), folder.display()));
+    }
+    Ok(files)
+}
+
+/// Copies the plots into the documentation.
+fn publish(plots: &[PathBuf]) -> Result<()> {
+    let folder = shell::workspace().join("docs/plots");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for plot in plots {
+        let copy = folder.join(plot.file_name().unwrap_or_default());
+        fs::copy(plot, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    }
+    shell::say(format!("{} plots are in {}", plots.len(), folder.display()));
+    Ok(())
+}
+
+fn folder() -> Result<PathBuf> {
+    Ok(shell::target_dir()?.join("bench"))
 }
 
 /// Keeps a text under target/bench, and says where.
 fn write(name: &str, text: &str) -> Result<PathBuf> {
-    let folder = shell::target_dir()?.join("bench");
-    let file = folder.join(format!("{name}.md"));
+    let folder = folder()?;
+    let file = folder.join(name);
     fs::create_dir_all(&folder)
         .and_then(|()| fs::write(&file, text))
         .with_context(|| format!("cannot write {}", file.display()))?;
@@ -123,14 +218,14 @@ fn write(name: &str, text: &str) -> Result<PathBuf> {
 
 /// Waits until the machine has little else to do. Where it always has, that is said,
 /// and measured all the same.
-fn wait_for_quiet() {
+fn wait_for_quiet(patience: Duration) {
     let start = Instant::now();
     let mut told = false;
     while let Some(busy) = busy() {
         if busy <= BUSY_MAX {
             return;
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > patience {
             shell::say(format!(
                 "the machine is {:.0} % busy with something else: these figures are of little use",
                 busy * 100.0
@@ -175,7 +270,8 @@ fn times() -> Option<(u64, u64)> {
 fn report(tables: &[(&str, String)], quick: bool) -> String {
     let mut report = String::from("# What was measured\n\n");
     if quick {
-        report += "With `--quick`: fewer rounds. These figures are not for comparison.\n\n";
+        report += "With `--quick`: fewer rounds, and fewer rows where a table says so. These figures \
+                   are not for comparison.\n\n";
     }
     report += "| benchmark | goals met | missed | not judged |\n|---|---|---|---|\n";
     let mut missed = String::new();

@@ -66,6 +66,7 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
         .env(OBJECT, &object);
     if profile == Profile::Release {
         cargo.arg("--release");
+        flag_release(&mut cargo)?;
     }
     shell::say(format!("building the agent: {}", agent.display()));
     shell::check(&mut cargo).context("the agent does not build")?;
@@ -165,7 +166,12 @@ fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
-            rust_flags(known.as_deref()).join("\u{1f}"),
+            [
+                rust_flags(known.as_deref()),
+                place_flags(&source_places(&compiler.rustc))?,
+            ]
+            .concat()
+            .join("\u{1f}"),
         );
     shell::say(format!(
         "building the BPF object (the first time about a minute): {}",
@@ -176,6 +182,50 @@ fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
         bail!("cargo succeeded, but there is no {}", object.display());
     }
     Ok(object)
+}
+
+/// Has cargo compile for release so that nothing tells where it was built; beside the
+/// flags that the environment has.
+///
+/// # Errors
+/// When the target directory has no usable path.
+pub(crate) fn flag_release(cargo: &mut Command) -> Result<()> {
+    const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+    let mut flags: Vec<String> = match (env::var(FLAGS), env::var("RUSTFLAGS")) {
+        (Ok(flags), _) if !flags.is_empty() => flags.split('\u{1f}').map(str::to_owned).collect(),
+        (_, Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    flags.extend(place_flags(&[])?);
+    cargo.env(FLAGS, flags.join("\u{1f}"));
+    Ok(())
+}
+
+/// Where the source of `core` lies that is compiled with the kernel crate, and its name
+/// everywhere.
+fn source_places(rustc: &Path) -> Vec<(PathBuf, &'static str)> {
+    let sysroot = shell::output_of(Command::new(rustc).args(["--print", "sysroot"]));
+    let sysroot = sysroot.map(|sysroot| (PathBuf::from(sysroot).join("lib/rustlib"), "/rustlib"));
+    sysroot.into_iter().collect()
+}
+
+/// Names that are the same everywhere, in place of the folders of this machine: they
+/// stand in panic messages and in debug information.
+fn place_flags(more: &[(PathBuf, &str)]) -> Result<Vec<String>> {
+    let cargo_home = env::var_os("CARGO_HOME").filter(|home| !home.is_empty());
+    let cargo_home = cargo_home.map(PathBuf::from).or_else(|| {
+        let home = env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cargo"))
+    });
+    // Of two that fit the last one counts: the target directory is often in the workspace.
+    let mut places: Vec<_> = more.to_vec();
+    places.extend(cargo_home.map(|home| (home, "/cargo")));
+    places.push((shell::workspace(), "/nomail"));
+    places.push((shell::target_dir()?, "/nomail/target"));
+    let flags = places
+        .iter()
+        .map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display()));
+    Ok(flags.collect())
 }
 
 /// What the kernel crate is compiled with; `target_features` is what the compiler knows.
@@ -236,6 +286,17 @@ mod tests {
         assert!(rust_flags(Some(known)).iter().any(|flag| flag == feature));
         assert!(!rust_flags(Some("alu32")).iter().any(|flag| flag == feature));
         assert!(!rust_flags(None).iter().any(|flag| flag == feature));
+    }
+
+    #[test]
+    fn each_place_has_a_name_that_is_the_same_everywhere() {
+        let flags = place_flags(&[(PathBuf::from("/opt/rust"), "/rustlib")]).unwrap();
+        let workspace = format!(
+            "--remap-path-prefix={}=/nomail",
+            shell::workspace().display()
+        );
+        assert_eq!(flags[0], "--remap-path-prefix=/opt/rust=/rustlib");
+        assert!(flags.contains(&workspace), "{flags:?}");
     }
 
     #[test]

@@ -16,12 +16,19 @@ use crate::{setup, shell};
 /// What a package may weigh: it goes to every host of a fleet.
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
 
+/// The time that the packages give to their files, so that they do not depend on when
+/// they are built: https://reproducible-builds.org/specs/source-date-epoch/
+pub(crate) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Arguments of `cargo xtask dist`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to build; nothing means both
     #[arg(value_enum)]
     formats: Vec<Format>,
+    /// Without a look at the man pages: for the second build of `reproduce`
+    #[arg(long, hide = true)]
+    unchecked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +38,8 @@ enum Format {
     /// For Fedora, RHEL, openSUSE and their kin
     Rpm,
 }
+
+const ALL: [Format; 2] = [Format::Deb, Format::Rpm];
 
 impl Format {
     /// The cargo command that makes it, and the version that `cargo install` builds.
@@ -47,8 +56,11 @@ impl Format {
 /// # Errors
 /// As [`dist_all`].
 pub(crate) fn dist(args: &Args) -> Result<()> {
+    if !args.unchecked {
+        docs::check()?;
+    }
     if args.formats.is_empty() {
-        dist_all()
+        packages(&ALL)
     } else {
         packages(&args.formats)
     }
@@ -60,12 +72,20 @@ pub(crate) fn dist(args: &Args) -> Result<()> {
 /// When the man pages are stale, the agent or a tool does not build, the version in
 /// Debian's changelog is another, or a package is too large.
 pub(crate) fn dist_all() -> Result<()> {
-    packages(&[Format::Deb, Format::Rpm])
+    docs::check()?;
+    packages(&ALL)
+}
+
+/// The time of the sources: the one that the environment names, else that of the commit.
+pub(crate) fn source_date() -> Option<String> {
+    let named = std::env::var(SOURCE_DATE_EPOCH).ok();
+    named
+        .filter(|date| !date.is_empty())
+        .or_else(|| shell::git(&["log", "-1", "--format=%ct"]))
 }
 
 fn packages(formats: &[Format]) -> Result<()> {
     changelog_is_of(env!("CARGO_PKG_VERSION"))?;
-    docs::check()?;
     build::build(Profile::Release)?;
     for format in formats {
         let (name, version) = format.tool();
@@ -118,6 +138,9 @@ fn package(format: Format, tool: &Path) -> Result<PathBuf> {
     command
         .current_dir(shell::workspace())
         .env("CARGO_TARGET_DIR", &target_dir);
+    if let Some(date) = source_date() {
+        command.env(SOURCE_DATE_EPOCH, date);
+    }
     match format {
         Format::Deb => command.args(["--no-build", "--package", "nomail-agent", "--output"]),
         Format::Rpm => command

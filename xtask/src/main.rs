@@ -17,6 +17,7 @@ mod docs;
 mod fuzz;
 mod lint;
 mod mechanisms;
+mod reproduce;
 mod run;
 mod setup;
 mod shell;
@@ -64,6 +65,10 @@ enum Task {
     /// Installs cargo-deb and cargo-generate-rpm under target/tools if they are
     /// missing.
     Dist(dist::Args),
+    /// Build the same sources in two places, and compare what came of it octet by octet
+    ///
+    /// Two release builds: some minutes.
+    Reproduce(reproduce::Args),
     /// Fuzz what reads octets of others, with libFuzzer on nightly Rust
     ///
     /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
@@ -93,6 +98,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Demo(args) => demo::demo(args),
         Task::Docs(args) => docs::docs(args),
         Task::Dist(args) => dist::dist(args),
+        Task::Reproduce(args) => reproduce::reproduce(args),
         Task::Fuzz(args) => fuzz::fuzz(args),
         Task::Lint => lint::lint(),
     }

@@ -490,7 +490,10 @@ impl Bench {
 
 /// Makes `to` what `from` is, but for what is built and the history. A file that is
 /// the same keeps its time, so that cargo does not build it anew.
-fn mirror(from: &Path, to: &Path, target: &Path) -> Result<()> {
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) fn mirror(from: &Path, to: &Path, target: &Path) -> Result<()> {
     let is_left_out =
         |path: &Path| path == target || [".git", "target"].map(OsStr::new).contains(&name_of(path));
     fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;

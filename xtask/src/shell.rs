@@ -175,6 +175,17 @@ pub(crate) fn output_of(command: &mut Command) -> Option<String> {
     output.status.success().then(|| text.trim_end().to_owned())
 }
 
+/// What git says of the workspace, if that is one of git's.
+pub(crate) fn git(arguments: &[&str]) -> Option<String> {
+    output_of(Command::new("git").current_dir(workspace()).args(arguments))
+}
+
+/// The commit that is built, as the agent's build script sees it.
+pub(crate) fn commit() -> Option<String> {
+    let named = env::var("NOMAIL_COMMIT").ok();
+    named.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
+}
+
 /// The program as root: itself when we are root, else through sudo.
 ///
 /// `envs` reaches the program in either case; sudo alone would drop it.

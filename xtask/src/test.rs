@@ -267,7 +267,12 @@ pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
 /// Compiles programs of the package nomail-tests, with a cargo command that can
 /// also run them: their names and paths, in order.
 pub(crate) fn compile_tests(command: &[&str], built: &Built) -> Result<Vec<(String, PathBuf)>> {
-    compile(shell::cargo()?, command, built)
+    let mut cargo = shell::cargo()?;
+    if command.first() == Some(&"bench") {
+        // As the agent is, or everything would be compiled twice.
+        build::flag_release(&mut cargo)?;
+    }
+    compile(cargo, command, built)
 }
 
 /// The same by a cargo of the caller's.

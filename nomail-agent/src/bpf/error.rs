@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
 
-use super::Mode;
+use super::{Mode, features::missing_features};
 
 /// Major and minor number of the first kernel with all that the program needs: SYN
 /// cookies for XDP. Newer than XDP for frames in several buffers (5.18).
@@ -50,6 +50,23 @@ pub enum BpfError {
         minor = OLDEST_KERNEL.1
     )]
     OldKernel(String, #[source] io::Error),
+    /// The same, by a kernel that lacks something that can be named.
+    #[error(
+        "this kernel, Linux {release}, lacks what the XDP program needs: {missing}; boot Linux \
+         {major}.{minor} or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and \
+         CONFIG_SYN_COOKIES; --xdp-mode off runs the responder alone",
+        major = OLDEST_KERNEL.0,
+        minor = OLDEST_KERNEL.1
+    )]
+    Lacks {
+        /// What the kernel calls itself.
+        release: String,
+        /// What it has not, with the version that it came with.
+        missing: String,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
     /// Some XDP program is there already.
     #[error("an XDP program is attached already")]
     Occupied,
@@ -157,10 +174,23 @@ impl BpfError {
         if denied && !may_use_bpf() {
             return Self::Permission(source);
         }
-        // Only now: distributors take features over into kernels of older numbers.
-        match fs::read_to_string("/proc/sys/kernel/osrelease") {
-            Ok(release) if is_old(&release) => Self::OldKernel(release.trim().to_owned(), source),
-            _ => Self::Load(source),
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self::refused(release.trim().to_owned(), missing_features(), source)
+    }
+
+    /// Why a kernel of that name refused the program, if it lacks that.
+    fn refused(release: String, missing: String, source: io::Error) -> Self {
+        // The number last: distributors take features over into kernels of older ones.
+        if !missing.is_empty() {
+            Self::Lacks {
+                release,
+                missing,
+                source,
+            }
+        } else if is_old(&release) {
+            Self::OldKernel(release, source)
+        } else {
+            Self::Load(source)
         }
     }
 }
@@ -208,5 +238,26 @@ mod tests {
             text.contains("Linux 5.10.0") && text.contains("6.0 or newer"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn says_what_a_kernel_lacks_whatever_its_number() {
+        let refused = |release: &str, missing: &str| {
+            let source = io::Error::other("EINVAL");
+            BpfError::refused(release.to_owned(), missing.to_owned(), source).to_string()
+        };
+        for release in ["5.14.0-503.el9", "6.12.1"] {
+            let text = refused(release, "ring buffers (Linux 5.8)");
+            for part in [
+                release,
+                "lacks",
+                "ring buffers (Linux 5.8);",
+                "--xdp-mode off",
+            ] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+        assert!(refused("5.10.0", "").contains("needs 6.0 or newer"));
+        assert!(refused("6.12.1", "").contains("does not take"));
     }
 }

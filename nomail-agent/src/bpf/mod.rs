@@ -5,6 +5,7 @@ mod attach;
 mod clock;
 mod error;
 mod events;
+mod features;
 mod kept;
 mod lists;
 mod pins;
@@ -38,6 +39,7 @@ pub use self::{
     clock::Clock,
     error::{BpfError, OLDEST_KERNEL},
     events::Limited,
+    features::missing_features,
     kept::KeptGuard,
     lists::Lists,
     pins::Pins,

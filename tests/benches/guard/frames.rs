@@ -91,7 +91,7 @@ impl Row {
 }
 
 pub(crate) fn print(quick: bool) {
-    let rounds = if quick { 7 } else { 15 };
+    let rounds = if quick { 4 } else { 15 };
     println!("## Time per frame by BPF_PROG_TEST_RUN, median of {rounds} rounds\n");
     println!("| frame | nanoseconds (least to most) | to bare XDP_PASS | goal | |");
     println!("|---|---|---|---|---|");

@@ -3,23 +3,19 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use nomail_tests::{
-    agent::Agent,
     firewall::{HOST_RULES, HostRules, Nft, conntrack_entries, netstat},
-    foreign::Program,
-    generator::{LISTENING_PORT, Syns, dropper, returner},
+    generator::{LISTENING_PORT, Syns, dropper},
+    guards::{self, Guard, on_host, set_up},
     honest::{Outcome, Plan},
-    lab::HOST_INTERFACE,
     rig::{FLOOD_MAX, HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,
 };
-use tempfile::TempDir;
 
 use crate::{median, met};
 
@@ -36,72 +32,16 @@ const SOON: Duration = Duration::from_secs(2);
 /// as they stay.
 const SETTLED: Duration = Duration::from_millis(700);
 
-/// What stands before the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Guard {
-    Nomail,
-    NomailCookie,
-    NomailDrop,
-    Return,
-    Kernel,
-    Pass,
-    Nft,
-    Hashlimit,
-    Synproxy,
-}
-
-impl Guard {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nomail => "**nomail**",
-            Self::NomailCookie => "nomail, `flood_answer = \"cookie\"`",
-            Self::NomailDrop => "nomail, `flood_answer = \"drop\"`",
-            Self::Return => "bare XDP_TX: each frame goes back",
-            Self::Kernel => "kernel alone, `tcp_syncookies` 1",
-            Self::Pass => "bare XDP_PASS, then the kernel alone",
-            Self::Nft => "nft dynamic set at ingress",
-            Self::Hashlimit => "iptables hashlimit",
-            Self::Synproxy => "iptables SYNPROXY",
-        }
-    }
-
-    const fn is_ours(self) -> bool {
-        matches!(self, Self::Nomail | Self::NomailCookie | Self::NomailDrop)
-    }
-
-    /// What sets it up, with programs that the machine may not have. Limits are
-    /// nomail's own by default: ten a second, twenty at once, 65,536 sources.
-    const fn script(self) -> Option<&'static str> {
-        match self {
-            Self::Nft => Some(
-                r#"nft -f - <<'END'
-table netdev guard {
-  set sources { type ipv4_addr; flags dynamic,timeout; timeout 60s; size 65536; }
-  chain ingress {
-    type filter hook ingress device "host0" priority 0; policy accept;
-    tcp dport 25 tcp flags & (syn|ack) == syn update @sources { ip saddr limit rate over 10/second burst 20 packets } drop
-  }
-}
-END
-echo done > /done"#,
-            ),
-            Self::Hashlimit => Some(
-                "iptables -t raw -A PREROUTING -p tcp --dport 25 --syn -m hashlimit \
-                 --hashlimit-above 10/sec --hashlimit-burst 20 --hashlimit-mode srcip \
-                 --hashlimit-name guard --hashlimit-htable-size 65536 \
-                 --hashlimit-htable-max 65536 -j DROP; echo done > /done",
-            ),
-            Self::Synproxy => Some(
-                "iptables -t raw -A PREROUTING -p tcp --dport 25 --syn -j CT --notrack; \
-                 iptables -A INPUT -p tcp --dport 25 -m conntrack --ctstate INVALID,UNTRACKED \
-                 -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460; \
-                 iptables -A INPUT -m conntrack --ctstate INVALID -j DROP; \
-                 echo 0 > /proc/sys/net/netfilter/nf_conntrack_tcp_loose; echo done > /done",
-            ),
-            _ => None,
-        }
-    }
-}
+/// Rounds, and honest connections in each.
+const ROUNDS: usize = 3;
+const COUNT: usize = 1700;
+const QUICK_COUNT: usize = 250;
+/// What a quick run measures: these floods, with these others in the first of them, and
+/// these rules of the host.
+const QUICK_SCENES: [&str; 4] = [STRANGERS.name, AT_MOST, BOTNET.name, PROVEN.name];
+const QUICK_PEERS: [Guard; 2] = [Guard::Kernel, Guard::Hashlimit];
+const QUICK_RULES: &str = "ct state";
+const AT_MOST: &str = "spoofed strangers, at most";
 
 /// A flood, and who is honest beside it.
 #[derive(Clone, Copy, Debug)]
@@ -247,8 +187,7 @@ pub(crate) fn print(quick: bool) {
          received | octets | ns per frame | bare XDP_DROP, ns | ratio | goal | |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
-    let root = catch_unwind(|| Root::install("guards", &["iptables", "nftables"]))
-        .map_err(|panic| reason(&*panic));
+    let root = guards::install();
     let at_most = |scene: Scene<'static>, name, goal| Scene {
         name,
         rate: 0,
@@ -270,7 +209,7 @@ pub(crate) fn print(quick: bool) {
         (STRANGERS, &all),
         (STRANGERS_FAST, &[Guard::NomailCookie, Guard::Return]),
         (
-            at_most(STRANGERS, "spoofed strangers, at most", 2.6),
+            at_most(STRANGERS, AT_MOST, 2.6),
             &[Guard::NomailCookie, Guard::Return],
         ),
         (STRANGERS_IPV6, &[Guard::NomailCookie, Guard::Return]),
@@ -284,9 +223,14 @@ pub(crate) fn print(quick: bool) {
     let wanted = std::env::var("SCENE").unwrap_or_default();
     let mut notes = Vec::new();
     for (scene, peers) in scenes {
-        if !scene.name.contains(&wanted) {
+        if !scene.name.contains(&wanted) || quick && !QUICK_SCENES.contains(&scene.name) {
             continue;
         }
+        let peers: &[Guard] = match quick {
+            false => peers,
+            true if scene.name == STRANGERS.name => &QUICK_PEERS,
+            true => &[],
+        };
         let ours = measure(&scene, Guard::Nomail, &root, quick);
         report(&scene, Guard::Nomail, &ours, &mut notes);
         let mut others = Vec::new();
@@ -313,6 +257,13 @@ pub(crate) fn print(quick: bool) {
         STRANGERS.syns.length(),
         STRANGERS_IPV6.syns.length()
     );
+    if quick {
+        println!(
+            "- --quick: one round of {QUICK_COUNT} connections instead of {ROUNDS} of {COUNT}; \
+             only the floods above, others than nomail only in the first of them, and one kind of \
+             rules of the host."
+        );
+    }
     for note in notes {
         println!("- {note}");
     }
@@ -330,11 +281,11 @@ fn behind_rules(wanted: &str, root: &Result<Root, String>, quick: bool, notes: &
             rules: Some(rules),
             ..STRANGERS
         };
-        if !name.contains(wanted) {
+        if !name.contains(wanted) || quick && rules.name != QUICK_RULES {
             continue;
         }
         // For the others, one kind of rules says enough.
-        let peers: &[Guard] = if rules.name == "ct state" {
+        let peers: &[Guard] = if rules.name == QUICK_RULES && !quick {
             &[Guard::Nomail, Guard::NomailCookie, Guard::Kernel]
         } else {
             &[Guard::Nomail]
@@ -373,17 +324,16 @@ fn measure(
     root: &Result<Root, String>,
     quick: bool,
 ) -> Result<Cell, String> {
-    let (rounds, count) = match (quick, scene.loss > 0) {
-        (true, false) => (2, 250),
-        (true, true) => (1, 600),
-        (false, _) => (3, 1700),
+    let (rounds, count) = match quick {
+        true => (1, QUICK_COUNT),
+        false => (ROUNDS, COUNT),
     };
     let mut cell = Cell::default();
     for _ in 0..rounds {
         catch_unwind(AssertUnwindSafe(|| {
             round(scene, guard, root.as_ref(), count, &mut cell);
         }))
-        .map_err(|panic| reason(&*panic))?;
+        .map_err(|panic| guards::reason(&*panic))?;
     }
     Ok(cell)
 }
@@ -410,8 +360,13 @@ fn round(
         rules.load(&Nft::install(), &rig.lab.host);
     }
     let tracked = scene.rules.map(|_| conntrack_entries(&rig.lab.host));
-    let directory = tempfile::tempdir().unwrap();
-    let agent = serve(&rig, guard, scene, &directory);
+    let limit = if scene.one_address {
+        (1000, 2000)
+    } else {
+        guards::LIMIT
+    };
+    let listen = scene.rules.and_then(|rules| rules.listen);
+    let agent = guards::serve(&rig, guard, limit, listen);
     let host = scene.syns.destination;
     let mut from = honest_addresses(host);
     if scene.one_address {
@@ -472,59 +427,6 @@ fn trackable(rig: &Rig, honest: &Outcome, meanwhile: Duration) -> u64 {
         .within(|| fs::read_to_string(SOMAXCONN).unwrap());
     let backlog: u64 = backlog.trim().parse().unwrap();
     honest.begun as u64 + backlog / 4 + backlog / 16 * (meanwhile.as_secs() + 1)
-}
-
-fn on_host(rig: &Rig, program: &Program) -> OwnedFd {
-    rig.lab.host.within(|| program.attach(HOST_INTERFACE))
-}
-
-fn set_up(rig: &Rig, guard: Guard, root: Result<&Root, &String>) -> Option<OwnedFd> {
-    if let Some(script) = guard.script() {
-        let root = root.unwrap_or_else(|error| panic!("{error}"));
-        let mut instance = root.start(&rig.lab.host, script);
-        instance.line("/done", &["done"]);
-    }
-    match guard {
-        Guard::Pass => Some(on_host(rig, &Program::load("pass"))),
-        Guard::Return => Some(on_host(rig, &returner())),
-        _ => None,
-    }
-}
-
-/// The same server for all of them.
-fn serve(rig: &Rig, guard: Guard, scene: &Scene<'_>, directory: &TempDir) -> Agent {
-    let file = directory.path().join("nomail.toml");
-    let answer = match guard {
-        Guard::NomailDrop => "drop",
-        Guard::NomailCookie => "cookie",
-        _ => "challenge",
-    };
-    let rate = if scene.one_address {
-        (1000, 2000)
-    } else {
-        (10, 20)
-    };
-    let text = format!(
-        "[limits]\nflood_answer = \"{answer}\"\nsyn_rate = {}\nsyn_burst = {}\n",
-        rate.0, rate.1
-    );
-    fs::write(&file, text).unwrap();
-    let mode = if guard.is_ours() { "native" } else { "off" };
-    let cpu = RECEIVING_CPU.to_string();
-    let mut arguments = vec![
-        "--iface",
-        HOST_INTERFACE,
-        "--hostname",
-        "mailless.example.org",
-        "--xdp-mode",
-        mode,
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    if let Some(listen) = scene.rules.and_then(|rules| rules.listen) {
-        arguments.extend(["--listen", listen]);
-    }
-    Agent::spawn_through(&rig.lab.host, &["taskset", "-c", &cpu], &arguments).serving()
 }
 
 fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &mut Vec<String>) {
@@ -630,13 +532,4 @@ fn beside(scene: &Scene<'_>, ours: &Cell, others: &[Cell]) {
         served * 100.0,
         met(share <= 1.0 / 3.0 && ours.honest.share().0 >= served)
     );
-}
-
-/// What a panic said, in one line.
-fn reason(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it failed").replace(['\n', '|'], " ")
 }

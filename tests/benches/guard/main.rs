@@ -33,7 +33,7 @@ fn main() {
     println!(
         "\n{} Took {:.0} s. {}",
         if quick {
-            "--quick: fewer rounds and connections."
+            "--quick: fewer rounds, connections, floods and guards."
         } else {
             ""
         },

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::{
-    resource::{Resource, getrlimit, setrlimit},
-    signal::Signal,
-};
+use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::Agent,
     crowd::{Counts, Crowd},
@@ -19,7 +16,7 @@ use nomail_tests::{
     load::{Load, Measured, exchange},
     peers::{self, Configuration, Limits, target},
     poll::until,
-    processes::{Processes, pss_kib, ticks, ticks_per_second},
+    processes::{Processes, pss_kib, raise_descriptors, ticks, ticks_per_second},
     vm,
 };
 
@@ -30,12 +27,9 @@ use crate::{
     say,
 };
 
-/// Connections of the comparison with others.
-const FEW: usize = 1000;
 /// Descriptors of the agent for other purposes than these.
-const DESCRIPTORS_SPARE: u64 = 2000;
-/// New clients that are measured, while all are held.
-const PROBES: u32 = 1000;
+const DESCRIPTORS_SPARE: usize = 2000;
+/// New clients a second, while all are held.
 const PROBES_PER_SECOND: u32 = 100;
 /// Caches of the kernel that a TCP connection takes something of.
 const CACHES: [&str; 8] = [
@@ -50,18 +44,19 @@ const CACHES: [&str; 8] = [
 ];
 
 /// All servers, with as many as most of them bear.
-pub(crate) fn peers(entries: &mut [Entry<'_>]) {
+pub(crate) fn peers(entries: &mut [Entry<'_>], scope: &Scope) {
+    let few = scope.few;
     println!(
-        "\n## {FEW} connections held\n\n\
+        "\n## {few} connections held\n\n\
          | server | greeted | held | closed by the server | not greeted within 10 s | PSS before, \
          MiB | PSS with them, MiB | processes |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for entry in entries {
         let server = &entry.server;
-        say(&format!("{FEW} held by {}", server.peer.name()));
+        say(&format!("{few} held by {}", server.peer.name()));
         let before = Processes::of(&server.lab.host);
-        let crowd = server.lab.client.within(|| Crowd::gather(target(), FEW));
+        let crowd = server.lab.client.within(|| Crowd::gather(target(), few));
         let with = Processes::of(&server.lab.host);
         let counts = crowd.counts();
         println!(
@@ -94,7 +89,7 @@ pub(crate) fn agent(scope: &Scope) {
          limit of RLIMIT_NOFILE, without CAP_SYS_RESOURCE). So once more in a virtual machine, by \
          emulation: its memory is like that of any machine, its times are not.",
         scope.held,
-        size as u64 + DESCRIPTORS_SPARE
+        size + DESCRIPTORS_SPARE
     );
     say("all of them, in a virtual machine");
     match vm::run(HELD) {
@@ -108,7 +103,7 @@ pub(crate) fn agent(scope: &Scope) {
 
 /// The agent with as many as the goal says, or this machine allows; how many.
 pub(crate) fn section(scope: &Scope) -> usize {
-    let size = raise_descriptors(scope.held);
+    let size = raise_descriptors(scope.held + DESCRIPTORS_SPARE).saturating_sub(DESCRIPTORS_SPARE);
     println!("\n## The agent with {size} connections held\n");
     println!("| what | measured | goal | |");
     println!("|---|---|---|---|");
@@ -121,7 +116,7 @@ pub(crate) fn section(scope: &Scope) -> usize {
     let agent = peers::agent(&lab, &configuration, "off");
     let pid = agent.pid().as_raw() as u32;
     // Whatever the first clients bring into memory is not of those held.
-    let alone = probe(&lab, PROBES / 2);
+    let alone = probe(&lab, scope.probes / 2);
     let (before, kernel_before) = (pss_kib(pid).unwrap(), Kernel::now());
     say(&format!("{size} held by the agent"));
     let crowd = lab.client.within(|| Crowd::gather(target(), size));
@@ -167,13 +162,13 @@ pub(crate) fn section(scope: &Scope) -> usize {
         ),
     );
     say("a new client meanwhile");
-    let probes = probe(&lab, PROBES);
+    let probes = probe(&lab, scope.probes);
     let p99 = quantile(&probes.greeting_micros, 0.99);
     row(
         "a new client is greeted meanwhile: p50, p99",
         greeting(&probes),
         "p99 5 ms",
-        p99 <= 5.0 && probes.failed == 0 && probes.greeting_micros.len() >= PROBES as usize,
+        p99 <= 5.0 && probes.failed == 0 && probes.greeting_micros.len() >= scope.probes as usize,
     );
     plain("the same with none held", greeting(&alone));
     say("idle");
@@ -308,17 +303,4 @@ fn caches_kib() -> Option<u64> {
 fn page_kib() -> u64 {
     // SAFETY: it takes no pointer.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 / 1024 }
-}
-
-/// Raises the limit of descriptors; what of `wanted` it allows.
-fn raise_descriptors(wanted: usize) -> usize {
-    let needed = wanted as u64 + DESCRIPTORS_SPARE;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let limit = if hard < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok() {
-        needed
-    } else {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-        hard
-    };
-    wanted.min(limit.saturating_sub(DESCRIPTORS_SPARE) as usize)
 }

@@ -23,7 +23,12 @@ struct Scope {
     rounds: usize,
     warm_up: Duration,
     window: Duration,
+    /// By all servers.
+    few: usize,
+    /// By the agent.
     held: usize,
+    /// New clients meanwhile.
+    probes: u32,
     idle: Duration,
 }
 
@@ -31,15 +36,19 @@ const FULL: Scope = Scope {
     rounds: 11,
     warm_up: Duration::from_millis(200),
     window: Duration::from_secs(1),
+    few: 1_000,
     held: 100_000,
+    probes: 1_000,
     idle: Duration::from_secs(10),
 };
 const QUICK: Scope = Scope {
-    rounds: 5,
-    warm_up: Duration::from_millis(200),
-    window: Duration::from_millis(500),
-    held: 10_000,
-    idle: Duration::from_secs(5),
+    rounds: 2,
+    warm_up: Duration::from_millis(100),
+    window: Duration::from_millis(400),
+    few: 200,
+    held: 5_000,
+    probes: 200,
+    idle: Duration::from_secs(2),
 };
 
 /// Only the agent with all the connections of the goal: what the guest runs.
@@ -58,19 +67,24 @@ fn main() {
     }
     let packages = Packages::install();
     let mut entries = exchanges::measure(&packages, &scope);
-    held::peers(&mut entries);
+    held::peers(&mut entries, &scope);
     drop(entries);
     held::agent(&scope);
     if quick {
         println!(
-            "\n--quick: {} rounds of {:?} instead of {} of {:?}, {} connections held instead of \
-             {}, {:?} of idling instead of {:?}; nothing else was left out.",
+            "\n--quick: {} rounds of {:?} instead of {} of {:?}; {} connections held by each server \
+             instead of {}, {} by the agent instead of {}, with {} new clients instead of {}; {:?} \
+             of idling instead of {:?}; nothing else was left out.",
             QUICK.rounds,
             QUICK.window,
             FULL.rounds,
             FULL.window,
+            QUICK.few,
+            FULL.few,
             QUICK.held,
             FULL.held,
+            QUICK.probes,
+            FULL.probes,
             QUICK.idle,
             FULL.idle
         );

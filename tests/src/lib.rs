@@ -7,6 +7,8 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on is to fail")]
 
 pub mod agent;
+pub mod bpffs;
+pub mod capture;
 pub mod crowd;
 pub mod epoll_loop;
 pub mod firewall;

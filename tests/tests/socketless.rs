@@ -13,10 +13,11 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::Agent,
+    bpffs::Bpffs,
     flood::answerable,
     generator::Syns,
     honest::Plan,
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, run, succeeded},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
     poll::until,
     rig::{Rig, honest_addresses},
     root::Root,
@@ -251,33 +252,6 @@ fn what_does_not_go_with_it_is_refused() {
     assert_eq!(agent.wait().code(), Some(1), "{}", agent.log());
     assert!(agent.log().contains("listens there"), "{}", agent.log());
     assert!(!lab.host.has_xdp(HOST_INTERFACE));
-}
-
-/// A BPF file system of the test's own, unmounted when it is over.
-struct Bpffs(TempDir);
-
-impl Bpffs {
-    fn mount() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        run(&[
-            "mount",
-            "-t",
-            "bpf",
-            "bpf",
-            directory.path().to_str().unwrap(),
-        ]);
-        Self(directory)
-    }
-
-    fn pins(&self) -> String {
-        self.0.path().join("nomail").to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        run(&["umount", "-l", self.0.path().to_str().unwrap()]);
-    }
 }
 
 #[test]

@@ -49,12 +49,14 @@ enum Choice {
     /// How cost grows: with sources, flood rate, held connections, deny prefixes, relay
     /// domains and CPUs
     Growth,
+    /// The 521 without a socket: an exchange beside the listener's, floods, loss, kills
+    Socketless,
     /// All of them, and a report on every goal: target/bench/REPORT.md
     All,
 }
 
 /// The benchmarks, as their programs are called.
-const ALL: [&str; 5] = ["cost", "smtp", "guard", "reload", "growth"];
+const ALL: [&str; 6] = ["cost", "smtp", "guard", "socketless", "reload", "growth"];
 
 impl Choice {
     fn names(self) -> Vec<&'static str> {
@@ -64,6 +66,7 @@ impl Choice {
             Self::Guard => vec!["guard"],
             Self::Reload => vec!["reload"],
             Self::Growth => vec!["growth"],
+            Self::Socketless => vec!["socketless"],
             Self::All => ALL.to_vec(),
         }
     }

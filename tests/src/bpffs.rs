@@ -1,0 +1,41 @@
+//! A BPF file system of one's own, for what an agent pins.
+
+use tempfile::TempDir;
+
+use crate::lab::run;
+
+/// One that is mounted; unmounted on drop.
+#[derive(Debug)]
+pub struct Bpffs(TempDir);
+
+impl Bpffs {
+    /// Mounts it.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn mount() -> Self {
+        let bpffs = Self(tempfile::tempdir().expect("a temporary directory"));
+        run(&["mount", "-t", "bpf", "bpf", bpffs.path()]);
+        bpffs
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().expect("a path in UTF-8")
+    }
+
+    /// A place for `pin_dir` in it.
+    pub fn pins(&self) -> String {
+        format!("{}/nomail", self.path())
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let umount = std::process::Command::new("umount")
+            .args(["--lazy", self.path()])
+            .output();
+        if !umount.is_ok_and(|output| output.status.success()) && !std::thread::panicking() {
+            panic!("{} cannot be unmounted", self.path());
+        }
+    }
+}

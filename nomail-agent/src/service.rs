@@ -202,16 +202,21 @@ impl fmt::Display for Figures {
 pub struct Watchdog {
     interval: Option<Interval>,
     /// Asked for, and not there yet: never more than one.
-    proof: Option<oneshot::Receiver<()>>,
+    proof: Option<oneshot::Receiver<bool>>,
 }
 
 impl Watchdog {
     /// The one that the service manager asks for, if it does.
     pub fn start() -> Self {
         let timeout = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero());
+        Self::every(timeout.map(|timeout| timeout / 2))
+    }
+
+    /// One that asks so often, or never.
+    pub fn every(period: Option<Duration>) -> Self {
         Self {
-            interval: timeout.map(|timeout| {
-                let mut interval = interval(timeout / 2);
+            interval: period.map(|period| {
+                let mut interval = interval(period);
                 interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 interval
             }),
@@ -219,9 +224,9 @@ impl Watchdog {
         }
     }
 
-    /// Resolves when the time has come and `prove`, asked then, has given a proof.
-    /// May be dropped and called again at any time.
-    pub async fn proven(&mut self, prove: impl Fn() -> oneshot::Receiver<()>) {
+    /// Resolves when the time has come and `prove`, asked then, has given a proof, and to
+    /// what that says. May be dropped and called again at any time.
+    pub async fn proven(&mut self, prove: impl Fn() -> oneshot::Receiver<bool>) -> bool {
         let Some(interval) = &mut self.interval else {
             return pending().await;
         };
@@ -235,8 +240,8 @@ impl Watchdog {
             };
             let proven = proof.await;
             self.proof = None;
-            if proven.is_ok() {
-                return;
+            if let Ok(says) = proven {
+                return says;
             }
         }
     }
@@ -496,8 +501,8 @@ mod tests {
             let proven = tokio::time::timeout(minute, watchdog.proven(prove)).await;
             assert!(proven.is_err());
         }
-        asked.take().unwrap().send(()).unwrap();
-        watchdog.proven(prove).await;
+        asked.take().unwrap().send(false).unwrap();
+        assert!(!watchdog.proven(prove).await);
         // A thread that is gone proves nothing; the next one may.
         let later = tokio::time::timeout(Duration::from_secs(5), watchdog.proven(prove));
         assert!(later.await.is_err());
@@ -506,7 +511,7 @@ mod tests {
         watchdog
             .proven(|| {
                 let (proof, proven) = oneshot::channel();
-                proof.send(()).unwrap();
+                proof.send(true).unwrap();
                 proven
             })
             .await;

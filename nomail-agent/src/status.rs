@@ -26,13 +26,16 @@ pub struct Status {
     /// Whether verdicts are only counted.
     pub observe: bool,
     /// Whether an agent told this. Else it was read from what an agent with
-    /// `on_exit = "keep"` has left, and nobody answers connections.
+    /// `on_exit = "keep"` has left.
     #[serde(default = "told_by_agent")]
     pub agent_running: bool,
     /// The guarded interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// The pairs that the responder listens on.
     pub guarded: Vec<String>,
+    /// Who says the refusal there.
+    #[serde(default)]
+    pub responder: ResponderStatus,
     /// The last reload of the configuration.
     pub reload: ReloadStatus,
     /// [`crate::config::Config::hash`] of the configuration in effect, in 16
@@ -65,6 +68,65 @@ pub struct Status {
     pub commands: BTreeMap<String, u64>,
     /// How long connections lasted.
     pub durations: DurationStatus,
+}
+
+/// Who may say the refusal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaker {
+    /// Nobody.
+    None,
+    /// The agent, on sockets that listen.
+    #[default]
+    Listener,
+    /// The XDP program.
+    Xdp,
+}
+
+impl Speaker {
+    /// Its name in metrics and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Listener => "listener",
+            Self::Xdp => "xdp",
+        }
+    }
+}
+
+/// Who says the refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponderStatus {
+    /// Whose place it is.
+    pub by: Speaker,
+    /// Who takes it while that one does not serve.
+    pub fallback: Speaker,
+    /// Who has it now.
+    pub serving: Speaker,
+    /// How often the fallback has taken it.
+    pub takeovers: u64,
+    /// Greetings of XDP that were sent again, because the client cannot ask for them.
+    #[serde(default)]
+    pub repeated: u64,
+}
+
+impl Default for ResponderStatus {
+    fn default() -> Self {
+        Self {
+            by: Speaker::Listener,
+            fallback: Speaker::None,
+            serving: Speaker::Listener,
+            takeovers: 0,
+            repeated: 0,
+        }
+    }
+}
+
+impl ResponderStatus {
+    /// XDP serves in place of a listener that does not.
+    pub fn is_taken_over(&self) -> bool {
+        self.by == Speaker::Listener && self.serving == Speaker::Xdp
+    }
 }
 
 /// How long connections lasted that ended, from accept to close, shed ones left
@@ -431,6 +493,31 @@ impl Status {
         }
     }
 
+    /// What to know about who serves, where it is not simply a listener.
+    pub fn about_responder(&self) -> Option<String> {
+        let ResponderStatus {
+            by,
+            fallback,
+            takeovers,
+            ..
+        } = self.responder;
+        let who = if by == Speaker::Xdp {
+            "XDP, without a socket".to_owned()
+        } else if self.responder.is_taken_over() {
+            "XDP, IN PLACE OF THE LISTENER".to_owned()
+        } else if fallback == Speaker::Xdp {
+            format!("listener; XDP has taken over {} times", count(takeovers))
+        } else {
+            return None;
+        };
+        let AnswerStatus { greeted, quit, .. } = self.answers;
+        let said = named(&[(greeted, "greetings by XDP"), (quit, "ended by QUIT")]);
+        Some(match said.as_str() {
+            "" => who,
+            _ => format!("{who}; {said}"),
+        })
+    }
+
     /// What to know about the interfaces without a guard, if there are any.
     pub fn about_unguarded(&self) -> Option<String> {
         let names: Vec<_> = self.unguarded.iter().map(|name| escaped(name)).collect();
@@ -489,12 +576,18 @@ impl Status {
                 paint(&unguarded, Some(AnsiColor::Red))
             );
         }
-        let listening = match self.agent_running {
+        let listens = self.agent_running && self.responder.by == Speaker::Listener;
+        let listening = match listens {
             true => "listening",
             false => "guarded",
         };
         let pairs: Vec<_> = self.guarded.iter().map(|pair| escaped(pair)).collect();
         out += &format!("{} {}\n", labelled(listening), pairs.join(", "));
+        if let Some(responder) = self.about_responder() {
+            let taken_over = self.responder.is_taken_over();
+            let colour = taken_over.then_some(AnsiColor::Yellow);
+            out += &format!("{} {}\n", labelled("responder"), paint(&responder, colour));
+        }
         out += "\n";
         self.write_counts(&mut out);
         self.write_notes(&mut out, &paint);
@@ -776,6 +869,31 @@ mod tests {
     }
 
     #[test]
+    fn who_serves_is_told_where_xdp_may() {
+        let told = |status: &Status| {
+            let text = status.text(false);
+            let line = text.lines().find(|line| line.starts_with("responder"));
+            line.map(|line| line["responder".len()..].trim().to_owned())
+        };
+        let mut status = sample();
+        assert_eq!(told(&status), None);
+        status.responder.fallback = Speaker::Xdp;
+        status.responder.takeovers = 1200;
+        let expected = "listener; XDP has taken over 1,200 times";
+        assert_eq!(told(&status).unwrap(), expected);
+        status.responder.serving = Speaker::Xdp;
+        status.answers.greeted = 7;
+        let expected = "XDP, IN PLACE OF THE LISTENER; 7 greetings by XDP";
+        assert_eq!(told(&status).unwrap(), expected);
+        assert!(status.text(false).contains("\nlistening "));
+        status.responder.by = Speaker::Xdp;
+        status.answers.quit = 2;
+        let expected = "XDP, without a socket; 7 greetings by XDP, 2 ended by QUIT";
+        assert_eq!(told(&status).unwrap(), expected);
+        assert!(!status.text(false).contains("\nlistening "));
+    }
+
+    #[test]
     fn what_is_0_and_rare_is_left_out() {
         let mut status = sample();
         let rare = ["not guarded", "contended", "lost their place", "warning"];
@@ -839,7 +957,7 @@ mod tests {
     fn an_agent_without_the_new_keys_is_understood() {
         let mut told = serde_json::to_value(sample()).unwrap();
         let keys = told.as_object_mut().unwrap();
-        for key in ["agent_running", "unguarded", "contended"] {
+        for key in ["agent_running", "unguarded", "contended", "responder"] {
             keys.remove(key).unwrap();
         }
         assert_eq!(serde_json::from_value::<Status>(told).unwrap(), sample());

@@ -1,6 +1,7 @@
 //! The life of the agent: bind, load, attach, give up root, serve, follow
 //! changes, detach. The only module that knows all the others.
 
+mod failover;
 mod pinned;
 mod places;
 mod telling;
@@ -11,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,11 +32,16 @@ use tokio::{
     time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
-use self::places::{ListenSocket, Places};
+use self::{
+    failover::{Failover, HEARTBEAT},
+    places::{ListenSocket, Places},
+};
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
     bpf::{self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate},
-    config::{self, Config, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode},
+    config::{
+        self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode,
+    },
     control::Control,
     crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
@@ -51,7 +57,10 @@ use crate::{
         relay,
     },
     state::State,
-    status::{ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, Status},
+    status::{
+        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ResponderStatus, Speaker,
+        Status,
+    },
 };
 
 /// Changes of addresses come in bunches; one answer to all of a bunch.
@@ -118,7 +127,7 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
-    /// What XDP says where nobody listens.
+    /// What XDP says where nobody listens, or takes connections.
     texts: Option<Texts>,
     room: Room,
     /// Resolves when the serving thread has ended.
@@ -133,6 +142,9 @@ struct Agent {
     /// Decisions that the kernel did not take. Later ones wait for them.
     undenied: Option<crowdsec::Change>,
     flood: FloodWatch,
+    failover: Failover,
+    /// A failure to send a greeting again was told.
+    repeat_failed: bool,
     /// The kernel was last seen to take SYN cookies.
     syncookies: bool,
     /// When the last report was due.
@@ -161,8 +173,15 @@ struct Shared {
     told: Mutex<Told>,
     reload: Mutex<Reload>,
     flood: AtomicBool,
+    /// How often XDP has taken the place of the listeners.
+    takeovers: AtomicU64,
+    /// Greetings of XDP that were sent again.
+    repeated: AtomicU64,
     history: Mutex<History>,
     crowdsec: Option<crowdsec::Watch>,
+    /// Whose place it is to say the refusal, and who takes it.
+    by: Speaker,
+    fallback: Speaker,
 }
 
 /// The parts of the status that change with the configuration.
@@ -221,12 +240,13 @@ impl Agent {
         let settings = settings_of(&config, &hostname, room)?;
         let texts = texts_of(&config, &settings.replies)?;
         let subscription = subscription_of(&config)?;
-        if texts.is_some() && !handed.listen().is_empty() {
+        let only_look = config.responder == config::Responder::Xdp;
+        if only_look && !handed.listen().is_empty() {
             return Err(no_socket_wanted());
         }
         let mut listeners = Listeners {
             handed,
-            only_look: texts.is_some(),
+            only_look,
             ..Listeners::default()
         };
         for socket in places.sockets() {
@@ -282,8 +302,18 @@ impl Agent {
             told: Mutex::new(told),
             reload: Mutex::new(Reload::succeeded(&config, Vec::new())),
             flood: AtomicBool::new(false),
+            takeovers: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             history: Mutex::default(),
             crowdsec: crowdsec.as_ref().map(Crowdsec::watch),
+            by: match config.responder {
+                config::Responder::Listener => Speaker::Listener,
+                config::Responder::Xdp => Speaker::Xdp,
+            },
+            fallback: match config.fallback {
+                Fallback::None => Speaker::None,
+                Fallback::Xdp => Speaker::Xdp,
+            },
         });
         // What was counted by an earlier agent is no flood of now.
         let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn.flood);
@@ -308,6 +338,8 @@ impl Agent {
             crowdsec,
             undenied: None,
             flood,
+            failover: Failover::default(),
+            repeat_failed: false,
             syncookies: true,
             reported: Instant::now(),
             control: Arc::new(control),
@@ -335,9 +367,9 @@ impl Agent {
         });
         {
             let told = self.shared.told();
-            let how = match self.texts {
-                Some(_) => "answered by XDP, without a socket, on",
-                None => "listening on",
+            let how = match self.config.responder {
+                config::Responder::Xdp => "answered by XDP, without a socket, on",
+                config::Responder::Listener => "listening on",
             };
             info!(
                 "{} does not accept mail: {how} {}",
@@ -348,6 +380,8 @@ impl Agent {
         self.tell_unguarded().await;
         self.manager.ready(&self.shared.figures());
         let mut watchdog = Watchdog::start();
+        let falls_back = self.config.fallback == Fallback::Xdp;
+        let mut heartbeat = Watchdog::every(falls_back.then_some(HEARTBEAT));
         let mut figures = interval(service::STATUS_INTERVAL);
         let mut following = true;
         let mut told_failure = String::new();
@@ -373,12 +407,18 @@ impl Agent {
                         report = self.report_interval();
                     }
                 }
-                () = watchdog.proven(|| self.shared.responder.prove()) => self.manager.alive(),
+                _ = watchdog.proven(|| self.shared.responder.prove()) => self.manager.alive(),
+                room = heartbeat.proven(|| self.shared.responder.prove()) => self.follow_listeners(room),
                 _ = figures.tick() => self.manager.figures(&self.shared.figures()),
                 _ = report.tick() => self.report(),
                 _ = save.tick() => self.save_state(),
                 _ = flood.tick() => {
-                    self.shared.renew_lease();
+                    if falls_back {
+                        self.watch_for_takeovers();
+                    } else {
+                        self.shared.renew_lease();
+                    }
+                    self.repeat_greetings();
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
@@ -461,6 +501,40 @@ impl Agent {
             ),
             (true, false) => info!(event = "flood_over"; "the flood of SYNs is over"),
             _ => {}
+        }
+    }
+
+    /// Tells when XDP has taken over; how long ago it has, if it has not given back.
+    fn watch_for_takeovers(&mut self) -> Option<Duration> {
+        let ago = self.shared.has_taken_over()?;
+        self.failover.taken_over(ago, Instant::now());
+        let takeovers = self.failover.takeovers();
+        self.shared.takeovers.store(takeovers, Ordering::Relaxed);
+        Some(ago)
+    }
+
+    /// The listeners are served: while there is `room` in their queues, they keep their
+    /// place, or have it back.
+    fn follow_listeners(&mut self, room: bool) {
+        self.failover.queue_full = !room;
+        let taken_over = self.watch_for_takeovers();
+        if room {
+            self.shared.renew_lease();
+            if let Some(ago) = taken_over {
+                self.failover.given_back(ago);
+            }
+        }
+    }
+
+    /// Has XDP send greetings again that may be lost.
+    fn repeat_greetings(&mut self) {
+        match self.shared.pay_debts() {
+            Ok(sent) => drop(self.shared.repeated.fetch_add(sent, Ordering::Relaxed)),
+            Err(error) => {
+                if !std::mem::replace(&mut self.repeat_failed, true) {
+                    warn!("greetings of XDP that are lost are not sent again: {error}");
+                }
+            }
         }
     }
 
@@ -833,7 +907,7 @@ impl Shared {
             .configure(policy)
     }
 
-    /// While it is not renewed, nobody is challenged.
+    /// While it is not renewed, nobody is challenged, or XDP is in the listeners' place.
     fn renew_lease(&self) {
         if let Some(guard) = &self.guard
             && let Err(error) = guard
@@ -843,6 +917,21 @@ impl Shared {
         {
             warn!("the guard could not be told that the agent is there: {error}");
         }
+    }
+
+    fn pay_debts(&self) -> Result<u64, BpfError> {
+        let Some(guard) = &self.guard else {
+            return Ok(0);
+        };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.pay_debts()
+    }
+
+    /// For how long XDP has been in the listeners' place, if it is.
+    fn has_taken_over(&self) -> Option<Duration> {
+        let guard = self.guard.as_ref()?;
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.has_taken_over().ok().flatten()
     }
 
     /// What the guard counted so far.
@@ -934,6 +1023,16 @@ impl Shared {
             observe: told.observe,
             agent_running: true,
             guarded: told.guarded,
+            responder: ResponderStatus {
+                by: self.by,
+                fallback: self.fallback,
+                serving: match self.has_taken_over() {
+                    Some(_) => Speaker::Xdp,
+                    None => self.by,
+                },
+                takeovers: self.takeovers.load(Ordering::Relaxed),
+                repeated: self.repeated.load(Ordering::Relaxed),
+            },
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
             unguarded: told.unguarded,
@@ -1332,13 +1431,16 @@ fn policy_of(
             deny: config.lists.deny.clone(),
         }),
         responder,
+        fallback: config.fallback == Fallback::Xdp,
     }
 }
 
-/// What XDP says, where it answers.
+/// What XDP says, where it answers. Not where a reload has brought a [relay], which never
+/// says 521 first.
 fn texts_of(config: &Config, replies: &Replies) -> Result<Option<Texts>, Failure> {
     use smtp::replies::Reply;
-    if config.responder != config::Responder::Xdp {
+    let falls_back = config.fallback == Fallback::Xdp && config.relay.is_none();
+    if config.responder != config::Responder::Xdp && !falls_back {
         return Ok(None);
     }
     let [refusal, goodbye] = match config.after_greeting {
@@ -1348,8 +1450,8 @@ fn texts_of(config: &Config, replies: &Replies) -> Result<Option<Texts>, Failure
     let texts = Texts::new(replies.line(Reply::Greeting), refusal, goodbye);
     let too_long = || {
         let error = anyhow!(
-            "the host name is too long for responder = \"xdp\", whose replies have at most \
-             {TEXT_MAX} octets: give a shorter hostname, or use \"listener\""
+            "the host name is too long for XDP, whose replies have at most {TEXT_MAX} octets: give \
+             a shorter hostname, or use responder = \"listener\" and fallback = \"none\""
         );
         Failure::new(Exit::Configuration, error)
     };

@@ -52,6 +52,8 @@ impl Host for Model {
         }
     }
 
+    fn owe(&mut self, _: &Segment, _: u32, _: Standing, _: u32) {}
+
     fn hear(&mut self, start: u32, until: u32, hearing: Hearing) -> Option<Hearing> {
         assert_eq!(start, PAYLOAD);
         assert!(until as usize <= WINDOW);

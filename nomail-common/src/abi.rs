@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -25,8 +25,8 @@ pub const CONFIG_MAP: &str = "CONFIG";
 /// `Array<u32>` with one entry: the index of the [`CONFIG_MAP`] entry in use.
 /// An aligned word, so that a reload is seen as a whole or not at all.
 pub const ACTIVE_MAP: &str = "ACTIVE";
-/// `Array<u32>` with one entry: until when the agent is known to be there, see
-/// [`lease_holds`].
+/// `Array<u32>` with one entry: until when the agent is known to be there, or its
+/// listeners to take connections, see [`lease_holds`].
 pub const LEASE_MAP: &str = "LEASE";
 /// `PerCpuArray<Counters>`, indexed by the interface's place in
 /// [`Config::interfaces`] plus one; entry 0 is for an interface not in there.
@@ -76,6 +76,9 @@ pub const TEXTS_MAP: &str = "TEXTS";
 /// `Array<u64>` with [`DIALOG_PLACES`] entries of [`crate::responder::Standing`].
 pub const DIALOGS_MAP: &str = "DIALOGS";
 
+/// `RingBuf` of [`crate::owed::Owed`], read by the agent once a second.
+pub const OWED_MAP: &str = "OWED";
+
 /// Global of the program, patched before load: not 0 when [`RESPONDER_PROGRAM`] may
 /// have to answer. While it is 0, only SYNs and RSTs cost a look-up.
 pub const RESPONDER_GLOBAL: &str = "RESPONDER";
@@ -94,6 +97,10 @@ pub const CONFIGS: u32 = 2;
 /// How long a program that outlives its agent goes on challenging for it. Short
 /// against what a client waits for, long against what a flood delays the agent.
 pub const LEASE_SECS: u32 = 10;
+/// The same where XDP takes over when the lease ends ([`RESPOND_FOR_LISTENERS`]): with
+/// the time until the agent knows that its listeners no longer take connections, less
+/// than a second.
+pub const FALLBACK_LEASE_MILLIS: u32 = 600;
 /// The longest lease in jiffies, of which there are at most 1000 in a second.
 const LEASE_TICKS_MAX: u32 = LEASE_SECS * 1000;
 /// Most interfaces that one agent guards.
@@ -126,6 +133,8 @@ pub const TOLD_LINES: usize = 128;
 /// Octets of [`EVENTS_MAP`], a power of two and of whole pages: room for all that
 /// may come in [`crate::events::PAUSE_SECS`].
 pub const EVENTS_LENGTH: u32 = 64 * 1024;
+/// Octets of [`OWED_MAP`], as above: room for 512 dialogs that begin in a second.
+pub const OWED_RING_LENGTH: u32 = 64 * 1024;
 /// Most prefixes in one list of one family.
 pub const MAX_LIST_PREFIXES: u32 = 1 << 20;
 /// Most prefixes that are denied beside the list, of both families together.
@@ -179,7 +188,8 @@ pub struct Config {
     pub proof_ticks: u32,
     /// How long nothing more is told of a source, in jiffies.
     pub pause_ticks: u32,
-    /// Not 0: nobody listens, and [`RESPONDER_PROGRAM`] answers.
+    /// When [`RESPONDER_PROGRAM`] answers: 0, never; [`RESPOND`], always;
+    /// [`RESPOND_FOR_LISTENERS`], while the lease has ended.
     pub responder: u32,
     /// Which entry of [`TEXTS_MAP`] new dialogs are served from.
     pub generation: u32,
@@ -273,8 +283,14 @@ impl Config {
     }
 }
 
-/// Whether XDP may challenge for a listener. `until` is the word of
-/// [`LEASE_MAP`], 0 where the program ends with its agent anyway; both are the
+/// [`Config::responder`]: nobody listens.
+pub const RESPOND: u32 = 1;
+/// [`Config::responder`]: there are listeners, whose place is taken while they do not
+/// serve. What has begun with one of both ends with it.
+pub const RESPOND_FOR_LISTENERS: u32 = 2;
+
+/// Whether there are listeners that serve, for whom XDP may challenge. `until` is the
+/// word of [`LEASE_MAP`], 0 where the program ends with its agent anyway; both are the
 /// low 32 bits of jiffies. An old lease looks like a new one again for
 /// [`LEASE_SECS`] in 2^32 jiffies, 50 days at 1000 Hz.
 #[inline(always)]

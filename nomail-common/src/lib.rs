@@ -10,6 +10,7 @@ pub mod challenge;
 pub mod events;
 pub mod frame;
 pub mod limiter;
+pub mod owed;
 pub mod packet;
 pub mod policy;
 pub mod reply;

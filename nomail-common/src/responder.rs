@@ -461,6 +461,12 @@ impl Standing {
         Self::new(tag, sequence, if syns < most { syns } else { most })
     }
 
+    /// Whether both are of one tuple and sequence number, whatever else they say.
+    pub(crate) const fn is_of_same(self, other: Self) -> bool {
+        let line = ((1 << LINE_BITS) - 1) << 32;
+        (self.0 ^ other.0) & !line == 0
+    }
+
     /// Of a client that has said nothing yet.
     #[inline(always)]
     const fn silent(tag: u64, syn_sequence: u32) -> Self {
@@ -621,6 +627,9 @@ pub trait Host {
     fn standing(&self, index: u32) -> Standing;
     /// Writes one.
     fn keep(&mut self, index: u32, standing: Standing);
+    /// A dialog begins with a SYN-ACK that this number acknowledges, see [`crate::owed`]. That
+    /// its greeting is owed stands in the table of dialogs, until it is acknowledged.
+    fn owe(&mut self, segment: &Segment, index: u32, standing: Standing, acknowledgment: u32);
     /// Has each octet of the frame from `start` on heard ([`Hearing::take`]), from the
     /// first that was not, up to `until`, or until [`Hearing::is_over`]. None when they
     /// are not there.
@@ -656,7 +665,11 @@ pub fn greet_syn(host: &mut impl Host, segment: &Segment, asker: Asker, generati
     let cookie = Cookie::of(segment, asker.key, asker.slot).sequence(generation);
     let (index, tag) = Standing::place(asker.hash, cookie);
     let syns = host.standing(index).syns(tag, sequence);
-    host.keep(index, Standing::with_syns(tag, sequence, syns + 1));
+    let standing = Standing::with_syns(tag, sequence, syns + 1);
+    host.keep(index, standing);
+    if syns == BARE_SYNS {
+        host.owe(segment, index, standing, cookie.wrapping_add(1));
+    }
     // From here on nothing has been said, whatever an earlier connection has left.
     let greeting = host
         .texts(generation)
@@ -708,6 +721,15 @@ pub fn respond(
             ..Reply::bare(flags, first, sequence.wrapping_add(u32::from(syn)))
         };
         return Outcome::Say(reply, generation);
+    }
+    if matches!(phase, Phase::Open(0) | Phase::Over) {
+        let first = acknowledgment.wrapping_sub(1).wrapping_sub(position);
+        let (index, tag) = Standing::place(asker.hash, first);
+        if let Some((_, syns)) = host.standing(index).of(tag, sequence)
+            && syns > BARE_SYNS
+        {
+            host.keep(index, Standing(0));
+        }
     }
     if syn || length + fin == 0 {
         return Outcome::Silence;

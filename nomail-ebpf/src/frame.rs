@@ -13,6 +13,8 @@ use aya_ebpf::{
 use nomail_common::{
     abi::{Payload, Text},
     frame::Frame,
+    owed::FRAME_LENGTH,
+    packet::Segment,
     responder::{TEXT_MAX, WINDOW},
 };
 
@@ -77,12 +79,13 @@ pub(crate) fn answer<const N: usize>(
     XDP_TX
 }
 
-/// Octets of an Ethernet header without a VLAN tag.
-const LINK_LENGTH: usize = 14;
+/// Octets of an Ethernet header with one VLAN tag, and so with none at least.
+const LINK_LENGTH_MAX: usize = 18;
 
-/// Turns the frame, which has no VLAN tag, into an answer of another length: after its
-/// Ethernet header it is `packet`, and `text_length` octets that are for
-/// [`write_text`]; the hardware addresses change places. False where that cannot be done.
+/// Turns the frame, which has one VLAN tag at most, into an answer of another length:
+/// from `network` on it is `packet`, and `text_length` octets that are for
+/// [`write_text`]; the hardware addresses change places, and a tag stays. False where
+/// that cannot be done.
 #[inline(always)]
 pub(crate) fn begin_answer<const N: usize>(
     context: &XdpContext,
@@ -90,13 +93,14 @@ pub(crate) fn begin_answer<const N: usize>(
     packet: [u32; N],
     text_length: u32,
 ) -> bool {
-    let Some(link): Option<[u8; LINK_LENGTH]> = XdpFrame::new(context).read(0) else {
+    // Without a tag, the last octets are of the IP header, which is written over them.
+    let Some(link): Option<[u8; LINK_LENGTH_MAX]> = XdpFrame::new(context).read(0) else {
         return false;
     };
-    if network != LINK_LENGTH {
+    if network > LINK_LENGTH_MAX {
         return false;
     }
-    let wanted = LINK_LENGTH as i32 + size_of_val(&packet) as i32 + text_length as i32;
+    let wanted = network as i32 + size_of_val(&packet) as i32 + text_length as i32;
     // SAFETY: the context is this run's.
     let adjusted = unsafe {
         let more = wanted - bpf_xdp_get_buff_len(context.ctx) as i32;
@@ -107,16 +111,42 @@ pub(crate) fn begin_answer<const N: usize>(
             bpf_xdp_adjust_tail(context.ctx, more)
         }
     };
+    let [
+        d0,
+        d1,
+        d2,
+        d3,
+        d4,
+        d5,
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        t0,
+        t1,
+        t2,
+        t3,
+        t4,
+        t5,
+    ] = link;
+    let link = [
+        s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, t0, t1, t2, t3, t4, t5,
+    ];
+    // By a helper: the verifier does not see that the check of the packet is one of this.
+    // SAFETY: the context is this run's, and the helper only reads the array.
+    let written = unsafe {
+        let octets = (&raw const link).cast_mut().cast();
+        bpf_xdp_store_bytes(context.ctx, 0, octets, LINK_LENGTH_MAX as u32)
+    };
     let (data, data_end) = (context.data(), context.data_end());
-    let start = data + LINK_LENGTH;
-    if adjusted != 0 || start + size_of_val(&packet) > data_end {
+    let start = data + network;
+    if adjusted != 0 || written != 0 || start + size_of_val(&packet) > data_end {
         return false;
     }
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = link;
-    let link = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, t0, t1];
     // SAFETY: as in `answer`.
     unsafe {
-        (data as *mut [u8; LINK_LENGTH]).write_unaligned(link);
         (start as *mut [u32; N]).write_unaligned(packet);
     }
     true
@@ -164,6 +194,19 @@ pub(crate) fn read_payload(
     let room = (&raw mut *payload).cast();
     // SAFETY: the context is this run's; there is room for that many octets.
     unsafe { bpf_xdp_load_bytes(context.ctx, start, room, length) == 0 }
+}
+
+/// Reads a frame up to the options of its TCP header. False when that is not there.
+#[inline(always)]
+pub(crate) fn read_headers(
+    context: &XdpContext,
+    segment: &Segment,
+    room: *mut [u8; FRAME_LENGTH],
+) -> bool {
+    let ip_length = if segment.is_ipv6() { 40 } else { 20 };
+    let length = (segment.network & 31) + ip_length + 20;
+    // SAFETY: the context is this run's; there is room for at most 31 + 40 + 20 octets.
+    unsafe { bpf_xdp_load_bytes(context.ctx, 0, room.cast(), length) == 0 }
 }
 
 /// The hardware addresses of a frame: its destination, its source.

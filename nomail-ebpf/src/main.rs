@@ -25,7 +25,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use nomail_common::{
-    abi::{Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TUPLE_LINES},
+    abi::{
+        Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, RESPOND, RESPOND_FOR_LISTENERS,
+        SLOTS_PER_LINE, TUPLE_LINES,
+    },
     challenge::TupleHash,
     events::{self, Event},
     limiter::{Limit, Time},
@@ -41,7 +44,7 @@ use nomail_common::{
 use crate::{frame::XdpFrame, maps::CpuCounters};
 
 /// What [`judge`] returns for what the responder is to answer: no action of XDP.
-const RESPOND: u32 = 16;
+const TO_RESPONDER: u32 = 16;
 
 /// Judges a frame. Whatever is not a SYN or a RST for a guarded port, nor of a dialog
 /// of the responder, passes without a look-up in any map.
@@ -53,7 +56,7 @@ fn nomail(context: XdpContext) -> u32 {
         return XDP_PASS;
     };
     let action = judge(context.ctx, &raw const segment);
-    if action != RESPOND {
+    if action != TO_RESPONDER {
         return action;
     }
     maps::respond(&context);
@@ -72,7 +75,7 @@ extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
         return XDP_PASS;
     };
     if segment.kind == Kind::Dialog {
-        return RESPOND;
+        return TO_RESPONDER;
     }
     let context = XdpContext::new(context);
     judged(&context, segment).unwrap_or(XDP_PASS)
@@ -86,6 +89,8 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     let counters = maps::counters(place)?;
     // SAFETY: the helper takes nothing and returns a number.
     let jiffies = unsafe { bpf_jiffies64() };
+    let serving = serving(config.responder, jiffies);
+    let responds = maps::may_respond() && serving & XDP_SERVES != 0;
     let mut scene = Scene {
         context,
         segment,
@@ -94,10 +99,12 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         place,
         counters,
         jiffies,
-        flood_answer: if responds(config) || maps::lease_holds(jiffies) {
-            FloodAnswer::from_value(config.flood_answer)
+        flood_answer: if responds {
+            // Only the proven are served.
+            FloodAnswer::Challenge
         } else {
-            FloodAnswer::Drop
+            // By a number, and not by a branch, which would double the verifier's work.
+            FloodAnswer::from_value(config.flood_answer * (serving & LISTENERS_SERVE))
         },
         hash: None,
         cookie: None,
@@ -110,12 +117,12 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     Some(if config.observe != 0 {
         XDP_PASS
     } else if decision.verdict == Verdict::Passed {
-        if !responds(config) {
+        if !responds {
             XDP_PASS
         } else if decision.proven {
-            RESPOND
+            TO_RESPONDER
         } else if scene.is_answerable() {
-            // Nobody listens: who is to be served has to prove itself first.
+            // Nobody else serves: who is to be served has to prove itself first.
             scene.answer()
         } else {
             XDP_PASS
@@ -127,10 +134,25 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     })
 }
 
-/// Whether the responder answers instead of a listener.
-#[inline(always)]
-fn responds(config: &Config) -> bool {
-    maps::may_respond() && config.responder != 0
+/// [`serving`]: there are listeners for whom clients may be challenged.
+const LISTENERS_SERVE: u32 = 1;
+/// [`serving`]: the responder.
+const XDP_SERVES: u32 = 2;
+
+/// Who serves, by [`Config::responder`] and the lease. A global function, for the same
+/// reason as [`charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn serving(responder: u32, jiffies: u64) -> u32 {
+    if responder == RESPOND {
+        XDP_SERVES
+    } else if maps::lease_holds(jiffies) {
+        LISTENERS_SERVE
+    } else if responder == RESPOND_FOR_LISTENERS {
+        XDP_SERVES
+    } else {
+        0
+    }
 }
 
 /// A segment for a guarded pair, and what is to be known to judge it.

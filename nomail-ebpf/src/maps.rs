@@ -4,18 +4,22 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key as LpmKey},
+    maps::{
+        Array, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key as LpmKey,
+        ring_buf::RingBufEntry,
+    },
     programs::XdpContext,
 };
 use nomail_common::{
     abi::{
         self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_PLACES, EVENTS_LENGTH,
         GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
-        MAX_PORTS, PREFIX_LINES, PROVEN_LINES, Payload, SLOTS_PER_LINE, SourceCarry, TOLD_LINES,
-        TUPLE_LINES, Texts, TupleLine,
+        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SLOTS_PER_LINE,
+        SourceCarry, TOLD_LINES, TUPLE_LINES, Texts, TupleLine,
     },
     events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
+    owed::Owed,
     packet::{Address, Segment},
     siphash::Key,
     source::Source,
@@ -84,6 +88,8 @@ static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_PLACES, 0);
 static PAYLOAD: PerCpuArray<Payload> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LENGTH, 0);
+#[map]
+static OWED: RingBuf = RingBuf::with_byte_size(OWED_RING_LENGTH, 0);
 
 /// The configuration in use.
 #[inline(always)]
@@ -95,7 +101,7 @@ pub(crate) fn config() -> Option<&'static Config> {
 const CONFIG_INDEX_MASK: u32 = CONFIGS - 1;
 const _: () = assert!(abi::CONFIGS.is_power_of_two());
 
-/// Whether the agent is known to be there.
+/// Whether the agent is known to be there, or its listeners to take connections.
 #[inline(always)]
 pub(crate) fn lease_holds(jiffies: u64) -> bool {
     LEASE
@@ -327,6 +333,23 @@ pub(crate) fn told_line(index: usize) -> Option<SharedTuples> {
 #[inline(always)]
 pub(crate) fn tell(event: &Event) {
     let _ = EVENTS.output::<Event>(event, u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Room in the ring for a greeting that is owed, to be written and handed to
+/// [`tell_owed`]. None when the agent does not read: then it may be lost.
+#[inline(always)]
+pub(crate) fn room_for_owed() -> Option<RingBufEntry<Owed>> {
+    OWED.reserve(0)
+}
+
+/// Tells the agent of it, without waking it, or nobody if it could not be written.
+#[inline(always)]
+pub(crate) fn tell_owed(entry: RingBufEntry<Owed>, written: bool) {
+    if written {
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    } else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+    }
 }
 
 /// A line of proven tuples that other CPUs read and write.

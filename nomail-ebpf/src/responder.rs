@@ -238,12 +238,57 @@ impl Host for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn owe(&mut self, segment: &Segment, index: u32, standing: Standing, acknowledgment: u32) {
+        owe(
+            self.context.ctx,
+            &raw const *segment,
+            index,
+            standing.0,
+            acknowledgment,
+        );
+    }
+
+    #[inline(always)]
     fn hear(&mut self, start: u32, until: u32, hearing: Hearing) -> Option<Hearing> {
         match hear(self.context.ctx, start, until, hearing.0) {
             NOT_THERE => None,
             heard => Some(Hearing(heard)),
         }
     }
+}
+
+/// Tells the agent of a greeting that is owed. A global function, for the same reason as
+/// [`crate::judge`]. Returns nothing of interest.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn owe(
+    context: *mut xdp_md,
+    segment: *const Segment,
+    index: u32,
+    standing: u64,
+    acknowledgment: u32,
+) -> u32 {
+    // SAFETY: as in `respond`.
+    let Some(segment) = (unsafe { segment.as_ref() }) else {
+        return 0;
+    };
+    let context = XdpContext::new(context);
+    let Some(mut entry) = maps::room_for_owed() else {
+        return 0;
+    };
+    let room = entry.as_mut_ptr();
+    // SAFETY: room in the ring, of integers only, and aligned to 8.
+    let frame = unsafe {
+        (&raw mut (*room).standing).write(standing);
+        (&raw mut (*room).index).write(index);
+        (&raw mut (*room).interface).write(context.ingress_ifindex() as u32);
+        (&raw mut (*room).acknowledgment).write(acknowledgment);
+        (&raw mut (*room).network).write(segment.network);
+        &raw mut (*room).frame
+    };
+    let written = frame::read_headers(&context, segment, frame);
+    maps::tell_owed(entry, written);
+    1
 }
 
 /// What [`hear`] returns when the octets are not there: no [`Hearing`].

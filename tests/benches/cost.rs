@@ -113,6 +113,7 @@ fn measure(row: &Row) -> f64 {
             answerable: HashSet::new(),
             lists: Arc::default(),
             responder: None,
+            fallback: false,
             observe: false,
             interfaces: vec![GuardedInterface {
                 index: LOOPBACK_INDEX,

@@ -42,6 +42,7 @@ fn policy() -> Policy {
         guarded,
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     }
 }
 

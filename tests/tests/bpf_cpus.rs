@@ -40,6 +40,7 @@ fn guard(source: Rate, lab: &Lab) -> Guard {
             guarded: [("192.0.2.7".parse().unwrap(), 25)].into(),
             lists: Arc::default(),
             responder: None,
+            fallback: false,
         })
         .unwrap();
     lab.attach(&mut guard);

@@ -38,6 +38,7 @@ fn policy() -> Policy {
         guarded,
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     }
 }
 

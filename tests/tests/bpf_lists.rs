@@ -66,6 +66,7 @@ fn policy(lists: Arc<Lists>) -> Policy {
         guarded,
         lists,
         responder: None,
+        fallback: false,
     }
 }
 

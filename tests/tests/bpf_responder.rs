@@ -12,6 +12,7 @@ use std::{
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{abi::Texts, policy::FloodAnswer, responder::WINDOW, verdict::Answer};
+use nomail_tests::poll::until;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -64,6 +65,7 @@ fn policy(texts: Texts) -> Policy {
         guarded,
         lists: Arc::default(),
         responder: Some(texts),
+        fallback: false,
     }
 }
 
@@ -83,6 +85,8 @@ struct Client {
     from: SocketAddr,
     to: SocketAddr,
     options: Vec<u8>,
+    /// Behind the hardware addresses, there and back.
+    tag: Vec<u8>,
 }
 
 /// What came out, each field checked but for those that are here.
@@ -100,6 +104,7 @@ impl Client {
             from: "198.51.100.1:40000".parse().unwrap(),
             to: "192.0.2.7:25".parse().unwrap(),
             options: Vec::new(),
+            tag: Vec::new(),
         }
     }
 
@@ -139,6 +144,7 @@ impl Client {
             }
             _ => panic!("of one family"),
         }
+        frame.splice(12..12, self.tag.iter().copied());
         // As a network card hands over what is shorter.
         frame.resize(frame.len().max(60), 0xaa);
         frame
@@ -170,6 +176,7 @@ impl Client {
             (link.source, link.destination),
             (HOST_HARDWARE, CLIENT_HARDWARE)
         );
+        assert!(frame[12..].starts_with(&self.tag));
         let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
             panic!("no TCP in {frame:?}");
         };
@@ -290,6 +297,35 @@ fn a_held_dialog() {
     }
 }
 
+/// The tag of a priority, which is of no VLAN (IEEE 802.1Q).
+#[test]
+fn a_tag_stays_around_the_answer() {
+    for client in Client::both() {
+        let client = Client {
+            tag: vec![0x81, 0x00, 0xe0, 0x00],
+            ..client
+        };
+        let mut guard = guard(&policy(held()));
+        let here = client.begin(&mut guard).wrapping_add(1);
+        let one = ISN.wrapping_add(1);
+        assert_eq!(
+            client.send(&mut guard, SYN | ACK, ISN, here, ""),
+            said(ACK | PSH, here, one, GREETING)
+        );
+        let there = here.wrapping_add(GREETING.len() as u32);
+        assert_eq!(
+            client.send(&mut guard, ACK | PSH, one, there, "NOOP\r\nQUIT\r\n"),
+            said(
+                ACK | PSH | FIN,
+                there,
+                one.wrapping_add(12),
+                &format!("{REFUSAL}{GOODBYE}")
+            )
+        );
+        assert_eq!(answers(&guard, Answer::Unanswerable), 0);
+    }
+}
+
 #[test]
 fn a_greeting_that_closes() {
     for client in Client::both() {
@@ -334,6 +370,34 @@ fn later_syns_of_a_proven_tuple_get_a_syn_ack() {
         );
         // Another connection begins anew.
         client.begin_with(&mut guard, 0x4000_0000);
+    }
+}
+
+#[test]
+fn only_a_greeting_that_is_not_acknowledged_is_owed() {
+    for client in Client::both() {
+        let mut guard = guard(&policy(held()));
+        let other = Client {
+            from: SocketAddr::new(client.from.ip(), 40_001),
+            ..client.clone()
+        };
+        let [here, _] = [&client, &other].map(|client| {
+            let cookie = client.begin(&mut guard);
+            for flags in [SYN, SYN | ACK] {
+                let answer = client.send(&mut guard, SYN, ISN, 0, "");
+                assert_eq!(answer.unwrap().flags, flags);
+            }
+            cookie.wrapping_add(1)
+        });
+        let one = ISN.wrapping_add(1);
+        let there = here.wrapping_add(GREETING.len() as u32);
+        assert_eq!(client.send(&mut guard, ACK, one, there, ""), Err(XDP_DROP));
+        let sent = until("a greeting is sent again", || {
+            let sent = guard.pay_debts().unwrap();
+            (sent > 0).then_some(sent)
+        });
+        assert_eq!(sent, 1);
+        assert_eq!(answers(&guard, Answer::Greeting), 1);
     }
 }
 
@@ -519,7 +583,7 @@ fn nobody_is_answered_who_must_not_be() {
         ("broadcast", edited(&|frame| frame[..6].fill(0xff))),
         ("from a group", edited(&|frame| frame[6] |= 1)),
         (
-            "behind a tag",
+            "behind a tag that its address is not behind",
             edited(&|frame| drop(frame.splice(12..12, [0x81, 0, 0, 7]))),
         ),
         (
@@ -541,6 +605,67 @@ fn nobody_is_answered_who_must_not_be() {
     assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
     let syn = client.frame(SYN, ISN, 0, "");
     assert_eq!(guard.test_run(&syn, 1).unwrap().0, XDP_PASS);
+}
+
+/// Sends a SYN of another client each time, until one is answered as `expected`.
+fn until_a_syn(guard: &mut Guard, what: &str, expected: u32) {
+    let mut port = 50_000;
+    until(what, || {
+        port += 1;
+        let stranger = Client {
+            from: SocketAddr::new("198.51.100.2".parse().unwrap(), port),
+            ..Client::ipv4()
+        };
+        let syn = stranger.frame(SYN, ISN, 0, "");
+        (guard.test_run(&syn, 1).unwrap().0 == expected).then_some(())
+    });
+}
+
+#[test]
+fn it_takes_the_place_of_listeners_and_gives_it_back() {
+    for client in Client::both() {
+        let fallback = Policy {
+            fallback: true,
+            ..policy(held())
+        };
+        let mut guard = guard(&fallback);
+        let one = ISN.wrapping_add(1);
+        let syn = client.frame(SYN, ISN, 0, "");
+        assert_eq!(guard.test_run(&syn, 1).unwrap().0, XDP_PASS);
+        assert_eq!(guard.has_taken_over().unwrap(), None);
+        // From here on the lease ends by itself.
+        guard.renew_lease().unwrap();
+        until_a_syn(&mut guard, "XDP takes over", XDP_TX);
+        until("that is known", || guard.has_taken_over().unwrap());
+        let here = client.begin(&mut guard).wrapping_add(1);
+        assert_eq!(
+            client.send(&mut guard, SYN | ACK, ISN, here, ""),
+            said(ACK | PSH, here, one, GREETING)
+        );
+        // What began with a listener is none of its business, before and after.
+        let with_listener = Client {
+            from: SocketAddr::new(client.from.ip(), 40_001),
+            ..client.clone()
+        };
+        let stays = |guard: &mut Guard| {
+            for flags in [ACK, ACK | PSH, ACK | FIN] {
+                let passed = with_listener.send(guard, flags, one, 0x1234_5678, "QUIT\r\n");
+                assert_eq!(passed, Err(XDP_PASS));
+            }
+        };
+        stays(&mut guard);
+        let there = here.wrapping_add(GREETING.len() as u32);
+        until("it gives back", || {
+            guard.renew_lease().unwrap();
+            stays(&mut guard);
+            assert_eq!(
+                client.send(&mut guard, ACK | PSH, one, there, "QUIT\r\n"),
+                said(ACK | PSH | FIN, there, one.wrapping_add(6), GOODBYE)
+            );
+            // Unless the lease has ended since.
+            (guard.test_run(&syn, 1).unwrap().0 == XDP_PASS).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn policy() -> Policy {
         guarded,
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     }
 }
 

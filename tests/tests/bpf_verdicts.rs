@@ -35,6 +35,7 @@ fn policy() -> Policy {
         guarded,
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     }
 }
 

@@ -324,6 +324,7 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         answerable: [address].into(),
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     };
     let load = || {
         // A program that another test starts holds a copy of the lock until it

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::Agent,
     bpffs::Bpffs,
+    firewall::Nft,
     flood::answerable,
     generator::Syns,
     honest::Plan,
@@ -283,6 +284,30 @@ fn it_goes_on_without_an_agent() {
             .args(["detach", "--config", &path])
             .output();
         succeeded("detach", &detach.unwrap());
+    }
+}
+
+/// Behind a firewall that drops bare SYNs, and loses a greeting: the client, which has
+/// nothing to say again, gets it all the same.
+#[test]
+fn a_greeting_that_is_lost_for_good_is_sent_again() {
+    const RULES: &str = "table inet test {
+        chain input { type filter hook input priority 0; policy accept;
+            tcp sport 25 tcp flags & (syn|ack) == syn drop
+            tcp sport 25 tcp flags & (psh|ack) == (psh|ack) limit rate 1/day burst 1 packets drop; } }";
+    let nft = Nft::install();
+    for to in [HOST_IPV4, HOST_IPV6] {
+        let house = House::build("");
+        nft.load(&house.lab.client, RULES);
+        let mut stream = house.connect(to);
+        hear(&mut stream, GREETING);
+        assert!(house.agent.count("/responder/repeated") >= 1);
+        let greeted = house.agent.count("/answers/greeted");
+        assert!(greeted >= 2, "{greeted}");
+        stream.write_all(b"QUIT\r\n").unwrap();
+        hear(&mut stream, GOODBYE);
+        hear_end(&mut stream);
+        house.agent.stop();
     }
 }
 

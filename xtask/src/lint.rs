@@ -18,7 +18,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("fuzz", 0),
     ("nomail-agent", 2),
     ("nomail-common", 6),
-    ("nomail-ebpf", 43),
+    ("nomail-ebpf", 47),
     ("tests", 18),
 ];
 

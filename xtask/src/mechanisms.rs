@@ -120,6 +120,16 @@ const MECHANISMS: &[Mechanism] = &[
         ],
     },
     Mechanism {
+        without: "XDP takes nobody's place",
+        file: "nomail-ebpf/src/main.rs",
+        text: "if responder == RESPOND_FOR_LISTENERS {",
+        instead: "if false {",
+        tests: &[
+            "failover::a_stalled_agent_is_stood_in_for",
+            "bpf_responder::it_takes_the_place_of_listeners_and_gives_it_back",
+        ],
+    },
+    Mechanism {
         without: "a flood is dropped, and nobody challenged",
         file: "nomail-common/src/policy.rs",
         text: "1 => Self::Challenge,",

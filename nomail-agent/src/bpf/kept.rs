@@ -58,6 +58,11 @@ impl KeptGuard {
         self.config.observe != 0
     }
 
+    /// When it says the refusal: see [`Config::responder`].
+    pub fn responder(&self) -> u32 {
+        self.config.responder
+    }
+
     /// The pairs that the agent listened on, in order.
     pub fn guarded(&self) -> Vec<(IpAddr, u16)> {
         let used = self.config.guarded.iter().filter(|pair| pair.port != 0);

@@ -8,11 +8,18 @@ mod events;
 mod features;
 mod kept;
 mod lists;
+mod owed;
 mod pins;
 mod sources;
 mod table;
 
-use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -23,8 +30,8 @@ use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, GENERATIONS, Guarded, LEASE_SECS, MAX_GUARDED,
-        MAX_INTERFACES, MAX_PORTS, Texts, VLAN_NONE,
+        self, CONFIGS, Config, Counters, FALLBACK_LEASE_MILLIS, GENERATIONS, Guarded, LEASE_SECS,
+        MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, RESPOND, RESPOND_FOR_LISTENERS, Texts, VLAN_NONE,
     },
     challenge::{PROOF_SECS, slot_shift},
     events::PAUSE_SECS,
@@ -99,6 +106,9 @@ pub struct Policy {
     pub lists: Arc<Lists>,
     /// What XDP says where nobody listens; none: there are listeners.
     pub responder: Option<Texts>,
+    /// There are listeners all the same, in whose place it is said while the lease is
+    /// not renewed ([`Guard::renew_lease`]).
+    pub fallback: bool,
 }
 
 /// The loaded program with its maps. Dropping it detaches the program from
@@ -121,6 +131,7 @@ pub struct Guard {
     texts: Array<MapData, Texts>,
     /// Which texts are in use.
     generation: u32,
+    debts: owed::Debts,
     /// Open for as long as the program is to find the responder in it.
     _responders: ProgramArray<MapData>,
     counters: PerCpuArray<MapData, Counters>,
@@ -242,6 +253,10 @@ impl Guard {
                 take(&mut ebpf, abi::CARRIES_MAP)?,
             )?,
             events: events::Events::new(take(&mut ebpf, abi::EVENTS_MAP)?.try_into()?),
+            debts: owed::Debts::new(
+                take(&mut ebpf, abi::OWED_MAP)?.try_into()?,
+                take(&mut ebpf, abi::DIALOGS_MAP)?.try_into()?,
+            ),
             list_maps: lists::ListMaps::take(&mut ebpf)?,
             lease: take(&mut ebpf, abi::LEASE_MAP)?.try_into()?,
             links: Vec::new(),
@@ -279,7 +294,11 @@ impl Guard {
             slot_shift: slot_shift(hz),
             proof_ticks: hz * PROOF_SECS as u32,
             pause_ticks: hz * PAUSE_SECS as u32,
-            responder: u32::from(policy.responder.is_some()),
+            responder: match policy.responder {
+                None => 0,
+                Some(_) if policy.fallback => RESPOND_FOR_LISTENERS,
+                Some(_) => RESPOND,
+            },
             generation: self.generation_of(policy.responder.as_ref())?,
             cookie_shift: responder::slot_shift(hz),
             ..Config::EMPTY
@@ -333,7 +352,7 @@ impl Guard {
         (self.list_set, self.list_bits) = (list_set, list_bits);
         // A packet that began under the old entry ends within microseconds; the
         // entry is not written again before that, even if reloads come in a row.
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
         Ok(())
     }
 
@@ -436,19 +455,47 @@ impl Guard {
         self.pinned.retain(|&on| on != interface);
     }
 
-    /// Tells a program that may outlive the agent that it is there. To be called
-    /// more often than once in [`LEASE_SECS`].
+    /// Tells a program that may outlive the agent that it is there, and one that takes
+    /// the place of the listeners that they take connections. To be called more often
+    /// than once in [`LEASE_SECS`], or in [`FALLBACK_LEASE_MILLIS`].
     pub fn renew_lease(&mut self) -> Result<(), BpfError> {
-        if self.keep {
+        if self.is_fallback() {
+            self.lease_for(FALLBACK_LEASE_MILLIS)?;
+        } else if self.keep {
             self.begin_lease()?;
         }
         Ok(())
     }
 
     fn begin_lease(&mut self) -> Result<(), BpfError> {
-        let ends = self.clock.jiffies()? + u64::from(self.clock.hz() * LEASE_SECS);
+        self.lease_for(LEASE_SECS * 1000)
+    }
+
+    fn lease_for(&mut self, millis: u32) -> Result<(), BpfError> {
+        let ticks = u64::from(self.clock.hz()) * u64::from(millis) / 1000;
+        let ends = self.clock.jiffies()? + ticks;
         // Not 0, which means that none is needed.
         Ok(self.lease.set(0, ends as u32 | 1, 0)?)
+    }
+
+    fn is_fallback(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.fallback)
+    }
+
+    fn takes_over(&self) -> bool {
+        let says = |policy: &Policy| policy.responder.is_some();
+        self.is_fallback() && self.policy.as_ref().is_some_and(says)
+    }
+
+    /// For how long the program has answered in place of the listeners, if it does.
+    pub fn has_taken_over(&self) -> Result<Option<Duration>, BpfError> {
+        if !self.takes_over() {
+            return Ok(None);
+        }
+        let (until, now) = (self.lease.get(&0, 0)?, self.clock.jiffies()? as u32);
+        let ended = !abi::lease_holds(until, now);
+        let ago = Duration::from_secs(now.wrapping_sub(until).into()) / self.clock.hz();
+        Ok(ended.then_some(ago))
     }
 
     /// Takes the program off every interface, or leaves it to itself if it is
@@ -464,8 +511,14 @@ impl Guard {
 
     /// Nobody listens: nobody is answered, and there is no queue to protect.
     /// What is denied or over its bucket is dropped, all else gets the kernel's
-    /// answer. The responder goes on: it needs nobody.
+    /// answer. The responder needs nobody: it goes on, or takes over.
     fn leave_to_itself(&mut self) -> Result<(), BpfError> {
+        if self.takes_over() {
+            self.lease
+                .set(0, (self.clock.jiffies()? as u32).wrapping_sub(2) | 1, 0)?;
+            self.policy = None;
+            return Ok(());
+        }
         let Some(policy) = self.policy.take_if(|policy| policy.responder.is_none()) else {
             return Ok(());
         };
@@ -516,6 +569,19 @@ impl Guard {
     /// Takes what the program has told of sources since the last time.
     pub fn take_events(&mut self) -> Result<Vec<Limited>, BpfError> {
         self.events.take(&self.clock)
+    }
+
+    /// Sends greetings again that may be lost, see [`nomail_common::owed`]; how many. To be
+    /// called once a second.
+    pub fn pay_debts(&mut self) -> Result<u64, BpfError> {
+        let Some(policy) = &self.policy else {
+            return Ok(0);
+        };
+        if policy.responder.is_none() || policy.observe {
+            return Ok(0);
+        }
+        let responder = program(&mut self.ebpf, abi::RESPONDER_PROGRAM)?;
+        self.debts.pay(responder, Instant::now())
     }
 
     /// Runs the program on a frame, as `BPF_PROG_TEST_RUN` does: its action,

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use toml::Value as Toml;
 
 use super::{
-    AfterGreeting, Config, Crowdsec, FLOOD_ANSWERS, Limits, Log, LogFormat, Metrics, OnExit,
-    RefuseAt, Relay, RelayCode, Responder, XdpMode,
+    AfterGreeting, Config, Crowdsec, FLOOD_ANSWERS, Fallback, Limits, Log, LogFormat, Metrics,
+    OnExit, RefuseAt, Relay, RelayCode, Responder, XdpMode,
     error::{Origin, escaped},
     layer::{Chosen, Entry, Value},
 };
@@ -40,6 +40,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         listen,
         hostname,
         responder,
+        fallback,
         refuse_at,
         after_greeting,
         xdp_mode,
@@ -75,6 +76,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
             },
         ),
         ("responder", named(Responder::CHOICES, *responder)),
+        ("fallback", named(Fallback::CHOICES, *fallback)),
         ("refuse_at", named(RefuseAt::CHOICES, *refuse_at)),
         (
             "after_greeting",

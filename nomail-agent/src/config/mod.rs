@@ -93,6 +93,8 @@ pub struct Config {
     pub hostname: Option<Hostname>,
     /// Who speaks the refusal.
     pub responder: Responder,
+    /// Who speaks it while that one cannot.
+    pub fallback: Fallback,
     /// Where the refusal is spoken. With [`Self::relay`]: at RCPT.
     pub refuse_at: RefuseAt,
     /// What follows the greeting.
@@ -134,6 +136,7 @@ impl Default for Config {
             listen: Vec::new(),
             hostname: None,
             responder: Responder::default(),
+            fallback: Fallback::default(),
             refuse_at: RefuseAt::default(),
             after_greeting: AfterGreeting::default(),
             xdp_mode: XdpMode::default(),
@@ -257,6 +260,20 @@ impl Responder {
     const CHOICES: &[(&str, Self)] = &[("listener", Self::Listener), ("xdp", Self::Xdp)];
 }
 
+/// Who speaks the refusal while the listener does not take connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nobody.
+    #[default]
+    None,
+    /// XDP, as with [`Responder::Xdp`].
+    Xdp,
+}
+
+impl Fallback {
+    const CHOICES: &[(&str, Self)] = &[("none", Self::None), ("xdp", Self::Xdp)];
+}
+
 /// Where the refusal is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseAt {
@@ -363,6 +380,7 @@ impl Config {
             ("interfaces", self.interfaces != new.interfaces),
             ("listen", self.listen != new.listen),
             ("responder", self.responder != new.responder),
+            ("fallback", self.fallback != new.fallback),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
             ("on_exit", self.on_exit != new.on_exit),
             ("pin_dir", self.pin_dir != new.pin_dir),
@@ -383,6 +401,7 @@ impl Config {
             interfaces: old.interfaces.clone(),
             listen: old.listen.clone(),
             responder: old.responder,
+            fallback: old.fallback,
             xdp_mode: old.xdp_mode,
             on_exit: old.on_exit,
             pin_dir: old.pin_dir.clone(),
@@ -533,7 +552,7 @@ fn load_with_origins(
 fn read(layers: &mut Layers) -> Config {
     let default = Config::default();
     let relayed = layers.section("relay").is_some();
-    let mut responder_at = None;
+    let (mut responder_at, mut fallback_at) = (None, None);
     let config = Config {
         file: None,
         files: Vec::new(),
@@ -548,6 +567,12 @@ fn read(layers: &mut Layers) -> Config {
             .value_with_origin("responder", choice(Responder::CHOICES))
             .map_or(default.responder, |(chosen, origin)| {
                 responder_at = Some(origin);
+                chosen
+            }),
+        fallback: layers
+            .value_with_origin("fallback", choice(Fallback::CHOICES))
+            .map_or(default.fallback, |(chosen, origin)| {
+                fallback_at = Some(origin);
                 chosen
             }),
         refuse_at: read_refuse_at(layers, relayed),
@@ -580,18 +605,30 @@ fn read(layers: &mut Layers) -> Config {
         },
         crowdsec: crowdsec::read(layers),
     };
-    if let Some(origin) = responder_at.filter(|_| config.responder == Responder::Xdp)
-        && let Some(error) = wrong_beside_xdp(&config, relayed)
-    {
-        let problem = Problem::with_value(&origin, "responder", &Wrong(error));
-        layers.problems.push(problem);
+    let responder = responder_at.filter(|_| config.responder == Responder::Xdp);
+    let fallback = fallback_at.filter(|_| config.fallback == Fallback::Xdp);
+    for (key, instead, origin) in [
+        ("responder", "listener", responder),
+        ("fallback", "none", fallback),
+    ] {
+        if let Some(origin) = origin
+            && let Some(what) = wrong_beside_xdp(&config, relayed, key)
+        {
+            let error = Wrong(format!(
+                "\"xdp\" does not go with {what}; leave that out, or use \"{instead}\""
+            ));
+            let problem = Problem::with_value(&origin, key, &error);
+            layers.problems.push(problem);
+        }
     }
     config
 }
 
 /// What is in effect, and can only be done by a listener.
-fn wrong_beside_xdp(config: &Config, relayed: bool) -> Option<String> {
-    let what = if relayed {
+fn wrong_beside_xdp(config: &Config, relayed: bool, key: &str) -> Option<&'static str> {
+    Some(if key == "fallback" && config.responder == Responder::Xdp {
+        "responder = \"xdp\", which needs nobody in its place"
+    } else if relayed {
         "[relay], which refuses at RCPT"
     } else if !matches!(config.refuse_at, RefuseAt::Auto | RefuseAt::Greeting) {
         "a refuse_at other than \"greeting\" (or \"auto\", which then means the same)"
@@ -601,10 +638,7 @@ fn wrong_beside_xdp(config: &Config, relayed: bool) -> Option<String> {
         "a limits.flood_answer other than \"challenge\""
     } else {
         return None;
-    };
-    Some(format!(
-        "\"xdp\" does not go with {what}; leave that out, or use \"listener\""
-    ))
+    })
 }
 
 /// What a drop-in overrides may not go with the [relay] of another: only the

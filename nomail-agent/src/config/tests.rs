@@ -87,6 +87,7 @@ interfaces = ["eth0", "wlan0"]
 listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
 hostname = "mailless.example.org"
 responder = "listener"
+fallback = "none"
 refuse_at = "ehlo"
 after_greeting = "close"
 xdp_mode = "generic"
@@ -132,6 +133,7 @@ fn every_key() {
             .to_vec(),
         hostname: Some("mailless.example.org".parse().unwrap()),
         responder: Responder::Listener,
+        fallback: Fallback::None,
         refuse_at: RefuseAt::Ehlo,
         after_greeting: AfterGreeting::Close,
         xdp_mode: XdpMode::Generic,
@@ -198,8 +200,8 @@ fn every_key() {
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, responder, \
-     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
-     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -209,14 +211,14 @@ fn every_key() {
 #[case::unknown_section(
     "[nosuch]\nlisten = []",
     "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, responder, \
-     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
-     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
     "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, responder, \
-     refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, control, \
-     [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -429,6 +431,35 @@ fn every_key() {
     "responder = \"xdp\"\nlimits.flood_answer = \"cookie\"",
     "t.toml:1:13: responder: \"xdp\" does not go with a limits.flood_answer other than \
      \"challenge\"; leave that out, or use \"listener\""
+)]
+#[case::fallback(
+    "fallback = \"listener\"",
+    "t.toml:1:12: fallback: \"listener\" is unknown; use \"none\" or \"xdp\""
+)]
+#[case::fallback_and_responder(
+    "responder = \"xdp\"\nfallback = \"xdp\"",
+    "t.toml:2:12: fallback: \"xdp\" does not go with responder = \"xdp\", which needs nobody in its \
+     place; leave that out, or use \"none\""
+)]
+#[case::fallback_and_point(
+    "fallback = \"xdp\"\nrefuse_at = \"ehlo\"",
+    "t.toml:1:12: fallback: \"xdp\" does not go with a refuse_at other than \"greeting\" (or \
+     \"auto\", which then means the same); leave that out, or use \"none\""
+)]
+#[case::fallback_and_relay(
+    "fallback = \"xdp\"\nrelay.domains = [\"a\"]",
+    "t.toml:1:12: fallback: \"xdp\" does not go with [relay], which refuses at RCPT; leave that \
+     out, or use \"none\""
+)]
+#[case::fallback_and_mode(
+    "xdp_mode = \"off\"\nfallback = \"xdp\"",
+    "t.toml:2:12: fallback: \"xdp\" does not go with xdp_mode = \"off\"; leave that out, or use \
+     \"none\""
+)]
+#[case::fallback_and_answer(
+    "fallback = \"xdp\"\nlimits.flood_answer = \"drop\"",
+    "t.toml:1:12: fallback: \"xdp\" does not go with a limits.flood_answer other than \
+     \"challenge\"; leave that out, or use \"none\""
 )]
 #[case::xdp_mode(
     "xdp_mode = \"skb\"",

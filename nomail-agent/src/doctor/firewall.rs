@@ -50,6 +50,12 @@ struct Told {
 
 fn firewall(host: &Host, interfaces: &[(u32, String)]) -> Vec<Finding> {
     let check = Check::Firewall;
+    if host.answers_in_xdp() {
+        return vec![Finding::ok(
+            check,
+            "its rules see nothing of this: XDP answers before them",
+        )];
+    }
     if !host.root {
         return vec![Finding::needs_root(check, "the firewall's rules")];
     }

@@ -24,10 +24,10 @@ use nix::unistd::Uid;
 pub use self::finding::{Check, Finding, Outcome, json, text};
 use crate::{
     cli::Doctor,
-    config::{self, Config, Hostname, Overrides},
+    config::{self, Config, Hostname, Overrides, Responder},
     exit::{Exit, Failure},
     iface::Interfaces,
-    status::Status,
+    status::{Speaker, Status},
 };
 
 /// Checks everything, and gives what was found in a steady order.
@@ -63,6 +63,16 @@ struct Host {
     pairs: Vec<port::Pair>,
     /// The first word of the greeting.
     name: Hostname,
+}
+
+impl Host {
+    /// No socket is wanted: XDP answers what comes in over an interface.
+    fn answers_in_xdp(&self) -> bool {
+        match &self.status {
+            Some(status) => status.responder.by == Speaker::Xdp,
+            None => self.config.responder == Responder::Xdp,
+        }
+    }
 }
 
 async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure> {

@@ -112,6 +112,14 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
         findings.push(Finding::skip(Check::Greeting, "no agent was found to ask"));
         return findings;
     }
+    if host.answers_in_xdp() {
+        findings.push(Finding::skip(
+            Check::Greeting,
+            "XDP answers what comes in over an interface, and not this host itself: ask from \
+             another one",
+        ));
+        return findings;
+    }
     let heard: Vec<_> = stream::iter(&host.pairs)
         .map(|pair| async move { (pair, greet(pair.address).await) })
         .buffered(DIALOGS)
@@ -131,10 +139,12 @@ fn ports(host: &Host) -> Vec<Finding> {
         )];
     }
     if host.status.is_some() {
-        return vec![Finding::ok(
-            check,
-            format!("nomail-agent listens on {}", shown(host.pairs.iter())),
-        )];
+        let how = match host.answers_in_xdp() {
+            true => "XDP answers, without a socket, on",
+            false => "nomail-agent listens on",
+        };
+        let shown = shown(host.pairs.iter());
+        return vec![Finding::ok(check, format!("{how} {shown}"))];
     }
     let (held, free): (Vec<_>, Vec<_>) = host.pairs.iter().partition(|pair| is_held(pair.address));
     let mut findings = Vec::new();
@@ -245,7 +255,10 @@ fn greetings(heard: &[(&Pair, io::Result<Vec<u8>>)], name: &str) -> Vec<Finding>
 #[cfg(test)]
 mod tests {
     use super::{super::Outcome, *};
-    use crate::config::Hostname;
+    use crate::{
+        config::Hostname,
+        status::{ResponderStatus, Speaker},
+    };
 
     fn pair(text: &str) -> Pair {
         Pair::parse(text).unwrap()
@@ -320,6 +333,17 @@ mod tests {
         assert_eq!(results(&host), [Outcome::Ok, Outcome::Fail]);
         host.status = Some(Status::default());
         assert_eq!(results(&host), [Outcome::Ok]);
+        assert!(ports(&host)[0].found.contains("nomail-agent listens"));
+        host.status = Some(Status {
+            responder: ResponderStatus {
+                by: Speaker::Xdp,
+                serving: Speaker::Xdp,
+                ..ResponderStatus::default()
+            },
+            ..Status::default()
+        });
+        assert_eq!(results(&host), [Outcome::Ok]);
+        assert!(ports(&host)[0].found.contains("without a socket"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use nomail_common::abi::{LINES, SLOTS_PER_LINE};
 
 use super::process::Figures;
-use crate::status::{GuardCounts, Status};
+use crate::status::{GuardCounts, Speaker, Status};
 
 /// The modes that an interface's guard can be in.
 const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
@@ -185,6 +185,25 @@ fn guard(out: &mut Exposition, status: &Status) {
 
 fn responder(out: &mut Exposition, status: &Status) {
     let connections = &status.connections;
+    let mut family = out.family(
+        "nomail_serving",
+        Kind::Gauge,
+        "1 for who says the refusal to new clients, 0 for the other.",
+    );
+    for speaker in [Speaker::Listener, Speaker::Xdp] {
+        let is = u8::from(speaker == status.responder.serving);
+        family.sample("", &[("by", speaker.name())], is);
+    }
+    out.counter(
+        "nomail_takeovers",
+        "How often XDP has taken the place of the listeners (fallback).",
+        status.responder.takeovers,
+    );
+    out.counter(
+        "nomail_greetings_repeated",
+        "Greetings of XDP that were sent again, because the client cannot ask for them.",
+        status.responder.repeated,
+    );
     out.counter(
         "nomail_connections_accepted",
         "Connections accepted.",

@@ -33,6 +33,7 @@ use mio::{
     event::Event,
     net::{TcpListener, TcpStream},
 };
+use nix::{getsockopt_impl, sockopt_impl, sys::socket::getsockopt};
 use nomail_common::source::Source;
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -195,7 +196,7 @@ enum Order {
     Listen(ListenerId, std::net::TcpListener),
     Close(ListenerId),
     Configure(Arc<Settings>),
-    Prove(oneshot::Sender<()>),
+    Prove(oneshot::Sender<bool>),
     Stop(Duration),
 }
 
@@ -277,8 +278,9 @@ impl Responder {
         self.order(Order::Stop(within));
     }
 
-    /// Resolves to `Ok` when the thread has begun another turn of its loop.
-    pub fn prove(&self) -> oneshot::Receiver<()> {
+    /// Resolves to `Ok` when the thread has begun another turn of its loop: to whether
+    /// there is room in the queue of every socket.
+    pub fn prove(&self) -> oneshot::Receiver<bool> {
         let (proof, proven) = oneshot::channel();
         self.order(Order::Prove(proof));
         proven
@@ -310,6 +312,23 @@ impl Responder {
             let _ = self.waker.wake();
         }
     }
+}
+
+sockopt_impl!(
+    /// What the kernel knows of a socket (tcp(7)).
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
+
+/// Whether the kernel drops what else comes for the socket.
+fn queue_is_full(listener: &TcpListener) -> bool {
+    // Of a listening socket the two are the length of the queue and its backlog
+    // (`tcp_get_info` of Linux), which it may be longer than by one
+    // (`sk_acceptq_is_full`).
+    getsockopt(listener, TcpInfo).is_ok_and(|info| info.tcpi_unacked > info.tcpi_sacked)
 }
 
 /// Seconds since 1970, for what outlives the process.
@@ -416,7 +435,10 @@ impl Server {
                 self.settings = settings;
             }
             // Whether it is still waited for does not matter.
-            Order::Prove(proof) => drop(proof.send(())),
+            Order::Prove(proof) => {
+                let room = !self.listeners.values().any(queue_is_full);
+                let _ = proof.send(room);
+            }
             Order::Stop(within) => {
                 self.stopping = Some(now + within);
                 let ids: Vec<_> = self.listeners.keys().copied().collect();

@@ -23,7 +23,8 @@ use crate::{
     iface::Interfaces,
     smtp::SourceHistory,
     status::{
-        AnswerStatus, GuardCounts, InterfaceStatus, SourceStatus, Status, SynStatus, shown_source,
+        AnswerStatus, GuardCounts, InterfaceStatus, ResponderStatus, SourceStatus, Speaker, Status,
+        SynStatus, shown_source,
     },
 };
 
@@ -203,6 +204,7 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
         abi: abi::ABI_VERSION,
         observe: guard.observe(),
         interfaces: interfaces_of(&guard)?,
+        responder: responder_of(&guard),
         guarded: guard
             .guarded()
             .into_iter()
@@ -221,6 +223,22 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
     status.sources_tracked = sources.len() as u64;
     status.sources = busiest(&sources, Vec::new(), sources_max);
     Ok(Some(status))
+}
+
+/// Who serves without the agent: where XDP may, it does.
+fn responder_of(guard: &KeptGuard) -> ResponderStatus {
+    let (by, fallback, serving) = match guard.responder() {
+        0 => (Speaker::Listener, Speaker::None, Speaker::None),
+        abi::RESPOND_FOR_LISTENERS => (Speaker::Listener, Speaker::Xdp, Speaker::Xdp),
+        _ => (Speaker::Xdp, Speaker::None, Speaker::Xdp),
+    };
+    ResponderStatus {
+        by,
+        fallback,
+        serving,
+        takeovers: 0,
+        repeated: 0,
+    }
 }
 
 /// The interfaces that the guard is on, as far as this network namespace knows them.

@@ -136,6 +136,15 @@ fn notes_of(model: &Model) -> Vec<Line<'_>> {
         notes.push(Line::from(restarted(model.restarts())));
     }
     let status = model.status();
+    if let Some(status) = status
+        && let Some(responder) = status.about_responder()
+    {
+        let style = match status.responder.is_taken_over() {
+            true => Style::new().fg(Color::Yellow),
+            false => Style::new(),
+        };
+        notes.push(Line::styled(responder, style));
+    }
     if status.is_some_and(|status| status.observe && status.flood) {
         notes.push(Line::styled("a flood comes in", red));
     }
@@ -290,6 +299,9 @@ pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
             if let Some(unguarded) = status.about_unguarded() {
                 out += &format!("not guarded {unguarded}\n");
             }
+            if let Some(responder) = status.about_responder() {
+                out += &format!("responder {responder}\n");
+            }
             if status.observe && status.flood {
                 out += "a flood comes in\n";
             }
@@ -434,6 +446,22 @@ mod tests {
             ]
         );
         assert_eq!(lines[29], KEYS);
+    }
+
+    #[test]
+    fn who_serves_is_seen() {
+        use crate::status::{ResponderStatus, Speaker};
+        let mut told = status(1, 1, &[]);
+        told.responder = ResponderStatus {
+            fallback: Speaker::Xdp,
+            serving: Speaker::Xdp,
+            ..ResponderStatus::default()
+        };
+        let mut model = Model::new(9);
+        model.take(Duration::ZERO, Ok(told));
+        let taken_over = "XDP, IN PLACE OF THE LISTENER";
+        assert!(drawn(&model, 80, 30).join("\n").contains(taken_over));
+        assert!(text(&model, 1, 9).contains(taken_over));
     }
 
     #[rstest]

@@ -150,6 +150,7 @@ fn policy() -> Policy {
         answerable: HashSet::from([HOST.into()]),
         lists: Arc::default(),
         responder: None,
+        fallback: false,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,

@@ -1,7 +1,11 @@
-//! The configuration file, and the lists of domains beside it.
+//! The configuration file, and the lists of domains and of prefixes beside it.
 
-use std::{fs::File, io::Write as _, net::IpAddr, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    collections::BTreeSet, fs::File, io::Write as _, net::IpAddr, os::fd::AsRawFd as _,
+    path::PathBuf,
+};
 
+use ipnet::IpNet;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nomail_agent::{
     config::{self, Config, ConfigError, GivenBy, Overrides, RefuseAt},
@@ -67,6 +71,71 @@ fn load_list(list: &[u8]) -> Result<Config, ConfigError> {
     let mut overrides = Overrides::of_file(Some(PathBuf::from(file.path())));
     list.replace_lists(&mut overrides);
     config::load(&overrides)
+}
+
+/// What separates the list of who is let through from the one of who is not: no line
+/// of a list has it.
+const BETWEEN_LISTS: u8 = 0;
+
+/// The octets of two lists of prefixes, allow and deny, with a zero between them.
+/// Lists that are right say what is written in them, and are the same when they are
+/// written anew.
+pub fn lists(text: &[u8]) {
+    let mut parts = text.splitn(2, |&octet| octet == BETWEEN_LISTS);
+    let mut part = || parts.next().unwrap_or_default();
+    let texts = [part(), part()];
+    let loaded = load_prefixes(texts);
+    check(&loaded);
+    let Ok(config) = loaded else {
+        return;
+    };
+    let lists = [&config.lists.allow, &config.lists.deny];
+    for (list, text) in lists.into_iter().zip(texts) {
+        assert!(list.is_sorted_by(|one, next| one < next), "{list:?}");
+        let written: BTreeSet<_> = prefixes_of(text).collect();
+        assert!(list.iter().copied().eq(written), "{list:?}");
+        for prefix in list {
+            assert_eq!(prefix.trunc(), *prefix);
+            let mapped = matches!(prefix, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some());
+            assert!(!mapped, "{prefix} would meet no packet");
+        }
+    }
+    let [allow, deny] = lists;
+    assert!(deny.iter().all(|prefix| !allow.contains(prefix)));
+    let anew = lists.map(|list| {
+        let lines = list.iter().map(|prefix| format!("{prefix}\n"));
+        lines.collect::<String>()
+    });
+    let again = load_prefixes([anew[0].as_bytes(), anew[1].as_bytes()]);
+    let again = again.map(|again| [again.lists.allow.clone(), again.lists.deny.clone()]);
+    assert_eq!(again, Ok([allow.clone(), deny.clone()]));
+}
+
+/// What a list that is right says: the first word of each line that has one.
+fn prefixes_of(text: &[u8]) -> impl Iterator<Item = IpNet> {
+    let text = str::from_utf8(text).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let words = text.lines().filter_map(|line| {
+        let word = line.split([' ', '\t']).find(|word| !word.is_empty())?;
+        (!word.starts_with('#')).then_some(word)
+    });
+    words.filter_map(|word| match word.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address)),
+        Err(_) => word.parse().ok(),
+    })
+}
+
+fn load_prefixes([allow, deny]: [&[u8]; 2]) -> Result<Config, ConfigError> {
+    let (allow, deny) = (MemoryFile::new(allow), MemoryFile::new(deny));
+    let file = MemoryFile::new(
+        format!(
+            "[lists]\nallow_files = [{:?}]\ndeny_files = [{:?}]\n",
+            allow.path(),
+            deny.path()
+        )
+        .as_bytes(),
+    );
+    config::load(&Overrides::of_file(Some(PathBuf::from(file.path()))))
 }
 
 /// What holds for everything that was loaded, or was not.

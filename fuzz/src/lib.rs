@@ -14,7 +14,7 @@ mod senders;
 
 pub use self::{
     command::command,
-    config::{config, domains},
+    config::{config, domains, lists},
     control::control,
     dialog::dialog,
     packet::packet,
@@ -25,12 +25,13 @@ pub use self::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its directory in `corpus`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("dialog", dialog),
     ("command", command),
     ("packet", packet),
     ("config", config),
     ("domains", domains),
+    ("lists", lists),
     ("senders", senders),
     ("control", control),
 ];

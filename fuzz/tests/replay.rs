@@ -30,6 +30,7 @@ fn inputs(kind: &str, target: &str) -> Vec<PathBuf> {
 #[case::packet("packet")]
 #[case::config("config")]
 #[case::domains("domains")]
+#[case::lists("lists")]
 #[case::senders("senders")]
 #[case::control("control")]
 fn every_input_is_survived(#[case] name: &str) {

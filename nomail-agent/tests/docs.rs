@@ -180,6 +180,29 @@ fn the_pages_lead_to_pages_that_there_are() {
     assert!(links > 8, "{links}");
 }
 
+/// Each fault has the tests that it names.
+#[test]
+fn the_page_of_faults_names_tests_that_there_are() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tests");
+    let text = page("faults.md");
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"));
+    let mut named = 0;
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next();
+        let names: Vec<_> = cell.unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names {
+            let (program, test) = name.split_once("::").unwrap();
+            let source = fs::read_to_string(tests.join(format!("{program}.rs"))).unwrap();
+            assert!(source.contains(&format!("\nfn {test}()")), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
 /// What a heading is called in a link.
 fn anchor_of(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter);

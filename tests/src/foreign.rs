@@ -292,7 +292,7 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> i32 {
     }
 }
 
-fn try_bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+pub(crate) fn try_bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the attributes are the head of the union of that command, with
     // their length; what they point to lives as long as the call, and the
     // kernel writes to no field but those declared.

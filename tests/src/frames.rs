@@ -126,6 +126,15 @@ impl FrameSender {
     /// # Panics
     /// When the interface does not take it.
     pub fn send(&self, frame: &[u8]) {
+        let sent = self.try_send(frame);
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+
+    /// The same to an interface that may be gone.
+    ///
+    /// # Errors
+    /// When the interface does not take it.
+    pub fn try_send(&self, frame: &[u8]) -> io::Result<()> {
         loop {
             // SAFETY: pointers and lengths are those of `frame` and `address`,
             // which outlive the call.
@@ -140,11 +149,13 @@ impl FrameSender {
                 )
             };
             if sent == frame.len() as isize {
-                return;
+                return Ok(());
             }
             let error = io::Error::last_os_error();
             // The queue of the interface is full for a moment.
-            assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
+            if error.raw_os_error() != Some(libc::ENOBUFS) {
+                return Err(error);
+            }
             std::thread::yield_now();
         }
     }

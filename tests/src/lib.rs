@@ -7,8 +7,10 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on is to fail")]
 
 pub mod agent;
+pub mod bpf_objects;
 pub mod bpffs;
 pub mod capture;
+pub mod cgroup;
 pub mod crowd;
 pub mod epoll_loop;
 pub mod firewall;
@@ -26,6 +28,7 @@ pub mod matrix;
 pub mod peers;
 pub mod poll;
 pub mod processes;
+pub mod random;
 pub mod rig;
 pub mod root;
 pub mod senders;

@@ -73,6 +73,12 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
         ],
         TIMED,
     ),
+    ("bpf_faults", &[], ALIKE),
+    (
+        "faults",
+        &["a_storm_of_netlink_is_weathered", "memory_runs_out"],
+        ALIKE,
+    ),
     (
         "responder",
         &["a_report_tells_the_time_that_it_is_of"],

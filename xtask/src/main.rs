@@ -21,6 +21,7 @@ mod reproduce;
 mod run;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod vm;
 
@@ -58,6 +59,9 @@ enum Task {
     /// Show it at work: a host with nomail, a sender, a bot, a flood that comes and goes, and
     /// `top` on it; in network namespaces (as root)
     Demo(demo::Args),
+    /// Minutes of honest, hostile and faulty traffic at once; fails when memory or descriptors
+    /// are not flat at the end, or a counter is wrong (as root)
+    Soak(soak::Args),
     /// Write the man pages and shell completions from the command line and packaging/nomail.toml
     Docs(docs::Args),
     /// Build the packages for Debian and for RPM, into target/dist
@@ -96,6 +100,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Test(args) => test::test(args),
         Task::Bench(args) => bench::bench(args),
         Task::Demo(args) => demo::demo(args),
+        Task::Soak(args) => soak::soak(args),
         Task::Docs(args) => docs::docs(args),
         Task::Dist(args) => dist::dist(args),
         Task::Reproduce(args) => reproduce::reproduce(args),

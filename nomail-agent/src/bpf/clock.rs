@@ -50,7 +50,7 @@ impl Clock {
     }
 
     /// Jiffies, of which the low 32 bits are right, to within one or two.
-    pub(super) fn jiffies(&self) -> Result<u64, BpfError> {
+    pub fn jiffies(&self) -> Result<u64, BpfError> {
         let elapsed = monotonic()?.saturating_sub(self.at);
         let jiffies = (elapsed.as_nanos() * u128::from(self.hz) / 1_000_000_000) as u64;
         Ok(self.jiffies + jiffies)

@@ -157,6 +157,12 @@ impl Guard {
         Self::load_with(ports, false, random_secrets()?, &[])
     }
 
+    /// Loads the program with secrets that somebody else knows, too: the seed of its
+    /// tables, and the key of its challenges. For a test that predicts what it does.
+    pub fn load_known(ports: &HashSet<u16>, secrets: [u64; 3]) -> Result<Self, BpfError> {
+        Self::load_with(ports, false, secrets, &[])
+    }
+
     /// Loads the program, and beside it the one that answers where nobody listens.
     pub fn load_responder(ports: &HashSet<u16>) -> Result<Self, BpfError> {
         Self::load_with(ports, true, random_secrets()?, &[])
@@ -552,6 +558,11 @@ impl Guard {
             );
         }
         Ok(counts)
+    }
+
+    /// The clock that the program reads.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The counters of the interface at `place` of [`Policy::interfaces`], or

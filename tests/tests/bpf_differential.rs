@@ -442,6 +442,7 @@ fn policy() -> Policy {
         answerable: ANSWERABLE.map(address).into(),
         lists: Arc::default(),
         responder: None,
+        fallback: false,
     }
 }
 

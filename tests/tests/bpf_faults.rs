@@ -47,6 +47,7 @@ fn guard(source: Rate, cap: Option<Rate>) -> (Guard, Lab) {
             answerable: HashSet::from([address]),
             lists: Arc::default(),
             responder: None,
+            fallback: false,
         })
         .unwrap();
     (guard, lab)

@@ -44,6 +44,7 @@ pub(crate) fn policy(cap: Rate) -> Policy {
         answerable: HashSet::from([HOST.into()]),
         lists: Arc::default(),
         responder: None,
+        fallback: false,
         observe: false,
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,

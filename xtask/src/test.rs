@@ -104,7 +104,7 @@ pub(crate) fn tier_of_program(name: &str) -> Tier {
         Tier::Bpf
     } else if name == "senders" {
         Tier::Senders
-    } else if ["vm", "devices"].contains(&name) {
+    } else if ["vm", "devices", "clock"].contains(&name) {
         Tier::Vm
     } else if name == "package" {
         Tier::Package

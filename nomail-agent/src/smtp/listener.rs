@@ -314,21 +314,32 @@ impl Responder {
     }
 }
 
+/// How the kernel's `struct tcp_info` (tcp(7)) begins. It grows from one kernel to the
+/// next, and nix wants as many octets as were asked for: of these, every kernel has all.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct QueueInfo {
+    _states: [u8; 8],
+    _times_and_sizes: [u32; 4],
+    /// Of a listening socket, the length of its queue (`tcp_get_info` of Linux).
+    unacked: u32,
+    /// And its backlog.
+    sacked: u32,
+}
+
 sockopt_impl!(
-    /// What the kernel knows of a socket (tcp(7)).
-    TcpInfo,
+    /// The queue of a listening socket.
+    TcpQueue,
     GetOnly,
     libc::IPPROTO_TCP,
     libc::TCP_INFO,
-    libc::tcp_info
+    QueueInfo
 );
 
 /// Whether the kernel drops what else comes for the socket.
 fn queue_is_full(listener: &TcpListener) -> bool {
-    // Of a listening socket the two are the length of the queue and its backlog
-    // (`tcp_get_info` of Linux), which it may be longer than by one
-    // (`sk_acceptq_is_full`).
-    getsockopt(listener, TcpInfo).is_ok_and(|info| info.tcpi_unacked > info.tcpi_sacked)
+    // The queue may be longer than the backlog by one (`sk_acceptq_is_full`).
+    getsockopt(listener, TcpQueue).is_ok_and(|info| info.unacked > info.sacked)
 }
 
 /// Seconds since 1970, for what outlives the process.

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod iface;
 pub mod limited;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod privilege;
 pub mod reload;

@@ -47,6 +47,7 @@ use crate::{
     exit::{Exit, Failure},
     iface::{Interface, Interfaces, holder_of, own_vrf, sockets_are_in},
     limited::LimitedLog,
+    memory,
     metrics::{self, History, Totals, View},
     privilege::{self, Account, Paths},
     reload::Reload,
@@ -294,6 +295,7 @@ impl Agent {
         .context("the thread that serves cannot be started")?;
         let crowdsec = start_crowdsec(subscription, guard.is_some())?;
         privilege::restrict_syscalls(crowdsec.is_some()).map_err(denied)?;
+        memory::give_back();
         listeners.serve(&responder);
         let shared = Arc::new(Shared {
             responder,
@@ -683,6 +685,8 @@ impl Agent {
             }
         };
         *self.shared.last_reload() = reload;
+        // Of long lists, those before them.
+        memory::give_back();
         taken
     }
 

@@ -8,7 +8,7 @@ use std::{
     env, fs,
     io::Read as _,
     net::{SocketAddrV4, TcpStream},
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::{
     agent::Agent,
+    foreign::Program,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab},
     load::{apart, many_sources},
     poll::until,
@@ -35,6 +36,8 @@ pub const EPOLL_LOOP: &str = "--epoll-loop";
 pub enum Peer {
     /// [`crate::epoll_loop`].
     EpollLoop,
+    /// The same, with a program on its interface that only passes.
+    EpollLoopPassed,
     /// The agent without its guard.
     Nomail,
     /// The agent with its guard, at limits that nothing here reaches.
@@ -53,8 +56,9 @@ pub enum Peer {
 
 impl Peer {
     /// All of them; the bare loop and the agent are neighbours.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::EpollLoop,
+        Self::EpollLoopPassed,
         Self::Nomail,
         Self::NomailGuarded,
         Self::SmtpSink,
@@ -68,6 +72,7 @@ impl Peer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::EpollLoop => "bare epoll loop",
+            Self::EpollLoopPassed => "bare epoll loop, bare XDP_PASS",
             Self::Nomail => "nomail, `--xdp-mode off`",
             Self::NomailGuarded => "nomail, guard attached",
             Self::SmtpSink => "Postfix smtp-sink",
@@ -81,7 +86,7 @@ impl Peer {
     /// The root it is installed in, with what, and how it is started there.
     const fn package(self) -> Option<(&'static str, &'static [&'static str], &'static str)> {
         match self {
-            Self::EpollLoop | Self::Nomail | Self::NomailGuarded => None,
+            Self::EpollLoop | Self::EpollLoopPassed | Self::Nomail | Self::NomailGuarded => None,
             Self::SmtpSink => Some(("postfix", &["postfix"], SMTP_SINK)),
             Self::Postscreen => Some(("postfix", &["postfix"], POSTSCREEN)),
             Self::PostfixSmtpd => Some(("postfix", &["postfix"], POSTFIX_SMTPD)),
@@ -202,7 +207,10 @@ pub struct Server<'packages> {
 
 #[derive(Debug)]
 enum Running<'packages> {
-    Loop(#[expect(dead_code, reason = "kept to run")] Killed),
+    Loop(
+        #[expect(dead_code, reason = "kept to run")] Killed,
+        #[expect(dead_code, reason = "kept attached")] Option<OwnedFd>,
+    ),
     Agent(
         Agent,
         #[expect(dead_code, reason = "kept until the agent ends")] Configuration,
@@ -229,7 +237,13 @@ impl<'packages> Server<'packages> {
     pub fn start(peer: Peer, packages: &'packages Packages) -> Result<Self, String> {
         let lab = lab();
         let running = match peer.package() {
-            None if peer == Peer::EpollLoop => Running::Loop(on_host(|| epoll_loop(&lab))),
+            None if matches!(peer, Peer::EpollLoop | Peer::EpollLoopPassed) => {
+                let passing = (peer == Peer::EpollLoopPassed).then(|| {
+                    let attach = || Program::load("passing").attach(HOST_INTERFACE);
+                    lab.host.within(attach)
+                });
+                Running::Loop(on_host(|| epoll_loop(&lab)), passing)
+            }
             None => {
                 let configuration = Configuration::new();
                 configuration.write(Limits::GENEROUS);

@@ -244,13 +244,19 @@ fn print_table(entries: &[Entry<'_>], missing: &[(Peer, String)], scope: &Scope,
     }
     println!(
         "- \"closes\": the server closes after its greeting, and does less than the others.\n\
-         - With XDP attached, veth takes packets by NAPI, in batches: the row with the guard \
-         differs from the others in that as well.\n\
+         - With XDP attached, veth takes packets by NAPI, in batches. What that alone does to a \
+         server is in the row of the bare loop behind a bare XDP_PASS.\n\
          - The peers log to a file as they do by default, and look up no names."
     );
 }
 
-/// What issue 3 asks for.
+/// With XDP on its interface a host receives in another way, whatever the program does: who
+/// is guarded is compared with both bare loops.
+fn is_fair(nomail: Peer, peer: Peer) -> bool {
+    nomail == Peer::NomailGuarded || peer != Peer::EpollLoopPassed
+}
+
+/// What a refusal may cost, beside the least that it can.
 fn print_goals(entries: &[Entry<'_>]) {
     println!("\n### Goals\n\n| goal | load | measured | |");
     println!("|---|---|---|---|");
@@ -274,9 +280,13 @@ fn print_goals(entries: &[Entry<'_>]) {
             let load = format!("{clients} clients");
             for (peer, goal) in [
                 (Peer::EpollLoop, 0.95),
+                (Peer::EpollLoopPassed, 0.95),
                 (Peer::Postscreen, 2.0),
                 (Peer::Rblsmtpd, 8.0),
             ] {
+                if !is_fair(nomail, peer) {
+                    continue;
+                }
                 let rates = column(nomail, number).zip(column(peer, number));
                 let rates = rates.map(|(of, to)| ratios(&of.rates, &to.rates));
                 let goal_text = format!("{name}: at least {goal} × {}", peer.name());
@@ -287,10 +297,15 @@ fn print_goals(entries: &[Entry<'_>]) {
             .iter()
             .enumerate()
         {
-            let columns = column(nomail, number).zip(column(Peer::EpollLoop, number));
-            let p99 = columns.map(|(of, to)| ratios(&of.p99_millis, &to.p99_millis));
-            let goal = format!("{name}: p99 at most 1.2 × that of the bare loop");
-            print(&goal, load, p99, &|ratio| ratio <= 1.2);
+            for peer in [Peer::EpollLoop, Peer::EpollLoopPassed] {
+                if !is_fair(nomail, peer) {
+                    continue;
+                }
+                let columns = column(nomail, number).zip(column(peer, number));
+                let p99 = columns.map(|(of, to)| ratios(&of.p99_millis, &to.p99_millis));
+                let goal = format!("{name}: p99 at most 1.2 × that of the {}", peer.name());
+                print(&goal, load, p99, &|ratio| ratio <= 1.2);
+            }
         }
     }
 }

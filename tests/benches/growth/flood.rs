@@ -31,12 +31,7 @@ const GUARDS: [Option<Guard>; 6] = [
     Some(Guard::Hashlimit),
     None,
 ];
-const GUARDS_QUICK: [Option<Guard>; 4] = [
-    Some(Guard::Nomail),
-    Some(Guard::Kernel),
-    Some(Guard::Hashlimit),
-    None,
-];
+const GUARDS_QUICK: [Option<Guard>; 3] = [Some(Guard::Nomail), Some(Guard::Kernel), None];
 /// Honest connections a second.
 const HONEST_RATE: u32 = 400;
 /// Who is served later is lost: see the benchmark of the guard.
@@ -74,7 +69,7 @@ pub(crate) fn print(quick: bool) {
     let (scope, rates, all) = if quick {
         let scope = Scope {
             rounds: 1,
-            honest: 200,
+            honest: 150,
             patience: Duration::from_millis(2500),
         };
         (scope, &RATES_QUICK[..], &GUARDS_QUICK[..])

@@ -29,7 +29,7 @@ const KINDS: [&str; 3] = ["TCP to the host", "TCP from the host", "UDP to the ho
 
 pub(crate) fn print(quick: bool) {
     let (rounds, length) = if quick {
-        (3, Duration::from_millis(500))
+        (2, Duration::from_millis(500))
     } else {
         (9, Duration::from_secs(1))
     };

@@ -91,7 +91,7 @@ impl Row {
 }
 
 pub(crate) fn print(quick: bool) {
-    let rounds = if quick { 4 } else { 15 };
+    let rounds = if quick { 2 } else { 15 };
     println!("## Time per frame by BPF_PROG_TEST_RUN, median of {rounds} rounds\n");
     println!("| frame | nanoseconds (least to most) | to bare XDP_PASS | goal | |");
     println!("|---|---|---|---|---|");
@@ -113,7 +113,7 @@ pub(crate) fn print(quick: bool) {
         );
     }
     lab.host.within(|| {
-        accuracy(Duration::from_secs(if quick { 3 } else { 8 }));
+        accuracy(Duration::from_secs(if quick { 2 } else { 8 }));
         innocents(if quick { 100 } else { 400 });
     });
 }

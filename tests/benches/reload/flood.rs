@@ -33,7 +33,7 @@ struct Side {
 }
 
 pub(crate) fn print(quick: bool) {
-    let (rounds, count) = if quick { (2, 2500) } else { (6, 4000) };
+    let (rounds, count) = if quick { (1, 1500) } else { (6, 4000) };
     println!("## Reloads under a flood, {rounds} rounds of each in turns\n");
     println!(
         "| | honest, served (95 %) | refused; timed out | begun a second | greeted after ms, \

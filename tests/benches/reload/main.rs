@@ -204,7 +204,7 @@ fn main() {
          receives have CPU {RECEIVING_CPU}, the generator and the honest clients the other; the \
          agent's part of the kernel's work included.",
         if quick {
-            "--quick: fewer rounds and connections. "
+            "--quick: fewer rounds and connections, and no flood beside the long lists. "
         } else {
             ""
         },

@@ -43,9 +43,9 @@ const FULL: Scope = Scope {
 };
 const QUICK: Scope = Scope {
     rounds: 2,
-    warm_up: Duration::from_millis(100),
-    window: Duration::from_millis(400),
-    few: 200,
+    warm_up: Duration::from_millis(50),
+    window: Duration::from_millis(250),
+    few: 100,
     held: 5_000,
     probes: 200,
     idle: Duration::from_secs(2),

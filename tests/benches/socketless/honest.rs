@@ -106,7 +106,7 @@ struct Cell {
 }
 
 pub(crate) fn print(quick: bool) {
-    let (rounds, count) = if quick { (1, 1000) } else { (3, 1700) };
+    let (rounds, count) = if quick { (1, 600) } else { (3, 1700) };
     println!("## Who is served, {rounds} rounds of {count} exchanges\n");
     println!(
         "| flood and loss | honest, served to the end (95 %) | refused; timed out | greeted after ms, \

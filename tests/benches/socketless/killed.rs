@@ -27,7 +27,7 @@ struct Side {
 }
 
 pub(crate) fn print(quick: bool) {
-    let (rounds, count, kills) = if quick { (1, 3000, 1) } else { (3, 5000, 2) };
+    let (rounds, count, kills) = if quick { (1, 2500, 1) } else { (3, 5000, 2) };
     println!(
         "## Agents killed under exchanges, `on_exit = \"keep\"`, {rounds} rounds of each in turns\n"
     );

@@ -50,7 +50,7 @@ fn main() {
     println!(
         "\n{} Took {:.0} s. {}",
         if quick {
-            "--quick: fewer rounds and exchanges than the goals are for."
+            "--quick: one round of each, of fewer exchanges than the goals are for."
         } else {
             ""
         },

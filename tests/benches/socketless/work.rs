@@ -59,7 +59,7 @@ struct Column {
 }
 
 pub(crate) fn print(quick: bool) {
-    let (rounds, count) = if quick { (3, 1000) } else { (9, 4000) };
+    let (rounds, count) = if quick { (1, 800) } else { (9, 4000) };
     println!("## The host's work for an exchange, {rounds} rounds in turns\n");
     println!(
         "| answers | exchanges/s | exchanges | frames received each | receiver, µs | agent, µs | \

@@ -102,6 +102,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
             .map(|name| Ok((name, compile(name, &built)?)))
             .collect::<Result<_>>()?;
         let patience = if args.quick { PATIENCE_QUICK } else { PATIENCE };
+        let begun = Instant::now();
         for (name, program) in programs {
             wait_for_quiet(patience);
             let start = Instant::now();
@@ -112,6 +113,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
             ));
             keep(name, &table, args)?;
             tables.push((name, table));
+        }
+        if args.name == Choice::All {
+            let took = begun.elapsed().as_secs_f64();
+            shell::say(format!("all of them took {took:.0} s, without building"));
         }
     }
     let plots = draw(&tables)?;

@@ -280,7 +280,7 @@ const MECHANISMS: &[Mechanism] = &[
         without: "a program needs no lease to challenge",
         file: "nomail-common/src/abi.rs",
         text: "until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX",
-        instead: "until == 0 || until.wrapping_sub(now) <= u32::MAX",
+        instead: "until == 0 || until.wrapping_sub(now) < u32::MAX",
         tests: &["lifetime::a_dead_agent_challenges_nobody"],
     },
 ];

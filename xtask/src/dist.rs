@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::build::{self, Profile};
 use crate::docs;
-use crate::{setup, shell};
+use crate::{mechanisms, setup, shell};
 
 /// What a package may weigh: it goes to every host of a fleet.
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
@@ -135,18 +135,25 @@ fn package(format: Format, tool: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let mut command = Command::new(tool);
     shell::forget_package(&mut command);
-    command
-        .current_dir(shell::workspace())
-        .env("CARGO_TARGET_DIR", &target_dir);
+    command.env("CARGO_TARGET_DIR", &target_dir);
     if let Some(date) = source_date() {
         command.env(SOURCE_DATE_EPOCH, date);
     }
     match format {
-        Format::Deb => command.args(["--no-build", "--package", "nomail-agent", "--output"]),
-        Format::Rpm => command
-            .args(["generate-rpm", "--package", "nomail-agent", "--target-dir"])
-            .arg(&target_dir)
-            .arg("--output"),
+        Format::Deb => command.current_dir(shell::workspace()).args([
+            "--no-build",
+            "--package",
+            "nomail-agent",
+            "--output",
+        ]),
+        Format::Rpm => {
+            let copy = fresh_copy(&target_dir)?;
+            command
+                .current_dir(&copy)
+                .args(["generate-rpm", "--package", "nomail-agent", "--target-dir"])
+                .arg(copy.join("target"))
+                .arg("--output")
+        }
     };
     command.arg(&folder);
     shell::check_silent(&mut command)?;
@@ -156,6 +163,23 @@ fn package(format: Format, tool: &Path) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|file| file.extension().is_some_and(|found| found == extension))
         .with_context(|| format!("{} made no package", tool.display()))
+}
+
+/// The sources and the agent, all just written. Of files that are newer than the time of
+/// the sources cargo-generate-rpm says that time; of older ones, when somebody checked
+/// them out.
+fn fresh_copy(target_dir: &Path) -> Result<PathBuf> {
+    let copy = target_dir.join("dist/source");
+    if copy.exists() {
+        fs::remove_dir_all(&copy).with_context(|| copy.display().to_string())?;
+    }
+    mechanisms::mirror(&shell::workspace(), &copy, target_dir)?;
+    let [agent, of_copy] =
+        [target_dir, &copy.join("target")].map(|target| target.join("release/nomail-agent"));
+    fs::create_dir_all(copy.join("target/release"))
+        .and_then(|()| fs::copy(&agent, of_copy))
+        .with_context(|| agent.display().to_string())?;
+    Ok(copy)
 }
 
 #[cfg(test)]

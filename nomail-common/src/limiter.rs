@@ -133,11 +133,13 @@ impl Bucket {
     }
 
     /// SYNs admitted, modulo [`CARRY`].
+    #[inline(always)]
     pub const fn admitted(self) -> u64 {
         self.0 >> COUNT_BITS & COUNT_MASK
     }
 
     /// SYNs over the limit, modulo [`CARRY`].
+    #[inline(always)]
     pub const fn limited(self) -> u64 {
         self.0 & COUNT_MASK
     }
@@ -171,20 +173,24 @@ impl Bucket {
     #[inline(always)]
     pub const fn step(self, now: Time, limit: Limit) -> Step {
         let debt = self.debt(now, limit);
-        let over = debt > limit.tolerance;
-        let shift = if over { 0 } else { COUNT_BITS };
-        let count = (self.0 >> shift).wrapping_add(1) & COUNT_MASK;
-        let full_at = if over {
-            self.full_at()
+        // One branch for all: BPF cannot select, and would branch again for each value.
+        if debt > limit.tolerance {
+            let count = (self.limited() + 1) & COUNT_MASK;
+            Step {
+                bucket: Self(self.0 & !COUNT_MASK | count),
+                over: true,
+                carried: count == 0,
+                tellable: count % TELL_EVERY == 1,
+            }
         } else {
-            now.plus(debt + limit.interval)
-        };
-        let kept = self.0 & (COUNT_MASK << (COUNT_BITS - shift));
-        Step {
-            bucket: Self(full_at.0 << (64 - TIME_BITS) | kept | count << shift),
-            over,
-            carried: count == 0,
-            tellable: over && count % TELL_EVERY == 1,
+            let count = (self.admitted() + 1) & COUNT_MASK;
+            let full_at = now.plus(debt + limit.interval);
+            Step {
+                bucket: Self(full_at.0 << (64 - TIME_BITS) | count << COUNT_BITS | self.limited()),
+                over: false,
+                carried: count == 0,
+                tellable: false,
+            }
         }
     }
 }

@@ -26,8 +26,8 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        Config, Guarded, LINES, PREFIX_LINES, PROVEN_LINES, RESPOND, RESPOND_FOR_LISTENERS,
-        SLOTS_PER_LINE, TUPLE_LINES,
+        Config, Guarded, LINES, MAX_INTERFACES, PREFIX_LINES, PROVEN_LINES, RESPOND,
+        RESPOND_FOR_LISTENERS, SLOTS_PER_LINE,
     },
     challenge::TupleHash,
     events::{self, Event},
@@ -85,26 +85,25 @@ extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
 fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     let config = maps::config()?;
     let guarded = config.guarded(segment.local, segment.port)?;
-    let place = maps::place(config, context.ingress_ifindex() as u32);
-    let counters = maps::counters(place)?;
+    let entry = entry_of(config, context.ingress_ifindex() as u32);
+    let counters = maps::counters(entry)?;
     // SAFETY: the helper takes nothing and returns a number.
     let jiffies = unsafe { bpf_jiffies64() };
-    let serving = serving(config.responder, jiffies);
-    let responds = maps::may_respond() && serving & XDP_SERVES != 0;
+    let server = server(config.responder, jiffies);
+    let responds = maps::may_respond() && server == Server::Xdp;
     let mut scene = Scene {
         context,
         segment,
         config,
         guarded,
-        place,
+        entry,
         counters,
         jiffies,
-        flood_answer: if responds {
+        flood_answer: match server {
+            Server::Nobody => FloodAnswer::Drop,
+            Server::Listeners => FloodAnswer::from_value(config.flood_answer),
             // Only the proven are served.
-            FloodAnswer::Challenge
-        } else {
-            // By a number, and not by a branch, which would double the verifier's work.
-            FloodAnswer::from_value(config.flood_answer * (serving & LISTENERS_SERVE))
+            Server::Xdp => FloodAnswer::Challenge,
         },
         hash: None,
         cookie: None,
@@ -134,25 +133,42 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     })
 }
 
-/// [`serving`]: there are listeners for whom clients may be challenged.
-const LISTENERS_SERVE: u32 = 1;
-/// [`serving`]: the responder.
-const XDP_SERVES: u32 = 2;
+/// Who serves those that pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// Whoever was challenged would wait in vain.
+    Nobody,
+    Listeners,
+    /// The responder.
+    Xdp,
+}
 
-/// Who serves, by [`Config::responder`] and the lease. A global function, for the same
-/// reason as [`charge`].
+/// Who serves, by [`Config::responder`] and the lease.
+#[inline(always)]
+fn server(responder: u32, jiffies: u64) -> Server {
+    if responder == RESPOND {
+        Server::Xdp
+    } else if maps::lease_holds(jiffies) {
+        Server::Listeners
+    } else if responder == RESPOND_FOR_LISTENERS {
+        Server::Xdp
+    } else {
+        Server::Nobody
+    }
+}
+
+/// The entry of an interface in the counters: 1 above its place in the configuration, or 0.
+/// A global function, whose result is any number to the verifier: it looks at what
+/// follows once, and not once for each place.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn serving(responder: u32, jiffies: u64) -> u32 {
-    if responder == RESPOND {
-        XDP_SERVES
-    } else if maps::lease_holds(jiffies) {
-        LISTENERS_SERVE
-    } else if responder == RESPOND_FOR_LISTENERS {
-        XDP_SERVES
-    } else {
-        0
-    }
+pub(crate) extern "C" fn entry_of(config: *const Config, interface: u32) -> u32 {
+    // SAFETY: as in `judge`.
+    let Some(config) = (unsafe { config.as_ref() }) else {
+        return 0;
+    };
+    let place = (0..MAX_INTERFACES).find(|&place| config.interfaces[place] == interface);
+    place.map_or(0, |place| place as u32 + 1)
 }
 
 /// A segment for a guarded pair, and what is to be known to judge it.
@@ -161,8 +177,8 @@ struct Scene<'a> {
     segment: &'a Segment,
     config: &'a Config,
     guarded: &'a Guarded,
-    /// Of the interface.
-    place: Option<usize>,
+    /// See [`entry_of`].
+    entry: u32,
     counters: CpuCounters,
     jiffies: u64,
     /// What the unproven get, while somebody is there for whom.
@@ -203,14 +219,11 @@ impl Facts for Scene<'_> {
     #[inline(always)]
     fn over_source(&mut self, proven: bool) -> bool {
         let store = if proven {
-            Store::Proven as u32
+            Store::Proven
+        } else if maps::cap_is_exhausted(self.now(), self.config.cap) {
+            Store::KnownSources
         } else {
-            let Limit {
-                interval,
-                tolerance,
-            } = self.config.cap;
-            // Of a number, without a branch, which would double the verifier's work.
-            Store::Sources as u32 + (cap_is_exhausted(self.jiffies, interval, tolerance) & 1)
+            Store::Sources
         };
         let charged = self.charge(store, self.segment.source(), self.config.limit);
         if charged & EVICTED != 0 {
@@ -232,7 +245,7 @@ impl Facts for Scene<'_> {
             return false;
         }
         let source = self.segment.source();
-        let charged = self.charge(Store::Prefixes as u32, source.prefix(proven), limit);
+        let charged = self.charge(Store::Prefixes, source.prefix(proven), limit);
         if charged & TELLABLE != 0 {
             self.tell(source.prefix(false), Verdict::LimitedPrefix, proven);
         }
@@ -244,11 +257,8 @@ impl Facts for Scene<'_> {
         if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
             return true;
         }
-        let Limit {
-            interval,
-            tolerance,
-        } = self.config.cap;
-        interval != 0 && over_cap(self.jiffies, interval, tolerance) != 0
+        let cap = self.config.cap;
+        cap.interval != 0 && over_cap(self.jiffies, cap.interval, cap.tolerance) != 0
     }
 }
 
@@ -257,9 +267,8 @@ impl Facts for Scene<'_> {
 #[repr(u32)]
 enum Store {
     Sources,
-    /// The same while the cap is exhausted, one number above: strangers do not enter the
-    /// table. They are answered in any case, and must neither cost that much nor replace
-    /// anybody.
+    /// The same while the cap is exhausted: strangers do not enter the table. They are
+    /// answered in any case, and must neither cost that much nor replace anybody.
     KnownSources,
     Proven,
     Prefixes,
@@ -352,12 +361,12 @@ extern "C" fn tell(source: u64, jiffies: u64, interface: u32, marks: u32, pause_
 
 impl Scene<'_> {
     #[inline(always)]
-    fn charge(&self, store: u32, key: Source, limit: Limit) -> u32 {
+    fn charge(&self, store: Store, key: Source, limit: Limit) -> u32 {
         let Limit {
             interval,
             tolerance,
         } = limit;
-        charge(store, key.0, self.jiffies, interval, tolerance)
+        charge(store as u32, key.0, self.jiffies, interval, tolerance)
     }
 
     #[inline(always)]
@@ -369,6 +378,11 @@ impl Scene<'_> {
             (verdict as u32) << 1 | u32::from(proven),
             self.config.pause_ticks,
         );
+    }
+
+    #[inline(always)]
+    const fn now(&self) -> Time {
+        Time::from_jiffies(self.jiffies)
     }
 
     #[inline(always)]
@@ -401,7 +415,10 @@ impl Scene<'_> {
             return XDP_PASS;
         }
         let ticks = self.config.proof_ticks;
-        remember(tuple_line_of(hash), hash.tag(sequence), self.jiffies, ticks);
+        if let (Some(line), Some(last)) = (maps::tuple_line(hash), maps::last_proof()) {
+            tuples::remember(&line, hash.tag(sequence), self.jiffies as u32, ticks);
+            last.store(self.jiffies + u64::from(ticks));
+        }
         self.counters.count_answer(Answer::Proven);
         XDP_DROP
     }
@@ -474,7 +491,7 @@ impl Scene<'_> {
             guarded,
             ..
         } = self;
-        is_answerable(context, segment, config, guarded, self.place)
+        is_answerable(context, segment, config, guarded, self.entry)
     }
 }
 
@@ -487,14 +504,15 @@ fn is_answerable(
     segment: &Segment,
     config: &Config,
     guarded: &Guarded,
-    place: Option<usize>,
+    entry: u32,
 ) -> bool {
     let Some([destination, source]) = frame::hardware(context) else {
         return false;
     };
     let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
-    let is_own = match place {
-        Some(place) => is(&config.hardware[place]),
+    let is_own = match entry.checked_sub(1) {
+        // The verifier sees no bound but this one.
+        Some(place) => is(&config.hardware[place as usize % MAX_INTERFACES]),
         // A port of a bond, which natively runs the program of the bond, and whose
         // frames have the bond's address. None is all zeros.
         None => destination != [0; 6] && config.hardware.iter().any(is),
@@ -533,25 +551,14 @@ extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64)
     }
 }
 
-/// Index of the line of a tuple.
-#[inline(always)]
-pub(crate) const fn tuple_line_of(hash: TupleHash) -> u32 {
-    hash.0 as u32 & (TUPLE_LINES as u32 - 1)
-}
-
 /// Whether a tuple has proven itself with a SYN of this sequence number.
 #[inline(always)]
 fn has_proven(hash: TupleHash, sequence: u32, config: &Config, jiffies: u64) -> bool {
     let slot = slot_of(config, jiffies);
-    let [tag, other] =
+    let tags =
         [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
-    let tags = u64::from(tag) << 32 | u64::from(other);
-    is_proven(
-        tuple_line_of(hash),
-        tags,
-        jiffies as u32,
-        config.proof_ticks,
-    ) != 0
+    maps::tuple_line(hash)
+        .is_some_and(|line| tuples::is_proven(&line, tags, jiffies as u32, config.proof_ticks))
 }
 
 /// The time slot of proofs.
@@ -560,41 +567,9 @@ const fn slot_of(config: &Config, jiffies: u64) -> u32 {
     (jiffies >> (config.slot_shift & 63)) as u32
 }
 
-/// Whether one of two tags is proven; both in one word. Global for the same
-/// reason as [`charge`], like the two below.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn is_proven(line: u32, tags: u64, now: u32, proof_ticks: u32) -> u32 {
-    let tags = [(tags >> 32) as u32, tags as u32];
-    let proven =
-        maps::tuple_line(line).is_some_and(|line| tuples::is_proven(&line, tags, now, proof_ticks));
-    u32::from(proven)
-}
-
-/// Remembers a proof. Returns nothing of interest.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn remember(line: u32, tag: u32, jiffies: u64, proof_ticks: u32) -> u32 {
-    let (Some(line), Some(last)) = (maps::tuple_line(line), maps::last_proof()) else {
-        return 0;
-    };
-    tuples::remember(&line, tag, jiffies as u32, proof_ticks);
-    last.store(jiffies + u64::from(proof_ticks));
-    1
-}
-
-/// Whether one more unproven SYN would be over the cap of all.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn cap_is_exhausted(jiffies: u64, interval: u64, tolerance: u64) -> u32 {
-    let limit = Limit {
-        interval,
-        tolerance,
-    };
-    u32::from(maps::cap_is_exhausted(Time::from_jiffies(jiffies), limit))
-}
-
-/// Whether one more unproven SYN is over the cap of all; charges it if not.
+/// Whether one more unproven SYN is over the cap of all; charges it if not. A global
+/// function to spare stack: Linux 6.1 rounds what each function has up to 32 octets, and
+/// with `nomail` and the deepest that it calls, [`judge`] has 192 to the bound.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn over_cap(jiffies: u64, interval: u64, tolerance: u64) -> u32 {

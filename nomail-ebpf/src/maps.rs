@@ -17,6 +17,7 @@ use nomail_common::{
         MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SLOTS_PER_LINE,
         SourceCarry, TOLD_LINES, TUPLE_LINES, Texts, TupleLine,
     },
+    challenge::TupleHash,
     events::Event,
     limiter::{Bucket, CARRY, Limit, Time},
     owed::Owed,
@@ -148,21 +149,9 @@ pub(crate) fn payload() -> Option<&'static mut Payload> {
     PAYLOAD.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 
-/// The place of an interface in the configuration, if it is in there.
+/// The counters of this CPU for an interface, by the number of its entry.
 #[inline(always)]
-pub(crate) fn place(config: &Config, interface: u32) -> Option<usize> {
-    (0..MAX_INTERFACES).find(|&place| config.interfaces[place] == interface)
-}
-
-/// The counters of this CPU for the interface at a place.
-#[inline(always)]
-pub(crate) fn counters(place: Option<usize>) -> Option<CpuCounters> {
-    counters_entry(place.map_or(0, |place| place as u32 + 1))
-}
-
-/// The same by the number of the entry.
-#[inline(always)]
-pub(crate) fn counters_entry(entry: u32) -> Option<CpuCounters> {
+pub(crate) fn counters(entry: u32) -> Option<CpuCounters> {
     COUNTERS.get_ptr_mut(entry).map(CpuCounters)
 }
 
@@ -291,9 +280,10 @@ pub(crate) fn prefix_line(index: usize) -> Option<SharedLine> {
     PREFIXES.get_ptr_mut(index as u32).map(SharedLine)
 }
 
-/// Line `index` of the proven tuples.
+/// The line of the proven tuples that this one is or would be in.
 #[inline(always)]
-pub(crate) fn tuple_line(index: u32) -> Option<SharedTuples> {
+pub(crate) fn tuple_line(hash: TupleHash) -> Option<SharedTuples> {
+    let index = hash.0 as u32 & (TUPLE_LINES as u32 - 1);
     TUPLES.get_ptr_mut(index).map(SharedTuples)
 }
 

@@ -23,6 +23,7 @@ use nomail_common::{
 };
 
 use crate::{
+    entry_of,
     frame::{self, XdpFrame},
     has_proven, is_answerable,
     maps::{self, CpuCounters},
@@ -55,7 +56,7 @@ fn nomail_responder(context: XdpContext) -> u32 {
         &raw const reply,
         generation,
     );
-    if let Some(counters) = maps::counters_entry(outcome >> ENTRY_SHIFT) {
+    if let Some(counters) = maps::counters(outcome >> ENTRY_SHIFT) {
         count(&counters, &reply, action);
     }
     action
@@ -339,11 +340,11 @@ extern "C" fn answerable(context: *mut xdp_md, segment: *const Segment) -> u32 {
     let find = || {
         let config = maps::config()?;
         let guarded = config.guarded(segment.local, segment.port)?;
-        let place = maps::place(config, context.ingress_ifindex() as u32);
+        let entry = entry_of(config, context.ingress_ifindex() as u32);
         let answers = config.responder != 0
             && config.observe == 0
-            && is_answerable(&context, segment, config, guarded, place);
-        answers.then_some(place.map_or(0, |place| place as u32 + 1))
+            && is_answerable(&context, segment, config, guarded, entry);
+        answers.then_some(entry)
     };
     find().unwrap_or(NOT_ANSWERABLE)
 }

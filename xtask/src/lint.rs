@@ -18,7 +18,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("fuzz", 0),
     ("nomail-agent", 3),
     ("nomail-common", 6),
-    ("nomail-ebpf", 47),
+    ("nomail-ebpf", 48),
     ("tests", 18),
 ];
 

@@ -112,8 +112,8 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the unproven have no cap",
         file: "nomail-ebpf/src/main.rs",
-        text: "interval != 0 && over_cap(self.jiffies, interval, tolerance) != 0",
-        instead: "interval != 0 && tolerance == u64::MAX",
+        text: "cap.interval != 0 && over_cap(self.jiffies, cap.interval, cap.tolerance) != 0",
+        instead: "cap.interval != 0 && cap.tolerance == u64::MAX",
         tests: &[
             "challenge_loss::a_stalled_agent_does_not_let_the_flood_through",
             "flood::strangers_with_forged_sources_do_not_stop_an_honest_one",

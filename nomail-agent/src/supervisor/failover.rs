@@ -12,7 +12,8 @@ use log::{info, warn};
 
 /// How often the listeners are asked for a proof.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(150);
-/// Of takeovers in this time only the first is logged. All are counted.
+/// Of takeovers in this time only the first is logged, and one that outlasts it. All are
+/// counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who serves, as far as it was seen.
@@ -34,10 +35,11 @@ impl Failover {
 
     /// XDP is seen to have taken over so long ago.
     pub(super) fn taken_over(&mut self, ago: Duration, now: Instant) {
-        if self.taken_over.is_some() {
-            return;
+        match self.taken_over {
+            Some(true) => return,
+            Some(false) => {}
+            None => self.takeovers += 1,
         }
-        self.takeovers += 1;
         let recent = |logged| now.duration_since(logged) < LOG_INTERVAL;
         let log = !self.logged.is_some_and(recent);
         self.taken_over = Some(log);
@@ -86,5 +88,19 @@ mod tests {
             assert_eq!(failover.taken_over, None);
         }
         assert_eq!((failover.takeovers(), logged), (30, 3));
+    }
+
+    #[test]
+    fn a_takeover_that_lasts_is_logged_however_soon_it_came() {
+        let start = Instant::now();
+        let mut failover = Failover::default();
+        failover.taken_over(Duration::ZERO, start);
+        failover.given_back(Duration::ZERO);
+        for (secs, logged) in [(1, false), (9, false), (10, true)] {
+            let ago = Duration::from_secs(secs - 1);
+            failover.taken_over(ago, start + Duration::from_secs(secs));
+            assert_eq!(failover.taken_over, Some(logged));
+        }
+        assert_eq!(failover.takeovers(), 2);
     }
 }

@@ -172,7 +172,7 @@ fn a_botnet_that_proves_itself_gets_its_rate_and_no_more() {
     let begun = Instant::now();
     let served = repeated(&lab.client, CLIENT_INTERFACE, &botnet(&lab), || {
         until("the botnet is limited", || {
-            (agent.count("/syn/limited_source") > 50_000).then_some(())
+            (agent.count("/syn/limited_source") > 20_000).then_some(())
         });
         let served = |n| is_served(&format!("198.51.100.{n}"), HOST_IPV4);
         lab.client

@@ -16,7 +16,6 @@ use std::{
     env, fs,
     path::PathBuf,
     process::{Command, ExitCode},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -133,27 +132,12 @@ fn main() -> ExitCode {
         );
     }
     let programs = Program::all();
-    let mut whole = !kernels.is_empty();
-    let runs: Vec<_> = thread::scope(|scope| {
-        let machines: Vec<_> = kernels
-            .iter()
-            .map(|&kernel| {
-                let (programs, filters) = (&programs, &arguments);
-                scope.spawn(move || Run::of(kernel, programs, filters))
-            })
-            .collect();
-        machines.into_iter().map(|machine| machine.join()).collect()
+    // One after the other: two would share the processors, and floods want them all.
+    let whole = kernels.into_iter().fold(true, |whole, kernel| {
+        let run = Run::of(kernel, &programs, &arguments);
+        run.print();
+        whole & run.is_good()
     });
-    for run in runs {
-        match run {
-            Ok(run) => {
-                run.print();
-                whole &= run.is_good();
-            }
-            // It has said why.
-            Err(_) => whole = false,
-        }
-    }
     if whole {
         ExitCode::SUCCESS
     } else {
@@ -284,7 +268,7 @@ impl Run {
         .run(&mut |line| {
             let of_us = |what: &str| line.strip_prefix(MARK)?.strip_prefix(what);
             if let Some(program) = of_us("program ") {
-                eprintln!("{kernel}: {program}");
+                eprintln!("{kernel}: {program}, after {} s", start.elapsed().as_secs());
                 program.clone_into(&mut current);
             } else if let Some(said) = of_us("release ") {
                 said.clone_into(&mut release);
@@ -292,6 +276,8 @@ impl Run {
                 && let Some(passed) = tests.get_mut(&format!("{current}::{test}"))
             {
                 *passed = true;
+            } else if line.ends_with(" ... FAILED") {
+                eprintln!("{kernel}: {line}");
             }
         });
         let run = Self {

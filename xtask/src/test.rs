@@ -124,59 +124,87 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     for tier in tiers {
         shell::say(format!("testing tier {tier}"));
         let start = Instant::now();
-        let outcome = match tier {
+        let verdict = match tier {
             Tier::Host => host(&built, &args.test_args),
             Tier::Bpf | Tier::Netns | Tier::Senders => with_root(tier, &built, &args.test_args),
-            Tier::Vm => vm::test(&built, &args.test_args),
-            Tier::Mechanisms => mechanisms::test(&args.test_args),
+            Tier::Vm => vm::test(&built, &args.test_args).map(|()| Verdict::Passed),
+            Tier::Mechanisms => mechanisms::test(&args.test_args).map(|()| Verdict::Passed),
             Tier::Package => {
                 dist::dist_all().and_then(|()| with_root(tier, &built, &args.test_args))
             }
         };
-        if let Err(err) = &outcome {
-            shell::report(err);
-        }
-        results.push((tier, outcome.is_ok(), start.elapsed().as_secs()));
+        let verdict = verdict.unwrap_or_else(|err| {
+            shell::report(&err);
+            Verdict::Failed
+        });
+        results.push((tier, verdict, start.elapsed().as_secs()));
     }
     let summary = summary(&results);
-    if results.iter().all(|(_, passed, _)| *passed) {
-        shell::say(summary);
-        Ok(())
-    } else {
+    let all = |verdict| results.iter().all(|(_, of_tier, _)| *of_tier == verdict);
+    if all(Verdict::NothingToRun) {
+        bail!("{summary}: no test has such a name");
+    }
+    if results
+        .iter()
+        .any(|(_, of_tier, _)| *of_tier == Verdict::Failed)
+    {
         bail!("{summary}");
     }
+    shell::say(summary);
+    Ok(())
 }
 
-fn summary(results: &[(Tier, bool, u64)]) -> String {
+/// What came of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    /// None of its tests is wanted. It must not look like one that passes.
+    NothingToRun,
+}
+
+fn summary(results: &[(Tier, Verdict, u64)]) -> String {
     let tiers: Vec<_> = results
         .iter()
-        .map(|(tier, passed, secs)| {
-            let verdict = if *passed { "passed" } else { "FAILED" };
+        .map(|(tier, verdict, secs)| {
+            let verdict = match verdict {
+                Verdict::Passed => "passed",
+                Verdict::Failed => "FAILED",
+                Verdict::NothingToRun => "has NOTHING TO RUN",
+            };
             format!("{tier} {verdict} ({secs} s)")
         })
         .collect();
     format!("tests: {}", tiers.join(", "))
 }
 
-fn host(built: &Built, test_args: &[OsString]) -> Result<()> {
+fn host(built: &Built, test_args: &[OsString]) -> Result<Verdict> {
     let mut cargo = shell::cargo()?;
     cargo
         .args(["test", "--no-fail-fast", "--"])
         .args(test_args)
         .env(build::OBJECT, &built.object);
-    shell::check(&mut cargo)
+    shell::check(&mut cargo)?;
+    Ok(Verdict::Passed)
 }
 
 /// Compiles as the caller, so that target/ stays the caller's, and runs as root.
-fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
+fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<Verdict> {
     setup::ensure_runtime_tools()?;
-    let programs: Vec<_> = test_programs(built)?
-        .into_iter()
-        .filter(|(name, _)| tier_of_program(name) == tier)
-        .collect();
+    let mut programs = test_programs(built)?;
+    programs.retain(|(name, _)| tier_of_program(name) == tier);
+    // The arguments of the senders are not those of libtest.
+    if tier != Tier::Senders && !test_args.is_empty() {
+        let mut wanted = Vec::new();
+        for program in programs {
+            if has_test(&program.1, test_args)? {
+                wanted.push(program);
+            }
+        }
+        programs = wanted;
+    }
     if programs.is_empty() {
-        // A tier that runs nothing must not look like one that passes.
-        bail!("there is no test program of tier {tier} in tests/tests");
+        return Ok(Verdict::NothingToRun);
     }
     let (mut failed, mut unsteady) = (Vec::new(), Vec::new());
     for (name, program) in programs {
@@ -206,7 +234,21 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<()> {
     if !failed.is_empty() {
         bail!("tier {tier}: failed: {}", failed.join(", "));
     }
-    Ok(())
+    Ok(Verdict::Passed)
+}
+
+/// Whether a test program has a test that its arguments select.
+fn has_test(program: &Path, test_args: &[OsString]) -> Result<bool> {
+    let mut list = Command::new(program);
+    list.args(["--list", "--format", "terse"]).args(test_args);
+    let output = list
+        .output()
+        .with_context(|| format!("cannot start: {}", shell::shown(&list)))?;
+    if !output.status.success() {
+        bail!("failed ({}): {}", output.status, shell::shown(&list));
+    }
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(listed.lines().any(|line| line.ends_with(": test")))
 }
 
 /// Whether a program that failed has a second try, after which it passes as unsteady.
@@ -368,7 +410,14 @@ not json
 
     #[test]
     fn one_line_tells_all() {
-        let line = summary(&[(Tier::Host, true, 3), (Tier::Bpf, false, 1)]);
-        assert_eq!(line, "tests: host passed (3 s), bpf FAILED (1 s)");
+        let line = summary(&[
+            (Tier::Host, Verdict::Passed, 3),
+            (Tier::Bpf, Verdict::Failed, 1),
+            (Tier::Netns, Verdict::NothingToRun, 0),
+        ]);
+        assert_eq!(
+            line,
+            "tests: host passed (3 s), bpf FAILED (1 s), netns has NOTHING TO RUN (0 s)"
+        );
     }
 }

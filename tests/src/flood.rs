@@ -16,7 +16,7 @@ use crate::{
     foreign::Program,
     frames::{ETHERNET_LENGTH, FrameSender, Segment},
     lab::{Lab, Namespace},
-    poll::{DEADLINE, longest, until},
+    poll::{DEADLINE, is_emulated, longest, until},
 };
 
 /// Longer than this nothing is flooded, but see [`longest`].
@@ -102,6 +102,11 @@ fn while_sent<T>(
 ) -> T {
     let flooding = AtomicBool::new(true);
     let longest = longest(FLOOD_MAX);
+    let pause = if is_emulated() {
+        EMULATED_FLOOD_PAUSE
+    } else {
+        FLOOD_PAUSE
+    };
     std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             namespace.within(|| {
@@ -124,7 +129,7 @@ fn while_sent<T>(
                     // Fast enough for every cap, and not so fast that the ring of
                     // the wire loses the answers to the honest as well.
                     if sent % FRAMES_AT_ONCE == 0 {
-                        std::thread::sleep(FLOOD_PAUSE);
+                        std::thread::sleep(pause);
                     }
                 }
                 false
@@ -171,6 +176,8 @@ fn renumber(frame: &mut [u8], salt: u32) {
 const FRAMES_AT_ONCE: usize = 64;
 /// See [`FRAMES_AT_ONCE`].
 const FLOOD_PAUSE: Duration = Duration::from_millis(1);
+/// In an emulated machine, where 8,000 a second leave no processor to the honest.
+const EMULATED_FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until the flood that goes on is being answered.
 ///

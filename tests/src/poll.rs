@@ -13,12 +13,12 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The same time, but six times as long where the machine is emulated.
 pub fn longest(time: Duration) -> Duration {
-    let factor = if env::var_os(EMULATED).is_some() {
-        6
-    } else {
-        1
-    };
-    time * factor
+    time * if is_emulated() { 6 } else { 1 }
+}
+
+/// Whether the machine is emulated: times and rates are not those of a real one.
+pub fn is_emulated() -> bool {
+    env::var_os(EMULATED).is_some()
 }
 
 /// Asks again and again until `ask` gives something.

@@ -53,9 +53,8 @@ use nomail_common::{
 use nomail_tests::{
     frames::{ACK, RST, SYN},
     lab::Lab,
-    poll::until,
+    poll::{is_emulated, until},
     random::Random,
-    vm::EMULATED,
 };
 
 const XDP_DROP: u32 = 1;
@@ -1071,8 +1070,7 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn the_kernel_does_what_the_model_says() {
-    let emulated = env::var_os(EMULATED).is_some();
-    let (default, per_round) = if emulated {
+    let (default, per_round) = if is_emulated() {
         (PACKETS / 20, ROUND / 10)
     } else {
         (PACKETS, ROUND)

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    env,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -18,8 +17,7 @@ use nomail_tests::{
     flood::{is_served, quit, socket_from},
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
-    poll::{DEADLINE, until},
-    vm::EMULATED,
+    poll::{DEADLINE, is_emulated, until},
 };
 
 const DAY_SECS: i64 = 86_400;
@@ -36,7 +34,7 @@ fn step(secs: i64) {
 #[test]
 fn steps_of_the_clock_change_nothing() {
     assert!(
-        env::var_os(EMULATED).is_some(),
+        is_emulated(),
         "it sets the clock of the machine: run `cargo xtask test vm`"
     );
     let lab = Lab::new();

@@ -34,10 +34,9 @@ use nomail_tests::{
     frames::{FrameSender, Segment},
     honest::Plan,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, run},
-    poll::{DEADLINE, until},
+    poll::{DEADLINE, is_emulated, until},
     processes::{ticks, ticks_per_second},
     random::Random,
-    vm::EMULATED,
 };
 use tempfile::TempDir;
 
@@ -220,8 +219,7 @@ enum Moment {
 /// starts and serves.
 #[test]
 fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
-    let slow = env::var_os(EMULATED).is_some();
-    let default = if slow { KILLS / 5 } else { KILLS };
+    let default = if is_emulated() { KILLS / 5 } else { KILLS };
     let kills = setting("NOMAIL_FAULTS_KILLS").unwrap_or(default);
     let seed = setting("NOMAIL_FAULTS_SEED").unwrap_or(1);
     println!("NOMAIL_FAULTS_KILLS={kills} NOMAIL_FAULTS_SEED={seed}");

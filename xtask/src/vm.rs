@@ -35,7 +35,7 @@ pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
         .filter(|(name, _)| in_machines(name))
         .map(|(_, path)| path);
     let paths = env::join_paths(paths).context("the target directory has a colon in its name")?;
-    shell::say("two virtual machines, under emulation: this takes many minutes");
+    shell::say("virtual machines, one after the other, under emulation: this takes an hour");
     test::run_program(
         program,
         built,

@@ -1,7 +1,7 @@
-//! What the log says of sources that are over their limit, one line for each at
-//! most once a minute. Who has not proven its address may be forged, so that
-//! whoever sends packets could write any address into the log: its lines are for
-//! `-v` alone.
+//! Log lines for SYNs over the limit, for each source at most once a minute. Any SYN may be
+//! forged, also one whose tuple has a ticket, so that no line says anything about a host.
+//! Those that name a source without a connection are for `-v` alone: forged packets must
+//! not write addresses into the log.
 
 use std::{fmt, net::IpAddr, time::Instant};
 
@@ -17,18 +17,26 @@ use crate::{
 /// Writes the lines, and bounds both kinds each for itself.
 #[derive(Debug, Default)]
 pub struct LimitedLog {
-    proven: Sample,
-    unproven: Sample,
+    connected: Sample,
+    others: Sample,
 }
 
 impl LimitedLog {
     /// Writes the line of one event, if there is room for it. `rate` is the limit
-    /// that it is over, in SYNs per second; `interface` the name of the event's.
-    pub fn tell(&mut self, event: &Limited, rate: u32, interface: Option<&str>, now: Instant) {
-        let (level, sample) = if event.proven {
-            (Level::Info, &mut self.proven)
+    /// that it is over, in SYNs per second; `interface` the name of the event's;
+    /// `connections` how many the source has completed lately.
+    pub fn tell(
+        &mut self,
+        event: &Limited,
+        rate: u32,
+        interface: Option<&str>,
+        connections: u64,
+        now: Instant,
+    ) {
+        let (level, sample) = if connections > 0 {
+            (Level::Info, &mut self.connected)
         } else {
-            (Level::Debug, &mut self.unproven)
+            (Level::Debug, &mut self.others)
         };
         if !log_enabled!(level) {
             return;
@@ -40,7 +48,7 @@ impl LimitedLog {
         let line = Line {
             source: &source,
             rate,
-            proven: event.proven,
+            connections,
             skipped,
         };
         log::log!(
@@ -48,7 +56,7 @@ impl LimitedLog {
             event = "limited",
             source = source.as_str(),
             verdict = event.verdict.name(),
-            proven = event.proven,
+            connections = connections,
             interface = interface,
             ago_ms = event.ago.as_millis() as u64,
             skipped = skipped.0;
@@ -60,7 +68,7 @@ impl LimitedLog {
 struct Line<'a> {
     source: &'a str,
     rate: u32,
-    proven: bool,
+    connections: u64,
     skipped: Skipped,
 }
 
@@ -69,14 +77,14 @@ impl fmt::Display for Line<'_> {
         let Self {
             source,
             rate,
-            proven,
+            connections,
             skipped,
         } = self;
-        let plural = if *rate == 1 { "" } else { "s" };
-        let forged = if *proven { "" } else { " (perhaps forged)" };
         write!(
             out,
-            "{source}: over its limit of {rate} SYN{plural} per second{forged}{skipped}"
+            "{source}: SYNs over the limit of {rate} per second, perhaps forged; \
+             {connections} connection{} from there{skipped}",
+            if *connections == 1 { "" } else { "s" }
         )
     }
 }
@@ -95,41 +103,36 @@ mod tests {
 
     use super::*;
 
-    fn line(address: &str, verdict: Verdict, proven: bool, skipped: u64) -> String {
+    fn line(address: &str, verdict: Verdict, connections: u64, skipped: u64) -> String {
         let event = Limited {
             address: address.parse().unwrap(),
             verdict,
-            proven,
+            proven: true,
             interface: 1,
             ago: Duration::ZERO,
         };
         Line {
             source: &shown(&event),
             rate: 10,
-            proven,
+            connections,
             skipped: Skipped(skipped),
         }
         .to_string()
     }
 
     #[test]
-    fn a_line_says_who_and_whether_that_is_certain() {
+    fn a_line_speaks_of_syns_and_counts_connections() {
         assert_eq!(
-            line("192.0.2.9", Verdict::LimitedSource, true, 0),
-            "192.0.2.9: over its limit of 10 SYNs per second"
+            line("192.0.2.9", Verdict::LimitedSource, 1, 0),
+            "192.0.2.9: SYNs over the limit of 10 per second, perhaps forged; 1 connection from \
+             there"
         );
         assert_eq!(
-            line("2001:db8::", Verdict::LimitedSource, false, 3),
-            "2001:db8::/64: over its limit of 10 SYNs per second (perhaps forged) \
-             (3 more before this)"
+            line("2001:db8::", Verdict::LimitedSource, 0, 3),
+            "2001:db8::/64: SYNs over the limit of 10 per second, perhaps forged; 0 connections \
+             from there (3 more before this)"
         );
-        assert_eq!(
-            line("192.0.2.0", Verdict::LimitedPrefix, true, 0),
-            "192.0.2.0/24: over its limit of 10 SYNs per second"
-        );
-        assert_eq!(
-            line("2001:db8::", Verdict::LimitedPrefix, true, 0),
-            "2001:db8::/48: over its limit of 10 SYNs per second"
-        );
+        assert!(line("192.0.2.0", Verdict::LimitedPrefix, 0, 0).starts_with("192.0.2.0/24: "));
+        assert!(line("2001:db8::", Verdict::LimitedPrefix, 0, 0).starts_with("2001:db8::/48: "));
     }
 }

@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn one_connection_is_one() {
         let activity = Activity {
-            of_source: [(Source::from_ipv6(0x2001_0db8_0000_0000), tally(1, 0))].into(),
+            of_source: [(Source::from_ipv6(0x2001_0db8_0000_0000, 1), tally(1, 0))].into(),
             ..Activity::default()
         };
         let lines = Reporter::default().lines(activity, |_| 0, 20, 60);

@@ -288,11 +288,14 @@ pub struct SynStatus {
     pub flood: u64,
     /// Not what the stack would take as a SYN.
     pub malformed: u64,
+    /// Beyond what one proof of their tuple admits.
+    #[serde(default)]
+    pub replayed: u64,
 }
 
 impl SynStatus {
     /// Each verdict by its name in metrics.
-    pub const fn by_verdict(&self) -> [(&'static str, u64); 6] {
+    pub const fn by_verdict(&self) -> [(&'static str, u64); 7] {
         [
             ("passed", self.passed),
             ("limited_source", self.limited_source),
@@ -300,6 +303,7 @@ impl SynStatus {
             ("denied", self.denied),
             ("flood", self.flood),
             ("malformed", self.malformed),
+            ("replayed", self.replayed),
         ]
     }
 }
@@ -313,6 +317,7 @@ impl AddAssign for SynStatus {
         self.denied += other.denied;
         self.flood += other.flood;
         self.malformed += other.malformed;
+        self.replayed += other.replayed;
     }
 }
 
@@ -325,8 +330,11 @@ pub struct AnswerStatus {
     pub challenge: u64,
     /// Challenges that were answered, so that the client's next SYN passes.
     pub proven: u64,
-    /// SYNs that were to be answered and could not be; they were dropped.
+    /// SYNs that were to be answered and could not be; the kernel got them.
     pub unanswerable: u64,
+    /// The same, dropped: no client's SYN is like them, and there were too many.
+    #[serde(default)]
+    pub unanswerable_dropped: u64,
     /// Segments sent by the responder of XDP, of handshakes and of dialogs.
     pub stateless: u64,
     /// Those of them that had a greeting. One that was lost is sent again.
@@ -339,12 +347,13 @@ pub struct AnswerStatus {
 
 impl AnswerStatus {
     /// Each kind by its name in metrics.
-    pub const fn by_kind(&self) -> [(&'static str, u64); 7] {
+    pub const fn by_kind(&self) -> [(&'static str, u64); 8] {
         [
             ("cookie", self.cookie),
             ("challenge", self.challenge),
             ("proven", self.proven),
             ("unanswerable", self.unanswerable),
+            ("unanswerable_dropped", self.unanswerable_dropped),
             ("stateless", self.stateless),
             ("greeted", self.greeted),
             ("quit", self.quit),
@@ -358,6 +367,7 @@ impl AddAssign for AnswerStatus {
         self.challenge += other.challenge;
         self.proven += other.proven;
         self.unanswerable += other.unanswerable;
+        self.unanswerable_dropped += other.unanswerable_dropped;
         self.stateless += other.stateless;
         self.greeted += other.greeted;
         self.quit += other.quit;
@@ -607,12 +617,14 @@ impl Status {
             ("  flood", syn.flood),
             ("  denied", syn.denied),
             ("  malformed", syn.malformed),
+            ("  replayed", syn.replayed),
         ];
         let answered = [
             ("CHALLENGES SENT", answers.challenge),
-            ("  proven", answers.proven),
+            ("  answered", answers.proven),
             ("SYN COOKIES", answers.cookie),
-            ("NOT POSSIBLE", answers.unanswerable),
+            ("NOT CHALLENGED", answers.unanswerable),
+            ("  dropped", answers.unanswerable_dropped),
         ];
         let ends = [
             ("CONNECTIONS", connections.accepted),

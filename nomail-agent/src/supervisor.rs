@@ -2,6 +2,7 @@
 //! changes, detach. The only module that knows all the others.
 
 mod failover;
+mod own;
 mod pinned;
 mod places;
 mod telling;
@@ -38,14 +39,16 @@ use self::{
 };
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
-    bpf::{self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate},
+    bpf::{
+        self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, OwedFrame, Pins, Policy, Rate,
+    },
     config::{
         self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode,
     },
     control::Control,
     crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
-    iface::{Interface, Interfaces, holder_of, own_vrf, sockets_are_in},
+    iface::{FrameSocket, Interface, Interfaces, holder_of, own_vrf, sockets_are_in},
     limited::LimitedLog,
     memory,
     metrics::{self, History, Totals, View},
@@ -144,6 +147,8 @@ struct Agent {
     undenied: Option<crowdsec::Change>,
     flood: FloodWatch,
     failover: Failover,
+    /// Where XDP answers: what it owes is sent by this.
+    frames: Option<FrameSocket>,
     /// A failure to send a greeting again was told.
     repeat_failed: bool,
     /// The kernel was last seen to take SYN cookies.
@@ -265,6 +270,7 @@ impl Agent {
         };
         let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
+        let frames = texts.and_then(|_| open_frame_socket());
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
         if guard.is_some() {
@@ -341,6 +347,7 @@ impl Agent {
             undenied: None,
             flood,
             failover: Failover::default(),
+            frames,
             repeat_failed: false,
             syncookies: true,
             reported: Instant::now(),
@@ -528,15 +535,27 @@ impl Agent {
         }
     }
 
-    /// Has XDP send greetings again that may be lost.
+    /// Sends what XDP owes its clients again: it may be lost.
     fn repeat_greetings(&mut self) {
-        match self.shared.pay_debts() {
-            Ok(sent) => drop(self.shared.repeated.fetch_add(sent, Ordering::Relaxed)),
-            Err(error) => {
-                if !std::mem::replace(&mut self.repeat_failed, true) {
-                    warn!("greetings of XDP that are lost are not sent again: {error}");
+        let Some(socket) = &self.frames else {
+            return;
+        };
+        let mut failure = None;
+        match self.shared.owed_frames() {
+            Ok(frames) => {
+                for frame in frames {
+                    match socket.send(frame.interface, &frame.bytes) {
+                        Ok(()) => drop(self.shared.repeated.fetch_add(1, Ordering::Relaxed)),
+                        Err(error) => failure = Some(anyhow!(error)),
+                    }
                 }
             }
+            Err(error) => failure = Some(error.into()),
+        }
+        if let Some(error) = failure
+            && !std::mem::replace(&mut self.repeat_failed, true)
+        {
+            warn!("greetings of XDP that are lost are not sent again: {error:#}");
         }
     }
 
@@ -565,7 +584,15 @@ impl Agent {
     fn tell_of_limited(&mut self) {
         let now = Instant::now();
         let limits = &self.config.limits;
-        for event in self.shared.take_limited() {
+        let events = self.shared.take_limited();
+        if events.is_empty() {
+            return;
+        }
+        let sources = self.shared.responder.sources().into_iter();
+        let connections: HashMap<_, _> = sources
+            .map(|source| (source.source, source.connections))
+            .collect();
+        for event in events {
             let rate = match event.verdict {
                 Verdict::LimitedPrefix => limits.prefix_rate,
                 _ => limits.syn_rate,
@@ -573,7 +600,11 @@ impl Agent {
             let mut interfaces = self.interfaces.iter();
             let interface = interfaces.find(|interface| interface.index == event.interface);
             let name = interface.map(|interface| interface.name.as_str());
-            self.limited.tell(&event, rate, name, now);
+            let connections = match event.verdict {
+                Verdict::LimitedPrefix => 0,
+                _ => connections.get(&event.address).copied().unwrap_or(0),
+            };
+            self.limited.tell(&event, rate, name, connections, now);
         }
     }
 
@@ -769,7 +800,7 @@ impl Agent {
             }
             told.guarded.clone_from(&shown);
         }
-        if places != self.places {
+        if places.sockets() != self.places.sockets() {
             info!("addresses changed: listening on {}", shown.join(", "));
         }
         self.places = places;
@@ -923,12 +954,12 @@ impl Shared {
         }
     }
 
-    fn pay_debts(&self) -> Result<u64, BpfError> {
+    fn owed_frames(&self) -> Result<Vec<OwedFrame>, BpfError> {
         let Some(guard) = &self.guard else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.pay_debts()
+        guard.owed_frames()
     }
 
     /// For how long XDP has been in the listeners' place, if it is.
@@ -1380,6 +1411,14 @@ fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Resul
     Ok(mode)
 }
 
+/// For what XDP owes its clients. Without it XDP answers all the same.
+fn open_frame_socket() -> Option<FrameSocket> {
+    let opened = FrameSocket::open().inspect_err(|error| {
+        warn!("greetings of XDP that are lost will not be sent again: no packet socket: {error}");
+    });
+    opened.ok()
+}
+
 /// The last thing that needs root: pins what is to stay, and nothing else.
 fn settle_pins(
     guard: Option<Guard>,
@@ -1426,10 +1465,12 @@ fn policy_of(
             .map(|interface| GuardedInterface {
                 index: interface.index,
                 hardware: interface.hardware.unwrap_or_default(),
+                further_hardware: interface.further_hardware.clone(),
             })
             .collect(),
         guarded: places.guarded(),
         answerable: places.direct(),
+        own: places.own(),
         lists: Arc::new(Lists {
             allow: config.lists.allow.clone(),
             deny: config.lists.deny.clone(),

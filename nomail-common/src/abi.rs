@@ -5,13 +5,14 @@ use crate::{
     events::Event,
     limiter::Limit,
     packet::Address,
+    probing::{self, PROBES, Place, first_place},
     responder::{TEXT_MAX, WINDOW},
     siphash::Key,
     verdict::{Answer, Verdict},
 };
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -22,8 +23,8 @@ pub const CLOCK_PROGRAM: &str = "nomail_clock";
 
 /// `Array<Config>` with [`CONFIGS`] entries: one in use, one to be written next.
 pub const CONFIG_MAP: &str = "CONFIG";
-/// `Array<u32>` with one entry: the index of the [`CONFIG_MAP`] entry in use.
-/// An aligned word, so that a reload is seen as a whole or not at all.
+/// `Array<u32>` with one entry, an [`Active`]: an aligned word, so that a reload is seen
+/// as a whole or not at all.
 pub const ACTIVE_MAP: &str = "ACTIVE";
 /// `Array<u32>` with one entry: until when the agent is known to be there, or its
 /// listeners to take connections, see [`lease_holds`].
@@ -38,11 +39,10 @@ pub const SOURCES_MAP: &str = "SOURCES";
 pub const PROVEN_MAP: &str = "PROVEN";
 /// Like [`SOURCES_MAP`], with [`PREFIX_LINES`] lines: the buckets of prefixes.
 pub const PREFIXES_MAP: &str = "PREFIXES";
-/// `Array<`[`TupleLine`]`>`: the proven tuples, see [`crate::tuples`].
-pub const TUPLES_MAP: &str = "TUPLES";
-/// `Array<u64>` with one entry: the [`crate::limiter::Bucket`] of all unproven
-/// SYNs together.
-pub const CAP_MAP: &str = "CAP";
+/// `Array<`[`TicketLine`]`>`, see [`crate::tickets`].
+pub const TICKETS_MAP: &str = "TICKETS";
+/// `Array<`[`SharedLine`]`>` of buckets that all CPUs share, by [`CAP`] and following.
+pub const SHARED_MAP: &str = "SHARED";
 /// `Array<u64>`, indexed by [`Guarded::number`]: the jiffies at which the queue of
 /// the pair's listener was last seen to be full.
 pub const QUEUES_MAP: &str = "QUEUES";
@@ -65,7 +65,7 @@ pub const CARRIES_MAP: &str = "CARRIES";
 pub const CARRIES_PER_VALUE: usize = 32;
 /// `RingBuf` of [`crate::events::Event`], read by the agent once a second.
 pub const EVENTS_MAP: &str = "EVENTS";
-/// `Array<`[`TupleLine`]`>`: which sources were told of, see [`crate::events`].
+/// `Array<`[`ToldLine`]`>`: which sources were told of, see [`crate::events`].
 pub const TOLD_MAP: &str = "TOLD";
 
 /// `ProgramArray` with one entry: the program [`RESPONDER_PROGRAM`], or none.
@@ -108,12 +108,16 @@ pub const MAX_INTERFACES: usize = 16;
 /// Most different ports that one agent listens on.
 pub const MAX_PORTS: usize = 4;
 /// Places in the table of guarded pairs, a power of two.
-pub const GUARDED_PLACES: usize = 1024;
+pub const GUARDED_PLACES: usize = 4096;
 /// Most guarded (address, port) pairs: a quarter of the places, so that a seed
-/// with which every pair is found in [`GUARDED_PROBES`] is soon found.
+/// with which every pair is found in [`PROBES`] is soon found.
 pub const MAX_GUARDED: usize = GUARDED_PLACES / 4;
-/// Consecutive places that are looked at for a pair.
-pub const GUARDED_PROBES: usize = 4;
+/// Places in the table of own addresses, a power of two.
+pub const OWN_PLACES: usize = 4096;
+/// Most own addresses that XDP is given: a quarter of the places, as above.
+pub const MAX_OWN: usize = OWN_PLACES / 4;
+/// Most further hardware addresses, of all interfaces together.
+pub const MAX_FURTHER_HARDWARE: usize = 32;
 /// Slots for sources in one [`Line`].
 pub const SLOTS_PER_LINE: usize = 4;
 /// Lines in [`SOURCES_MAP`], a power of two: 65,536 sources in 1 MiB, which
@@ -123,16 +127,27 @@ pub const LINES: usize = 16_384;
 pub const PROVEN_LINES: usize = 4096;
 /// Lines in [`PREFIXES_MAP`], a power of two: 16,384 prefixes.
 pub const PREFIX_LINES: usize = 4096;
-/// Entries in one [`TupleLine`].
-pub const TUPLES_PER_LINE: usize = 8;
-/// Lines in [`TUPLES_MAP`], a power of two: 65,536 tuples.
-pub const TUPLE_LINES: usize = 8192;
-/// Lines in [`TOLD_MAP`], a power of two: 1,024 sources, and so at most as many
-/// events in [`crate::events::PAUSE_SECS`].
+/// Tickets in one [`TicketLine`], and so the most that a source has at a time.
+pub const TICKETS_PER_LINE: usize = 7;
+/// Lines in [`TICKETS_MAP`], a power of two: 57,344 tickets.
+pub const TICKET_LINES: usize = 8192;
+/// Entries in one [`ToldLine`].
+pub const TOLD_PER_LINE: usize = 8;
+/// Lines for the proven in [`TOLD_MAP`], and for the others, a power of two: 1,024
+/// sources each, and so at most as many events in [`crate::events::PAUSE_SECS`].
 pub const TOLD_LINES: usize = 128;
+
+/// Place in [`SHARED_MAP`] of the bucket of all unproven SYNs.
+pub const CAP: u32 = 0;
+/// The same of all RSTs that answered no challenge.
+pub const RESETS: u32 = 1;
+/// The same of SYNs that cannot be answered for what they are, and pass.
+pub const UNANSWERED: u32 = 2;
+/// Entries of [`SHARED_MAP`].
+pub const SHARED_BUCKETS: u32 = 3;
 /// Octets of [`EVENTS_MAP`], a power of two and of whole pages: room for all that
 /// may come in [`crate::events::PAUSE_SECS`].
-pub const EVENTS_LENGTH: u32 = 64 * 1024;
+pub const EVENTS_LENGTH: u32 = 128 * 1024;
 /// Octets of [`OWED_MAP`], as above: room for 512 dialogs that begin in a second.
 pub const OWED_RING_LENGTH: u32 = 64 * 1024;
 /// Most prefixes in one list of one family.
@@ -161,9 +176,47 @@ pub struct Guarded {
     pub number: u32,
 }
 
+/// A hardware address of an interface beside its own in [`Config::hardware`]: that of a
+/// port of a bond, or of a device above it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FurtherHardware {
+    /// The address, as in a frame.
+    pub address: [u8; 6],
+    /// The interface's place in [`Config::interfaces`] plus one; 0 where unused.
+    pub entry: u16,
+}
+
 /// [`Guarded::vlan`] of an address that XDP never answers for, because it is not
 /// known behind which tag it lives.
 pub const VLAN_NONE: u16 = 0xfffe;
+
+/// Which [`CONFIG_MAP`] entry is in use, and for the next agent what that names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// The entry, below [`CONFIGS`]: the low bits of the word.
+    pub config: u32,
+    /// Its [`Config::list_set`].
+    pub list_set: u32,
+    /// Its [`Config::generation`].
+    pub generation: u32,
+}
+
+impl Active {
+    /// As it lies in [`ACTIVE_MAP`].
+    pub const fn word(self) -> u32 {
+        self.config | self.list_set << 8 | self.generation << 16
+    }
+
+    /// From [`ACTIVE_MAP`].
+    pub const fn from_word(word: u32) -> Self {
+        Self {
+            config: word % CONFIGS,
+            list_set: (word >> 8) % CONFIGS,
+            generation: (word >> 16) % GENERATIONS,
+        }
+    }
+}
 
 /// What the program is told by the agent. Written as a whole into the entry
 /// that is not in use, then made the one in use.
@@ -177,6 +230,10 @@ pub struct Config {
     /// The bucket of all unproven SYNs together; [`Limit::UNLIMITED`] when they
     /// all pass.
     pub cap: Limit,
+    /// The bucket of RSTs that answer no challenge, of the sources of one ticket line.
+    pub reset_limit: Limit,
+    /// The same of all sources.
+    pub all_resets_limit: Limit,
     /// Not 0: count every verdict, neither drop nor answer anything.
     pub observe: u32,
     /// What the unproven get that are over a limit: a
@@ -199,14 +256,21 @@ pub struct Config {
     pub list_set: u32,
     /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
     pub lists: u32,
-    /// Odd multiplier of the hash into `guarded`, see [`guarded_place`].
+    /// Odd multiplier of the hash into `guarded`, see [`first_place`].
     pub guarded_seed: u64,
+    /// The same for `own`.
+    pub own_seed: u64,
     /// Interface indexes, 0 where unused.
     pub interfaces: [u32; MAX_INTERFACES],
     /// Their hardware addresses, as six octets of a frame and two of zero.
     pub hardware: [[u8; 8]; MAX_INTERFACES],
     /// Open-addressed table of the guarded pairs.
     pub guarded: [Guarded; GUARDED_PLACES],
+    /// Further hardware addresses of the interfaces, those in use first.
+    pub further_hardware: [FurtherHardware; MAX_FURTHER_HARDWARE],
+    /// Open-addressed table of addresses that no client has: the host's own, guarded or
+    /// not, and the first and the last of its networks. With port 0.
+    pub own: [Address; OWN_PLACES],
 }
 
 impl Config {
@@ -215,6 +279,8 @@ impl Config {
         limit: Limit::UNLIMITED,
         prefix_limit: Limit::UNLIMITED,
         cap: Limit::UNLIMITED,
+        reset_limit: Limit::UNLIMITED,
+        all_resets_limit: Limit::UNLIMITED,
         observe: 0,
         flood_answer: 0,
         slot_shift: 0,
@@ -226,42 +292,61 @@ impl Config {
         list_set: 0,
         lists: 0,
         guarded_seed: 1,
+        own_seed: 1,
         interfaces: [0; MAX_INTERFACES],
         hardware: [[0; 8]; MAX_INTERFACES],
-        guarded: [Guarded {
-            address: Address { high: 0, low: 0 },
-            port: 0,
-            vlan: 0,
-            number: 0,
-        }; GUARDED_PLACES],
+        guarded: [Guarded::FREE; GUARDED_PLACES],
+        further_hardware: [FurtherHardware {
+            address: [0; 6],
+            entry: 0,
+        }; MAX_FURTHER_HARDWARE],
+        own: [Address::FREE; OWN_PLACES],
     };
 
     /// Puts `pairs` into the table, trying seeds from `seeds` until each pair
-    /// is found within [`GUARDED_PROBES`] places. False, and the table
-    /// unchanged, when there are more than [`MAX_GUARDED`] or no seed fits.
-    pub fn set_guarded(&mut self, pairs: &[Guarded], mut seeds: impl Iterator<Item = u64>) -> bool {
+    /// is found within [`PROBES`] places. False, and nothing is guarded, if no seed fits;
+    /// false, and the table unchanged, if there are more than [`MAX_GUARDED`].
+    pub fn set_guarded(&mut self, pairs: &[Guarded], seeds: impl Iterator<Item = u64>) -> bool {
         if pairs.len() > MAX_GUARDED {
             return false;
         }
-        seeds.any(|seed| {
-            let seed = seed | 1;
-            let mut table = Self::EMPTY.guarded;
-            let all_placed = pairs.iter().all(|wanted| {
-                let first = guarded_place(seed, wanted.address, wanted.port);
-                (0..GUARDED_PROBES).any(|probe| {
-                    let place = &mut table[(first + probe) % GUARDED_PLACES];
-                    let free = place.port == 0 || place == wanted;
-                    if free {
-                        *place = *wanted;
-                    }
-                    free
-                })
-            });
-            if all_placed {
-                self.guarded = table;
-                self.guarded_seed = seed;
+        let seed = probing::fill(&mut self.guarded, pairs, seeds);
+        self.guarded_seed = seed.unwrap_or(1);
+        seed.is_some()
+    }
+
+    /// The same with own addresses, of which there are at most [`MAX_OWN`].
+    pub fn set_own(&mut self, own: &[Address], seeds: impl Iterator<Item = u64>) -> bool {
+        if own.len() > MAX_OWN {
+            return false;
+        }
+        let seed = probing::fill(&mut self.own, own, seeds);
+        self.own_seed = seed.unwrap_or(1);
+        seed.is_some()
+    }
+
+    /// Whether it is one of [`Config::own`], so that it is never answered.
+    #[inline(always)]
+    pub fn is_own(&self, address: Address) -> bool {
+        let first = first_place(self.own_seed, address, 0, OWN_PLACES);
+        for probe in 0..PROBES {
+            let own = &self.own[(first + probe) % OWN_PLACES];
+            if own.high == address.high && own.low == address.low {
+                return true;
             }
-            all_placed
+        }
+        false
+    }
+
+    /// Whether frames to that hardware address are for the interface whose place in
+    /// [`Config::interfaces`] is `entry` less one; with 0, for any of them. Its own in
+    /// [`Config::hardware`] is not looked at.
+    #[inline(always)]
+    pub fn is_further_hardware(&self, entry: u32, destination: [u8; 6]) -> bool {
+        self.further_hardware.iter().any(|further| {
+            further.entry != 0
+                && (entry == 0 || u32::from(further.entry) == entry)
+                && further.address == destination
         })
     }
 
@@ -269,8 +354,8 @@ impl Config {
     /// on.
     #[inline(always)]
     pub fn guarded(&self, address: Address, port: u16) -> Option<&Guarded> {
-        let first = guarded_place(self.guarded_seed, address, port);
-        for probe in 0..GUARDED_PROBES {
+        let first = first_place(self.guarded_seed, address, port, GUARDED_PLACES);
+        for probe in 0..PROBES {
             let place = &self.guarded[(first + probe) % GUARDED_PLACES];
             if place.port == port
                 && place.address.high == address.high
@@ -307,16 +392,6 @@ pub const LIST_DENY_IPV4: u32 = 4;
 /// Bit of [`Config::lists`].
 pub const LIST_DENY_IPV6: u32 = 8;
 
-/// First place of a pair in [`Config::guarded`]: the top bits of a product.
-#[inline(always)]
-pub const fn guarded_place(seed: u64, address: Address, port: u16) -> usize {
-    let mixed = (address.high ^ port as u64)
-        .wrapping_mul(seed)
-        .wrapping_add(address.low)
-        .wrapping_mul(seed);
-    (mixed >> (64 - GUARDED_PLACES.trailing_zeros())) as usize
-}
-
 /// What one CPU counted on one interface. Only ever incremented.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -343,12 +418,30 @@ pub struct Line {
     pub buckets: [u64; SLOTS_PER_LINE],
 }
 
-/// One set of the store of proven tuples: a cache line.
+/// The tickets of the sources of one hash: a cache line.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TupleLine {
-    /// [`crate::tuples::Entry`] of each place.
-    pub entries: [u64; TUPLES_PER_LINE],
+pub struct TicketLine {
+    /// [`crate::tickets::Ticket`] of each place.
+    pub tickets: [u64; TICKETS_PER_LINE],
+    /// [`crate::limiter::Bucket`] of their RSTs that answered no challenge.
+    pub resets: u64,
+}
+
+/// A [`crate::limiter::Bucket`] with a cache line for itself.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedLine {
+    /// The bucket.
+    pub bucket: u64,
+}
+
+/// One set of the sources that were told of: a cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToldLine {
+    /// [`crate::events::Entry`] of each place.
+    pub entries: [u64; TOLD_PER_LINE],
 }
 
 /// Counts that ran over in a [`crate::limiter::Bucket`]. They belong to the
@@ -414,15 +507,21 @@ const _: () = {
     assert!(GENERATIONS.is_power_of_two() && DIALOG_PLACES.is_power_of_two());
     assert!(size_of::<Texts>() == 3 * (TEXT_MAX + 8));
     assert!(size_of::<Guarded>() == 24);
-    assert!(size_of::<Config>() == 3 * 16 + 10 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
+    let tables = 24 * GUARDED_PLACES + 16 * OWN_PLACES + 8 * MAX_FURTHER_HARDWARE;
+    assert!(size_of::<Config>() == 5 * 16 + 10 * 4 + 2 * 8 + 12 * MAX_INTERFACES + tables);
+    assert!(size_of::<FurtherHardware>() == 8 && OWN_PLACES.is_power_of_two());
+    assert!(MAX_INTERFACES < u16::MAX as usize);
     assert!(align_of::<Config>() == 8);
     assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
-    assert!(size_of::<TupleLine>() == 64 && TUPLE_LINES.is_power_of_two());
+    assert!(size_of::<TicketLine>() == 64 && TICKET_LINES.is_power_of_two());
+    assert!(size_of::<ToldLine>() == 64 && size_of::<SharedLine>() == 64);
     assert!(PROVEN_LINES.is_power_of_two() && PREFIX_LINES.is_power_of_two());
     assert!(size_of::<Key>() == 16);
     assert!(TOLD_LINES.is_power_of_two() && EVENTS_LENGTH.is_power_of_two());
     // The kernel puts 8 octets before each, and leaves one octet free.
-    assert!(TOLD_LINES * TUPLES_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize);
+    assert!(
+        2 * TOLD_LINES * TOLD_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize
+    );
     assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
     assert!(size_of::<SourceCarry>() == 24);
     assert!((LINES * SLOTS_PER_LINE).is_multiple_of(CARRIES_PER_VALUE));
@@ -439,8 +538,6 @@ mod pod {
     unsafe impl aya::Pod for super::Line {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::SourceCarry {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::TupleLine {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Texts {}
 }
@@ -489,7 +586,7 @@ mod tests {
             assert!(config.guarded(address, port).is_some());
             assert!(config.guarded(address, 26).is_none());
         }
-        let other = Address::from_ipv4(0xc000_0200 + 256);
+        let other = Address::from_ipv4(0xc000_0200 + MAX_GUARDED as u32);
         assert!(config.guarded(other, 25).is_none());
         let one_more: Vec<_> = (0..=MAX_GUARDED as u32)
             .map(|n| pair(Address::from_ipv4(n + 1), 25))
@@ -497,6 +594,42 @@ mod tests {
         assert!(!config.set_guarded(&one_more, seeds()));
         let kept = config.guarded(pairs[0].address, 25);
         assert!(kept.is_some(), "a refusal changes nothing");
+    }
+
+    #[test]
+    fn own_addresses_are_found_and_no_other() {
+        let ipv6 = Address {
+            high: 0x2001_0db8_0000_0000,
+            low: 1,
+        };
+        let own: Vec<_> = (1..MAX_OWN as u32)
+            .map(|n| Address::from_ipv4(0xc633_6400 + n))
+            .chain([ipv6])
+            .collect();
+        let mut config = Config::EMPTY;
+        assert!(!config.is_own(ipv6));
+        assert!(config.set_own(&own, seeds()));
+        assert!(own.iter().all(|own| config.is_own(*own)));
+        for other in [0, 0xc633_6400, 0xc633_6400 + MAX_OWN as u32] {
+            assert!(!config.is_own(Address::from_ipv4(other)));
+        }
+        let most = [ipv6; MAX_OWN + 1];
+        assert!(!config.set_own(&most, seeds()));
+        assert!(config.is_own(ipv6), "a refusal changes nothing");
+        assert!(config.set_own(&[], seeds()));
+        assert!(!config.is_own(ipv6));
+    }
+
+    #[test]
+    fn a_further_hardware_address_is_of_its_interface() {
+        let address = [2, 0, 0, 0, 0, 7];
+        let mut config = Config::EMPTY;
+        assert!(!config.is_further_hardware(0, [0; 6]), "none is all zeros");
+        config.further_hardware[0] = FurtherHardware { address, entry: 2 };
+        assert!(config.is_further_hardware(2, address));
+        assert!(config.is_further_hardware(0, address), "on a port");
+        assert!(!config.is_further_hardware(1, address));
+        assert!(!config.is_further_hardware(2, [2, 0, 0, 0, 0, 8]));
     }
 
     proptest! {

@@ -6,9 +6,8 @@
 //! the rest is the client's own sequence number. A TCP that is waiting for a
 //! SYN-ACK answers a wrong one with RST and that number as its sequence (RFC
 //! 9293 section 3.10.7.3), and sends its SYN again, Linux within 11 ms. The RST
-//! proves the tuple; [`crate::tuples`] remembers it for a moment, and the next
-//! SYN goes to the network stack: with all options, and with the kernel's own
-//! retransmission.
+//! proves the tuple, which gets a ticket ([`crate::tickets`]), and the next SYN goes to
+//! the network stack: with all options, and with the kernel's own retransmission.
 //!
 //! The tuple is proven together with the sequence number of its SYN. A forged
 //! SYN with another one is not spoken for by the RST of its victim.
@@ -51,8 +50,8 @@ impl TupleHash {
     /// The acknowledgment number of the challenge to a SYN with `sequence`:
     /// at most 65,536 before it, and never the right one, which is after it.
     #[inline(always)]
-    pub const fn acknowledgment(self, sequence: u32, slot: u32) -> u32 {
-        let number = sequence & 0xffff_0000 | self.proof(slot);
+    pub const fn acknowledgment(self, sequence: u32, slot: u32, round: Round) -> u32 {
+        let number = sequence & 0xffff_0000 | self.proof(slot, round);
         if number.wrapping_sub(sequence) as i32 > 0 {
             number.wrapping_sub(0x1_0000)
         } else {
@@ -60,19 +59,18 @@ impl TupleHash {
         }
     }
 
-    /// Whether a RST with `sequence` answers a challenge of this slot or the one
-    /// before.
+    /// Which challenge of this slot, or of the one before, a RST with `sequence` answers.
     #[inline(always)]
-    pub const fn is_proof(self, sequence: u32, slot: u32) -> bool {
+    pub const fn round_of(self, sequence: u32, slot: u32) -> Option<Round> {
         let proof = sequence & 0xffff;
-        proof == self.proof(slot) || proof == self.proof(slot.wrapping_sub(1))
-    }
-
-    /// What a proven tuple is remembered by: the hash and the number that was
-    /// proven, so that it holds for SYNs of one sequence number only.
-    #[inline(always)]
-    pub const fn tag(self, acknowledgment: u32) -> u32 {
-        (mix(self.0, acknowledgment) >> 32) as u32
+        let (now, before) = (mix(self.0, !slot), mix(self.0, !slot.wrapping_sub(1)));
+        if proof == Round::First.proof(now) || proof == Round::First.proof(before) {
+            Some(Round::First)
+        } else if proof == Round::Second.proof(now) || proof == Round::Second.proof(before) {
+            Some(Round::Second)
+        } else {
+            None
+        }
     }
 
     /// Where something about the tuple and a number of its own is kept in a table of
@@ -84,8 +82,29 @@ impl TupleHash {
     }
 
     #[inline(always)]
-    const fn proof(self, slot: u32) -> u32 {
-        mix(self.0, !slot) as u32 >> 16
+    const fn proof(self, slot: u32, round: Round) -> u32 {
+        round.proof(mix(self.0, !slot))
+    }
+}
+
+/// Which of the two numbers of a tuple and slot a challenge has. The second is asked for
+/// after the first, while wrong answers come too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Asked of everybody.
+    First,
+    /// Asked of a tuple that has answered the first.
+    Second,
+}
+
+impl Round {
+    /// Its 16 bits of what a hash and a slot give.
+    #[inline(always)]
+    const fn proof(self, mixed: u64) -> u32 {
+        match self {
+            Self::First => mixed as u32 >> 16,
+            Self::Second => (mixed >> 48) as u32,
+        }
     }
 }
 

@@ -4,18 +4,19 @@
 //! It is looked at only when the count of a bucket says so
 //! ([`crate::limiter::Step::tellable`]), at one SYN over the limit in
 //! [`crate::limiter::TELL_EVERY`]: SYNs that pass do not pay for it, and a flood
-//! next to nothing. Who was told of lately is in lines of [`TUPLES_PER_LINE`]
+//! next to nothing. Who was told of lately is in lines of [`TOLD_PER_LINE`]
 //! entries, each a tag and the moment until which no more is told. An entry makes
 //! room only when that has come: with more sources than places some are not told
-//! of, and no flood of sources makes more events than there are places.
+//! of, and no flood of sources makes more events than there are places. SYNs of proven
+//! tuples have lines of their own, which forged ones do not fill.
 //!
 //! No event wakes the agent: it reads them once a second, when it is awake anyway.
 
 use crate::{
-    abi::{TOLD_LINES, TUPLES_PER_LINE},
+    abi::{TOLD_LINES, TOLD_PER_LINE},
+    limiter::LAG_TICKS,
     source::Source,
     sources::hash_of,
-    tuples::{Entry, TupleSet},
     verdict::Verdict,
 };
 
@@ -36,7 +37,7 @@ pub struct Event {
     pub interface: u32,
     /// The [`Verdict`].
     pub verdict: u16,
-    /// 1 if its tuple was proven: the source is not forged.
+    /// 1 if its tuple was proven. It may be forged all the same ([`crate::tickets`]).
     pub proven: u16,
 }
 
@@ -63,38 +64,71 @@ impl Event {
     }
 
     /// The line that remembers it, and the tag in there: another one for another
-    /// verdict, and for who is proven. Who forges a source does not keep the
-    /// agent from hearing of the real one.
+    /// verdict. The lower half of the lines is for the unproven.
     #[inline(always)]
     pub const fn place(&self, seed: u64) -> (usize, u32) {
         let hash = hash_of(Source(self.source), seed);
-        let marks = (self.verdict as u32) << 1 | self.proven as u32;
-        (
-            (hash >> (64 - TOLD_LINES.trailing_zeros())) as usize,
-            (hash as u32).wrapping_add(marks),
-        )
+        let within = (hash >> (64 - TOLD_LINES.trailing_zeros())) as usize;
+        let line = within | if self.proven == 0 { 0 } else { TOLD_LINES };
+        (line, (hash as u32).wrapping_add(self.verdict as u32))
     }
+}
+
+/// An entry: the tag in the upper half, and in the lower the low 32 bits of the
+/// jiffies until which no more is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry(pub u64);
+
+impl Entry {
+    #[inline(always)]
+    const fn new(tag: u32, end: u32) -> Self {
+        Self((tag as u64) << 32 | end as u64)
+    }
+
+    const fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Jiffies that are left at `now` of `ticks`, 0 when it has ended. Jiffies wrap, and
+    /// an entry that ended looks like one of the future, but further ahead than `ticks`,
+    /// and than another CPU's clock can be.
+    const fn left(self, now: u32, ticks: u32) -> u32 {
+        let left = (self.0 as u32).wrapping_sub(now);
+        if left > ticks + LAG_TICKS as u32 {
+            0
+        } else {
+            left
+        }
+    }
+}
+
+/// The words of one line.
+pub trait ToldSet {
+    /// An entry.
+    fn entry(&self, place: usize) -> Entry;
+    /// Swaps an entry if it still is `old`; true when it was.
+    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool;
 }
 
 /// Whether to tell of `tag` at `now`, in jiffies. If so it is remembered for
 /// `pause_ticks`, by one swap: of CPUs that ask at once, one is told yes.
 #[inline(always)]
-pub fn is_due<S: TupleSet>(line: &S, tag: u32, now: u32, pause_ticks: u32) -> bool {
-    let mut free = TUPLES_PER_LINE;
+pub fn is_due<S: ToldSet>(line: &S, tag: u32, now: u32, pause_ticks: u32) -> bool {
+    let mut free = TOLD_PER_LINE;
     let mut old = Entry(0);
-    for place in 0..TUPLES_PER_LINE {
+    for place in 0..TOLD_PER_LINE {
         let entry = line.entry(place);
         // An entry never used would otherwise end when jiffies wrap, as they do
         // five minutes after the kernel's start.
         if entry == Entry(0) || entry.left(now, pause_ticks) == 0 {
-            if free == TUPLES_PER_LINE {
+            if free == TOLD_PER_LINE {
                 (free, old) = (place, entry);
             }
         } else if entry.tag() == tag {
             return false;
         }
     }
-    free < TUPLES_PER_LINE
+    free < TOLD_PER_LINE
         && line.replace(free, old, Entry::new(tag, now.wrapping_add(pause_ticks)))
 }
 
@@ -105,14 +139,11 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct OneCpu([Cell<u64>; TUPLES_PER_LINE]);
+    struct OneCpu([Cell<u64>; TOLD_PER_LINE]);
 
-    impl TupleSet for OneCpu {
+    impl ToldSet for OneCpu {
         fn entry(&self, place: usize) -> Entry {
             Entry(self.0[place].get())
-        }
-        fn write(&self, place: usize, entry: Entry) {
-            self.0[place].set(entry.0);
         }
         fn replace(&self, place: usize, old: Entry, new: Entry) -> bool {
             let same = self.0[place].get() == old.0;
@@ -133,10 +164,10 @@ mod tests {
                     .filter(|&tag| is_due(&line, tag, now, 15_000))
                     .count()
             };
-            assert_eq!(told(start), TUPLES_PER_LINE);
+            assert_eq!(told(start), TOLD_PER_LINE);
             assert_eq!(told(start), 0);
             assert_eq!(told(start.wrapping_add(14_999)), 0);
-            assert_eq!(told(start.wrapping_add(15_000)), TUPLES_PER_LINE);
+            assert_eq!(told(start.wrapping_add(15_000)), TOLD_PER_LINE);
         }
     }
 
@@ -158,7 +189,6 @@ mod tests {
         assert_eq!(Event::from_octets(&octets), event);
         assert_eq!(event.verdict(), Some(Verdict::LimitedPrefix));
         let forged = Event { proven: 0, ..event };
-        assert_eq!(forged.place(9).0, event.place(9).0);
-        assert_ne!(forged.place(9).1, event.place(9).1);
+        assert_eq!(forged.place(9).0 + TOLD_LINES, event.place(9).0);
     }
 }

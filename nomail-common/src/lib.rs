@@ -1,7 +1,7 @@
 //! What the XDP program and the agent share.
 //!
 //! Everything here is pure and `no_std`: the kernel half runs it behind
-//! [`frame::Frame`], [`sources::SourceSet`] and [`tuples::TupleSet`], the tests run it on the host.
+//! [`frame::Frame`], [`sources::SourceSet`] and [`tickets::TicketSet`], the tests run it on the host.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -13,10 +13,11 @@ pub mod limiter;
 pub mod owed;
 pub mod packet;
 pub mod policy;
+pub mod probing;
 pub mod reply;
 pub mod responder;
 pub mod siphash;
 pub mod source;
 pub mod sources;
-pub mod tuples;
+pub mod tickets;
 pub mod verdict;

@@ -195,6 +195,34 @@ impl Bucket {
     }
 }
 
+/// A bucket that all CPUs share, as a word that they compare and swap.
+pub trait SharedBucket {
+    /// The bucket as it is.
+    fn bucket(&self) -> Bucket;
+    /// Swaps it if it still is `old`; true when it was.
+    fn replace(&self, old: Bucket, new: Bucket) -> bool;
+}
+
+/// Whether one more at `now` is over `limit`; charges it if not. A bucket that is
+/// exhausted is not written. Where CPUs disturb each other [`SHARED_ATTEMPTS`] times, it
+/// is over.
+#[inline(always)]
+pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> bool {
+    for _ in 0..SHARED_ATTEMPTS {
+        let bucket = shared.bucket();
+        if bucket.is_over(now, limit) {
+            return true;
+        }
+        if shared.replace(bucket, bucket.step(now, limit).bucket) {
+            return false;
+        }
+    }
+    true
+}
+
+/// See [`charge_shared`].
+pub const SHARED_ATTEMPTS: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

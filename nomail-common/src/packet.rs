@@ -4,7 +4,11 @@
 //! Nothing means: pass. A packet in doubt passes too; what is dropped as
 //! malformed is only what the stack would drop as well, and fragments.
 
-use crate::{abi::MAX_PORTS, frame::Frame, source::Source};
+use crate::{
+    abi::MAX_PORTS,
+    frame::Frame,
+    source::{Source, is_nat64},
+};
 
 /// VLAN tags that are looked through.
 pub const MAX_VLAN_TAGS: usize = 2;
@@ -56,12 +60,14 @@ impl Address {
 
     /// Whether a host elsewhere can have the address, so that it can be answered:
     /// not of "this network", loopback, multicast, reserved or broadcast (RFC 6890),
-    /// nor of IPv6's `::/8`.
+    /// nor of IPv6's `::/8`, except for such an IPv4 address behind NAT64.
     #[inline(always)]
     pub const fn is_answerable(self, ipv6: bool) -> bool {
         if ipv6 {
             let first = self.high >> 56;
-            return first != 0 && first != 0xff;
+            if first != 0 || !is_nat64(self.high, self.low) {
+                return first != 0 && first != 0xff;
+            }
         }
         let first = self.low >> 24 & 0xff;
         first != 0 && first != 127 && first < 224
@@ -97,7 +103,8 @@ pub enum Kind {
     /// of Linux), or a first fragment of TCP.
     Malformed = 1,
     /// A RST without SYN, as a challenge is answered: without ACK (RFC 9293 section
-    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it.
+    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it. If the
+    /// responder answers, any RST.
     Reset = 2,
     /// Any other segment with ACK: one of a dialog, if the responder answers.
     Dialog = 3,
@@ -165,7 +172,7 @@ impl Segment {
     #[inline(always)]
     pub const fn source(&self) -> Source {
         if self.is_ipv6() {
-            Source::from_ipv6(self.peer.high)
+            Source::from_ipv6(self.peer.high, self.peer.low)
         } else {
             Source::from_ipv4(self.peer.low as u32)
         }
@@ -357,7 +364,7 @@ fn tcp<F: Frame + ?Sized>(
                 Kind::Syn
             }
         } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
-            && (flags & TCP_ACK == 0 || is_of_challenge(&header))
+            && (dialogs || flags & TCP_ACK == 0 || is_of_challenge(&header))
         {
             Kind::Reset
         } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {

@@ -28,10 +28,11 @@
 //! all our replies to, which is so for every client that waits for them.
 
 use crate::{
-    abi::{DIALOG_PLACES, Text, Texts},
+    abi::{DIALOG_PLACES, GENERATIONS, Text, Texts},
     challenge::TupleHash,
     frame::Frame,
     packet::{IPV6_LENGTH, Segment, TCP_ACK, TCP_FIN, TCP_LENGTH_MIN, TCP_RST, TCP_SYN},
+    reply::Header,
     siphash::{Key, siphash},
 };
 
@@ -412,6 +413,11 @@ pub struct Standing(pub u64);
 
 /// What a [`Standing`] remembers is believed for that many octets around it.
 const STANDING_REACH: i32 = 1 << 20;
+/// Bit of the line of a standing that is kept by our own initial sequence number: the
+/// client has acknowledged that.
+const ACKNOWLEDGED: u32 = 1 << (LINE_BITS - 1);
+/// The bits below it: SYNs that were answered.
+const SYNS_MASK: u32 = ACKNOWLEDGED - 1;
 
 impl Standing {
     /// Index in the table, and how it is known there, of the standing of a tuple when it
@@ -449,7 +455,7 @@ impl Standing {
     #[inline(always)]
     const fn syns(self, tag: u64, sequence: u32) -> u32 {
         match self.of(tag, sequence) {
-            Some((next, syns)) if next == sequence => syns,
+            Some((next, syns)) if next == sequence => syns & SYNS_MASK,
             _ => 0,
         }
     }
@@ -457,8 +463,28 @@ impl Standing {
     /// The same, with one more.
     #[inline(always)]
     const fn with_syns(tag: u64, sequence: u32, syns: u32) -> Self {
-        let most = (1 << LINE_BITS) - 1;
-        Self::new(tag, sequence, if syns < most { syns } else { most })
+        Self::new(
+            tag,
+            sequence,
+            if syns < SYNS_MASK { syns } else { SYNS_MASK },
+        )
+    }
+
+    /// The same, of a client that has acknowledged our initial sequence number.
+    #[inline(always)]
+    const fn acknowledged(self) -> Self {
+        Self(self.0 | (ACKNOWLEDGED as u64) << 32)
+    }
+
+    /// Whether the client has acknowledged our initial sequence number.
+    pub(crate) const fn is_acknowledged(self) -> bool {
+        self.0 & (ACKNOWLEDGED as u64) << 32 != 0
+    }
+
+    /// Whether it is kept by this tag.
+    #[inline(always)]
+    const fn is_kept_by(self, tag: u64) -> bool {
+        self.0 >> (32 + LINE_BITS) == tag >> (32 + LINE_BITS)
     }
 
     /// Whether both are of one tuple and sequence number, whatever else they say.
@@ -513,7 +539,7 @@ impl Reply {
         if syns < BARE_SYNS {
             Self::bare(TCP_SYN, cookie, 0)
         } else {
-            Self::bare(TCP_SYN | TCP_ACK, cookie, syn_sequence.wrapping_add(1))
+            Self::syn_ack(cookie, syn_sequence.wrapping_add(1))
         }
     }
 
@@ -521,6 +547,34 @@ impl Reply {
     #[inline(always)]
     const fn reset(acknowledgment: u32) -> Self {
         Self::bare(TCP_RST, acknowledgment, 0)
+    }
+
+    /// The greeting, from `sequence` on; with a FIN where it is all.
+    #[inline(always)]
+    pub(crate) const fn greet(texts: &Texts, sequence: u32, acknowledgment: u32) -> Self {
+        let closes = texts.refusal.length == 0;
+        let flags = TCP_ACK | PUSH | if closes { TCP_FIN } else { 0 };
+        Self {
+            greeting: 1,
+            ..Self::bare(flags, sequence, acknowledgment)
+        }
+    }
+
+    /// The SYN-ACK of a dialog.
+    pub(crate) const fn syn_ack(sequence: u32, acknowledgment: u32) -> Self {
+        Self::bare(TCP_SYN | TCP_ACK, sequence, acknowledgment)
+    }
+
+    /// What stands in its TCP header.
+    #[inline(always)]
+    pub const fn header(&self, texts: &Texts) -> Header {
+        Header {
+            sequence: self.sequence,
+            acknowledgment: self.acknowledgment,
+            flags_and_window: self.flags << 16 | WINDOW as u32,
+            text_length: self.text_length(texts),
+            text_sum: self.text_sum(texts),
+        }
     }
 
     /// Octets of text.
@@ -680,6 +734,31 @@ pub fn greet_syn(host: &mut impl Host, segment: &Segment, asker: Asker, generati
     Reply::to_syn(sequence, cookie, syns)
 }
 
+/// Takes a RST of a tuple: nothing is owed to it any more. One that acknowledges
+/// something has to acknowledge what we say; any other has to be near what the client
+/// said.
+#[inline(always)]
+pub fn reset(host: &mut impl Host, segment: &Segment, received: &Received, asker: Asker) {
+    for age in 0..2 {
+        let slot = asker.slot.wrapping_sub(age);
+        let cookie = Cookie::of(segment, asker.key, slot);
+        let (of_reset, position) = cookie.position(received.acknowledgment);
+        let acknowledges = received.has(TCP_ACK);
+        for generation in 0..GENERATIONS {
+            let (index, tag) = Standing::place(asker.hash, cookie.sequence(generation));
+            let standing = host.standing(index);
+            let is_meant = if acknowledges {
+                generation == of_reset && position <= TEXT_MAX as u32 && standing.is_kept_by(tag)
+            } else {
+                standing.of(tag, segment.sequence).is_some()
+            };
+            if is_meant {
+                host.keep(index, Standing(0));
+            }
+        }
+    }
+}
+
 /// Answers a segment of a dialog.
 #[inline(always)]
 pub fn respond(
@@ -705,28 +784,39 @@ pub fn respond(
     let length = received.length;
     let fin = u32::from(received.has(TCP_FIN));
     if phase == Phase::Greeting {
-        if syn && !host.is_proven(sequence) {
+        let first = acknowledgment.wrapping_sub(position);
+        let (index, tag) = Standing::place(asker.hash, first.wrapping_sub(1));
+        let standing = host.standing(index);
+        // Of the SYN that it was kept for, to the last bit; a ticket knows but the upper half.
+        let is_of_proven = if standing.is_kept_by(tag) {
+            standing.0 as u32 == sequence
+        } else {
+            host.is_proven(sequence)
+        };
+        if syn && !is_of_proven {
             return Outcome::Say(Reply::reset(acknowledgment), generation);
+        }
+        // A client is greeted for its acknowledgment. What talks before it was greeted may
+        // be another host that greets, and neither would ever have done.
+        if length > 0 {
+            return Outcome::Silence;
+        }
+        if let Some((_, syns)) = standing.of(tag, sequence)
+            && syns & SYNS_MASK > BARE_SYNS
+        {
+            host.keep(index, standing.acknowledged());
         }
         let Some(texts) = host.texts(generation) else {
             return Outcome::Foreign;
         };
-        // What it says already is not acknowledged, and comes again. Of a SYN there is
-        // only that to acknowledge.
-        let closes = texts.refusal.length == 0;
-        let flags = TCP_ACK | PUSH | if closes { TCP_FIN } else { 0 };
-        let first = acknowledgment.wrapping_sub(position);
-        let reply = Reply {
-            greeting: 1,
-            ..Reply::bare(flags, first, sequence.wrapping_add(u32::from(syn)))
-        };
-        return Outcome::Say(reply, generation);
+        let next = sequence.wrapping_add(u32::from(syn));
+        return Outcome::Say(Reply::greet(texts, first, next), generation);
     }
     if matches!(phase, Phase::Open(0) | Phase::Over) {
         let first = acknowledgment.wrapping_sub(1).wrapping_sub(position);
         let (index, tag) = Standing::place(asker.hash, first);
         if let Some((_, syns)) = host.standing(index).of(tag, sequence)
-            && syns > BARE_SYNS
+            && syns & SYNS_MASK > BARE_SYNS
         {
             host.keep(index, Standing(0));
         }

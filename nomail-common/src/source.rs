@@ -1,4 +1,5 @@
-//! The key under which a sender is counted: one IPv4 address, or one IPv6 /64.
+//! The key under which a sender is counted: one IPv4 address, or one IPv6 /64. Behind
+//! NAT64 each IPv4 address is one.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,12 +7,16 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///
 /// IPv6: the upper 64 bits of the address. IPv4: the address, with
 /// [`IPV4_MARK`] set. The two cannot meet, because all of `::/8`, where no
-/// sender lives (RFC 4291 section 2.4), is the one source [`RESERVED`].
+/// sender lives (RFC 4291 section 2.4), is the one source [`RESERVED`]. In there, an
+/// IPv4 address behind NAT64 (`64:ff9b::/96`, RFC 6052 section 2.1) has it beside the
+/// upper half of that prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source(pub u64);
 
 const IPV4_MARK: u64 = 1 << 32;
 const RESERVED: u64 = 0x00ff_ffff_ffff_ffff;
+/// The upper half of `64:ff9b::/96`.
+const NAT64: u64 = 0x0064_ff9b_0000_0000;
 
 impl Source {
     /// From an IPv4 address in host byte order.
@@ -20,11 +25,15 @@ impl Source {
         Self(IPV4_MARK | address as u64)
     }
 
-    /// From the upper half of an IPv6 address in host byte order.
+    /// From the halves of an IPv6 address in host byte order.
     #[inline(always)]
-    pub const fn from_ipv6(high: u64) -> Self {
+    pub const fn from_ipv6(high: u64, low: u64) -> Self {
         if high >> 56 == 0 {
-            Self(RESERVED)
+            if is_nat64(high, low) {
+                Self(NAT64 | low)
+            } else {
+                Self(RESERVED)
+            }
         } else {
             Self(high)
         }
@@ -44,10 +53,21 @@ impl Source {
             IpAddr::V4(Ipv4Addr::from_bits(self.0 as u32))
         } else if self.0 == RESERVED {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else if self.0 >> 32 == NAT64 >> 32 {
+            let low = self.0 & 0xffff_ffff;
+            IpAddr::V6(Ipv6Addr::from_bits(
+                u128::from(NAT64) << 64 | u128::from(low),
+            ))
         } else {
             IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64))
         }
     }
+}
+
+/// Whether an IPv6 address is an IPv4 address behind NAT64.
+#[inline(always)]
+pub(crate) const fn is_nat64(high: u64, low: u64) -> bool {
+    high == NAT64 && low >> 32 == 0
 }
 
 impl From<IpAddr> for Source {
@@ -55,7 +75,9 @@ impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::from_ipv4(address.to_bits()),
-            IpAddr::V6(address) => Self::from_ipv6((address.to_bits() >> 64) as u64),
+            IpAddr::V6(address) => {
+                Self::from_ipv6((address.to_bits() >> 64) as u64, address.to_bits() as u64)
+            }
         }
     }
 }
@@ -68,9 +90,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ipv4_and_ipv6_never_share_a_key(v4: u32, high: u64) {
-            prop_assert_ne!(Source::from_ipv4(v4), Source::from_ipv6(high));
-            prop_assert_ne!(Source::from_ipv6(high).0, 0);
+        fn ipv4_and_ipv6_never_share_a_key(v4: u32, high: u64, low: u64, other: u64) {
+            prop_assert_ne!(Source::from_ipv4(v4), Source::from_ipv6(high, low));
+            prop_assert_ne!(Source::from_ipv6(high, low).0, 0);
+            let nat64 = Source::from_ipv6(NAT64, v4.into());
+            prop_assert_ne!(nat64, Source::from_ipv4(v4));
+            prop_assert_ne!(nat64, Source::from_ipv6(high, low));
+            prop_assert_ne!(nat64, Source::from_ipv6(NAT64, other | 1 << 32));
+        }
+
+        #[test]
+        fn each_ipv4_address_behind_nat64_is_a_source(one: u32, other: u32) {
+            let address = |v4: u32| IpAddr::V6(Ipv6Addr::from_bits(
+                u128::from(NAT64) << 64 | u128::from(v4),
+            ));
+            let source = Source::from(address(one));
+            prop_assert_eq!(source.address(), address(one));
+            prop_assert_eq!(source == Source::from(address(other)), one == other);
+            let prefix = Source::from(address(one & 0xffff_ff00));
+            prop_assert_eq!(source.prefix(false), prefix);
         }
 
         #[test]
@@ -87,8 +125,8 @@ mod tests {
         let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
         assert_eq!(Source::from(mapped), Source::from_ipv4(0xc000_0207));
         assert_eq!(
-            Source::from_ipv6(0),
-            Source::from_ipv6(1 << 32 | 0xc000_0207)
+            Source::from_ipv6(0, 1),
+            Source::from_ipv6(1 << 32 | 0xc000_0207, 2)
         );
     }
 }

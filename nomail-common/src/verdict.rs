@@ -18,11 +18,13 @@ pub enum Verdict {
     LimitedPrefix = 4,
     /// Not proven, and more than the listener can take: answered.
     Flood = 5,
+    /// Dropped: the ticket of its tuple is used up ([`crate::tickets`]).
+    Replayed = 6,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All, in the order of their index.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Passed,
@@ -31,6 +33,7 @@ impl Verdict {
         Self::LimitedSource,
         Self::LimitedPrefix,
         Self::Flood,
+        Self::Replayed,
     ];
 
     /// The name in status and metrics.
@@ -42,6 +45,7 @@ impl Verdict {
             Self::LimitedSource => "limited_source",
             Self::LimitedPrefix => "limited_prefix",
             Self::Flood => "flood",
+            Self::Replayed => "replayed",
         }
     }
 }
@@ -53,9 +57,9 @@ impl Verdict {
 pub enum Answer {
     /// A SYN was answered with a challenge.
     Challenge = 0,
-    /// A RST has answered one: the tuple is proven.
+    /// A RST has answered one: its tuple has a ticket.
     Proven = 1,
-    /// A SYN that was to be answered could not be, and was dropped.
+    /// A SYN that was to be answered could not be, and was given to the network stack.
     Unanswerable = 2,
     /// A SYN was answered with a SYN cookie.
     Cookie = 3,
@@ -65,9 +69,11 @@ pub enum Answer {
     Greeting = 5,
     /// One of these had the reply to QUIT in it.
     Goodbye = 6,
+    /// A SYN, or a segment of the responder's, that could not be answered was dropped.
+    UnanswerableDropped = 7,
 }
 
 impl Answer {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }

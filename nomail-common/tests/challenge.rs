@@ -4,15 +4,12 @@
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 use nomail_common::{
-    abi::TUPLES_PER_LINE,
-    challenge::{PROOF_SECS, SLOT_SECS, TupleHash, slot_shift},
+    challenge::{PROOF_SECS, Round, SLOT_SECS, TupleHash, slot_shift},
     packet::{Address, IPV6, Kind, PLAIN, Segment},
     reply::{self, Header, Numbers},
     siphash::Key,
-    tuples::{self, Entry, TupleSet},
 };
 use proptest::prelude::*;
-use std::cell::Cell;
 
 const KEY: Key = Key(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
 
@@ -76,29 +73,11 @@ fn decoded(segment: &Segment, numbers: Numbers) -> etherparse::TcpHeader {
     header
 }
 
-#[derive(Default)]
-struct Line([Cell<Entry>; TUPLES_PER_LINE]);
-
-impl TupleSet for Line {
-    fn entry(&self, place: usize) -> Entry {
-        self.0[place].get()
-    }
-    fn write(&self, place: usize, entry: Entry) {
-        self.0[place].set(entry);
-    }
-    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool {
-        self.entry(place) == old && {
-            self.write(place, new);
-            true
-        }
-    }
-}
-
 proptest! {
     #[test]
     fn a_challenge_is_a_right_packet_with_a_wrong_number(segment in segments(), slot: u32, sequence: u32) {
         let hash = TupleHash::of(&segment, KEY);
-        let number = hash.acknowledgment(segment.sequence, slot);
+        let number = hash.acknowledgment(segment.sequence, slot, Round::First);
         let header = decoded(&segment, Numbers { sequence, acknowledgment: number });
         prop_assert_eq!((header.sequence_number, header.acknowledgment_number), (sequence, number));
         // Inside the window behind the client's number, and not its number + 1.
@@ -108,15 +87,27 @@ proptest! {
     }
 
     #[test]
-    fn the_reset_proves_this_slot_and_the_next(segment in segments(), slot: u32, other: u32) {
+    fn the_reset_answers_this_slot_and_the_next(segment in segments(), slot: u32, other: u32) {
         let hash = TupleHash::of(&segment, KEY);
-        let number = hash.acknowledgment(segment.sequence, slot);
-        prop_assert!(hash.is_proof(number, slot));
-        prop_assert!(hash.is_proof(number, slot.wrapping_add(1)));
-        let right = |number: u32| [slot, slot.wrapping_sub(1)]
+        let number = |slot, round| hash.acknowledgment(segment.sequence, slot, round);
+        let (first, second) = (number(slot, Round::First), number(slot, Round::Second));
+        prop_assert_eq!(hash.round_of(first, slot), Some(Round::First));
+        prop_assert_eq!(hash.round_of(first, slot.wrapping_add(1)), Some(Round::First));
+        prop_assume!(first != second && first != number(slot.wrapping_sub(1), Round::First));
+        if second != number(slot.wrapping_sub(1), Round::First) {
+            prop_assert_eq!(hash.round_of(second, slot), Some(Round::Second));
+        }
+        let right = |round| [slot, slot.wrapping_sub(1)]
             .into_iter()
-            .any(|slot| hash.acknowledgment(number, slot) & 0xffff == number & 0xffff);
-        prop_assert_eq!(hash.is_proof(other, slot), right(other));
+            .any(|slot| hash.acknowledgment(other, slot, round) & 0xffff == other & 0xffff);
+        let expected = if right(Round::First) {
+            Some(Round::First)
+        } else if right(Round::Second) {
+            Some(Round::Second)
+        } else {
+            None
+        };
+        prop_assert_eq!(hash.round_of(other, slot), expected);
     }
 
     #[test]
@@ -125,33 +116,6 @@ proptest! {
         prop_assert_ne!(TupleHash::of(&one, KEY), TupleHash::of(&other, KEY));
         prop_assert_ne!(TupleHash::of(&one, KEY), TupleHash::of(&one, Key(KEY.1, KEY.0)));
     }
-
-    /// Also across the wrap of the jiffies.
-    #[test]
-    fn a_proof_holds_for_its_time(tag: u32, now: u32, later in 0u32..10_000, ticks in 1u32..5000) {
-        let line = Line::default();
-        tuples::remember(&line, tag, now, ticks);
-        let then = now.wrapping_add(later);
-        prop_assert_eq!(tuples::is_proven(&line, [tag, !tag], then, ticks), later < ticks);
-        prop_assert_eq!(tuples::is_proven(&line, [!tag, tag], then, ticks), later < ticks);
-        prop_assert!(!tuples::is_proven(&line, [tag ^ 1, tag ^ 2], then, ticks));
-        // To a CPU whose clock is behind it holds as well.
-        prop_assert!(tuples::is_proven(&line, [tag, tag], now.wrapping_sub(later % 256), ticks));
-    }
-}
-
-#[test]
-fn the_entry_that_ends_first_makes_room() {
-    let line = Line::default();
-    for tag in 1..=TUPLES_PER_LINE as u32 + 1 {
-        tuples::remember(&line, tag, 1000 + tag, 100);
-    }
-    let proven = |tag| tuples::is_proven(&line, [tag, tag], 1011, 100);
-    assert!(!proven(1));
-    assert!((2..=TUPLES_PER_LINE as u32 + 1).all(proven));
-    // The same again takes no second place.
-    tuples::remember(&line, 9, 1011, 100);
-    assert!((2..=TUPLES_PER_LINE as u32 + 1).all(proven));
 }
 
 /// Or a SYN that comes late in the time of its proof would not find it.

@@ -203,7 +203,10 @@ impl Plan {
         if found {
             let source = match address(self.source) {
                 IpAddr::V4(source) => Source::from_ipv4(source.to_bits()),
-                IpAddr::V6(source) => Source::from_ipv6((source.to_bits() >> 64) as u64),
+                IpAddr::V6(source) => {
+                    let bits = source.to_bits();
+                    Source::from_ipv6((bits >> 64) as u64, bits as u64)
+                }
             };
             assert_eq!(segment.source(), source);
         }

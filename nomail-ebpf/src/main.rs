@@ -26,18 +26,18 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        Config, Guarded, LINES, MAX_INTERFACES, PREFIX_LINES, PROVEN_LINES, RESPOND,
-        RESPOND_FOR_LISTENERS, SLOTS_PER_LINE,
+        CAP, Config, Guarded, LINES, MAX_INTERFACES, PREFIX_LINES, PROVEN_LINES, RESETS,
+        SLOTS_PER_LINE, UNANSWERED,
     },
     challenge::TupleHash,
     events::{self, Event},
-    limiter::{Limit, Time},
+    limiter::{self, Limit, Time},
     packet::{self, Kind, Segment},
-    policy::{self, Facts, FloodAnswer},
+    policy::{self, Action, Facts, FloodAnswer, Reach, Server},
     reply::{self, Header, Numbers},
     source::Source,
     sources::{self, Charge},
-    tuples,
+    tickets::{self, Answered, Proof, ResetLimits},
     verdict::{Answer, Verdict},
 };
 
@@ -90,7 +90,6 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     // SAFETY: the helper takes nothing and returns a number.
     let jiffies = unsafe { bpf_jiffies64() };
     let server = server(config.responder, jiffies);
-    let responds = maps::may_respond() && server == Server::Xdp;
     let mut scene = Scene {
         context,
         segment,
@@ -99,12 +98,8 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         entry,
         counters,
         jiffies,
-        flood_answer: match server {
-            Server::Nobody => FloodAnswer::Drop,
-            Server::Listeners => FloodAnswer::from_value(config.flood_answer),
-            // Only the proven are served.
-            Server::Xdp => FloodAnswer::Challenge,
-        },
+        flood_answer: server.flood_answer(config.flood_answer),
+        proof: Proof::None,
         hash: None,
         cookie: None,
     };
@@ -113,45 +108,24 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     }
     let decision = policy::decide(&mut scene);
     scene.counters.count(decision.verdict);
-    Some(if config.observe != 0 {
-        XDP_PASS
-    } else if decision.verdict == Verdict::Passed {
-        if !responds {
-            XDP_PASS
-        } else if decision.proven {
-            TO_RESPONDER
-        } else if scene.is_answerable() {
-            // Nobody else serves: who is to be served has to prove itself first.
-            scene.answer()
-        } else {
-            XDP_PASS
-        }
-    } else if decision.wants_answer() {
-        scene.answer()
-    } else {
-        XDP_DROP
-    })
+    Some(
+        match policy::action(decision, server, config.observe != 0) {
+            Action::Pass => XDP_PASS,
+            Action::Drop => XDP_DROP,
+            Action::Answer => scene.answer(),
+            Action::Respond => TO_RESPONDER,
+        },
+    )
 }
 
-/// Who serves those that pass.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Server {
-    /// Whoever was challenged would wait in vain.
-    Nobody,
-    Listeners,
-    /// The responder.
-    Xdp,
-}
-
-/// Who serves, by [`Config::responder`] and the lease.
+/// Who serves. Where the responder never does, the verifier is to see none of it.
 #[inline(always)]
 fn server(responder: u32, jiffies: u64) -> Server {
-    if responder == RESPOND {
-        Server::Xdp
-    } else if maps::lease_holds(jiffies) {
+    let holds = maps::lease_holds(jiffies);
+    if maps::may_respond() {
+        Server::of(responder, holds)
+    } else if holds {
         Server::Listeners
-    } else if responder == RESPOND_FOR_LISTENERS {
-        Server::Xdp
     } else {
         Server::Nobody
     }
@@ -183,6 +157,8 @@ struct Scene<'a> {
     jiffies: u64,
     /// What the unproven get, while somebody is there for whom.
     flood_answer: FloodAnswer,
+    /// What the tuple has proven, once it was asked for.
+    proof: Proof,
     /// Once it was asked for.
     hash: Option<TupleHash>,
     /// Once it was asked for: 0 when there is none.
@@ -206,14 +182,23 @@ impl Facts for Scene<'_> {
     }
 
     #[inline(always)]
-    fn proven(&mut self) -> bool {
-        // Without a flood there are no proofs, and nothing is hashed.
+    fn proof(&mut self) -> Proof {
+        // Without a flood there are no tickets, and nothing is hashed.
         let ends = maps::last_proof().map_or(0, |word| word.load());
-        if self.flood_answer != FloodAnswer::Challenge || ends <= self.jiffies {
-            return false;
+        if self.flood_answer == FloodAnswer::Challenge && ends > self.jiffies {
+            let hash = self.hash();
+            let (source, sequence) = (self.segment.source(), self.segment.sequence);
+            let ticks = self.config.proof_ticks;
+            let proof = proof_of(source.0, hash.0, sequence, self.jiffies, ticks);
+            self.proof = Proof::from_value(proof);
         }
-        let hash = self.hash();
-        has_proven(hash, self.segment.sequence, self.config, self.jiffies)
+        self.proof
+    }
+
+    #[inline(always)]
+    fn admit(&mut self) {
+        let (source, hash) = (self.segment.source(), self.hash());
+        admit(source.0, hash.0, self.jiffies, self.config.proof_ticks);
     }
 
     #[inline(always)]
@@ -257,8 +242,7 @@ impl Facts for Scene<'_> {
         if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
             return true;
         }
-        let cap = self.config.cap;
-        cap.interval != 0 && over_cap(self.jiffies, cap.interval, cap.tolerance) != 0
+        self.is_over_shared(CAP)
     }
 }
 
@@ -402,28 +386,35 @@ impl Scene<'_> {
         }
     }
 
-    /// A RST that answers a challenge proves its tuple, and is nothing for the
-    /// stack. Any other RST is.
+    /// A RST that answers a challenge is nothing for the stack. Any other RST is, and
+    /// ends what the responder owes.
     #[inline(always)]
     fn reset(&mut self) -> u32 {
-        if self.flood_answer != FloodAnswer::Challenge || self.config.observe != 0 {
-            return XDP_PASS;
+        let foreign = if maps::may_respond() {
+            TO_RESPONDER
+        } else {
+            XDP_PASS
+        };
+        if self.flood_answer != FloodAnswer::Challenge
+            || self.config.observe != 0
+            // Never challenged.
+            || maps::PORTS.load().contains(&self.segment.peer_port)
+        {
+            return foreign;
         }
-        let hash = self.hash();
-        let sequence = self.segment.sequence;
-        if !hash.is_proof(sequence, self.slot()) {
-            return XDP_PASS;
+        let (source, hash) = (self.segment.source(), self.hash());
+        let answered = reset(source.0, hash.0, self.segment.sequence, self.jiffies);
+        if answered == Answered::Not as u32 {
+            return foreign;
         }
-        let ticks = self.config.proof_ticks;
-        if let (Some(line), Some(last)) = (maps::tuple_line(hash), maps::last_proof()) {
-            tuples::remember(&line, hash.tag(sequence), self.jiffies as u32, ticks);
-            last.store(self.jiffies + u64::from(ticks));
+        if answered == Answered::Proven as u32 {
+            self.counters.count_answer(Answer::Proven);
         }
-        self.counters.count_answer(Answer::Proven);
         XDP_DROP
     }
 
-    /// Answers a SYN with what is configured, where that is right, or drops it.
+    /// Answers a SYN with what is configured, where that is right, and leaves it to the
+    /// kernel where it is not.
     #[inline(always)]
     fn answer(&mut self) -> u32 {
         let segment = self.segment;
@@ -431,9 +422,10 @@ impl Scene<'_> {
         let (answer, numbers) = match self.flood_answer {
             FloodAnswer::Drop => return XDP_DROP,
             FloodAnswer::Challenge => {
+                let (slot, round) = (self.slot(), self.proof.round());
                 let numbers = Numbers {
                     sequence: 0,
-                    acknowledgment: self.hash().acknowledgment(sequence, self.slot()),
+                    acknowledgment: self.hash().acknowledgment(sequence, slot, round),
                 };
                 (Answer::Challenge, numbers)
             }
@@ -450,18 +442,38 @@ impl Scene<'_> {
                 (Answer::Cookie, numbers)
             }
         };
-        if !self.is_answerable() {
-            self.counters.count_answer(Answer::Unanswerable);
-            return XDP_DROP;
-        }
-        let action = reply(self.context.ctx, segment, numbers.into());
-        let answer = if action == XDP_TX {
-            answer
+        let passes = match self.reach() {
+            Reach::Yes => {
+                let action = reply(self.context.ctx, segment, numbers.into());
+                let is_sent = action == XDP_TX;
+                let answer = if is_sent {
+                    answer
+                } else {
+                    Answer::UnanswerableDropped
+                };
+                self.counters.count_answer(answer);
+                return action;
+            }
+            Reach::NotThisWay => true,
+            Reach::NotThisPacket => !self.is_over_shared(UNANSWERED),
+        };
+        let (answer, action) = if passes {
+            (Answer::Unanswerable, XDP_PASS)
         } else {
-            Answer::Unanswerable
+            (Answer::UnanswerableDropped, XDP_DROP)
         };
         self.counters.count_answer(answer);
         action
+    }
+
+    /// Whether one more SYN is over a bucket that all share, of the size of the cap.
+    #[inline(always)]
+    fn is_over_shared(&self, bucket: u32) -> bool {
+        let Limit {
+            interval,
+            tolerance,
+        } = self.config.cap;
+        interval != 0 && over_shared(bucket, self.jiffies, interval, tolerance) != 0
     }
 
     /// The listener's SYN cookie, 0 when it needs none or the SYN has IP options.
@@ -483,7 +495,7 @@ impl Scene<'_> {
     }
 
     #[inline(always)]
-    fn is_answerable(&self) -> bool {
+    fn reach(&self) -> Reach {
         let Self {
             context,
             segment,
@@ -491,38 +503,45 @@ impl Scene<'_> {
             guarded,
             ..
         } = self;
-        is_answerable(context, segment, config, guarded, self.entry)
+        reach(context, segment, config, guarded, self.entry)
     }
 }
 
-/// Whether it is right to answer: it is for our hardware and from a single one, from
-/// an address that a host can have and we have not, without options, and behind the
-/// VLAN that its address lives behind.
+/// Whether it is right to answer a segment, see [`Reach::of`].
 #[inline(always)]
-fn is_answerable(
+fn reach(
     context: &XdpContext,
     segment: &Segment,
     config: &Config,
     guarded: &Guarded,
     entry: u32,
-) -> bool {
-    let Some([destination, source]) = frame::hardware(context) else {
-        return false;
+) -> Reach {
+    let Some(hardware) = frame::hardware(context) else {
+        return Reach::NotThisWay;
     };
-    let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
-    let is_own = match entry.checked_sub(1) {
-        // The verifier sees no bound but this one.
-        Some(place) => is(&config.hardware[place as usize % MAX_INTERFACES]),
-        // A port of a bond, which natively runs the program of the bond, and whose
-        // frames have the bond's address. None is all zeros.
-        None => destination != [0; 6] && config.hardware.iter().any(is),
-    };
-    is_own
-        && source[0] & 1 == 0
-        && segment.is_plain()
-        && segment.vlan == guarded.vlan
-        && segment.peer.is_answerable(segment.is_ipv6())
-        && config.guarded(segment.peer, segment.port).is_none()
+    let place = entry.checked_sub(1).map(|place| place as usize);
+    Reach::of(
+        segment,
+        guarded,
+        config,
+        place,
+        hardware,
+        &maps::PORTS.load(),
+        |entry, [d0, d1, d2, d3, d4, d5]| {
+            let destination = u64::from_be_bytes([0, 0, d0, d1, d2, d3, d4, d5]);
+            is_further_hardware(entry, destination) != 0
+        },
+    )
+}
+
+/// Whether frames to a hardware address, in the lower 48 bits, are for the interface of
+/// this entry. Global for the same reason as [`charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_further_hardware(entry: u32, destination: u64) -> u32 {
+    let [_, _, destination @ ..] = destination.to_be_bytes();
+    let is = maps::config().is_some_and(|config| config.is_further_hardware(entry, destination));
+    u32::from(is)
 }
 
 /// Turns a SYN into the SYN-ACK with these [`Numbers`] and sends it back; what became
@@ -551,14 +570,51 @@ extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64)
     }
 }
 
-/// Whether a tuple has proven itself with a SYN of this sequence number.
-#[inline(always)]
-fn has_proven(hash: TupleHash, sequence: u32, config: &Config, jiffies: u64) -> bool {
+/// What a tuple has proven with a SYN of this sequence number, as [`Proof`]. Global for
+/// the same reason as [`charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn proof_of(source: u64, hash: u64, sequence: u32, jiffies: u64, ticks: u32) -> u32 {
+    let Some(line) = maps::ticket_line(Source(source)) else {
+        return Proof::None as u32;
+    };
+    tickets::proof_of(&line, TupleHash(hash), sequence, jiffies as u32, ticks) as u32
+}
+
+/// A SYN is admitted on the ticket of its tuple. Global for the same reason as
+/// [`charge`]; returns nothing of interest.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn admit(source: u64, hash: u64, jiffies: u64, ticks: u32) -> u32 {
+    if let Some(line) = maps::ticket_line(Source(source)) {
+        tickets::admit(&line, TupleHash(hash), jiffies as u32, ticks);
+    }
+    0
+}
+
+/// Takes a RST, and says what it was as [`Answered`]. Global for the same reason as
+/// [`charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reset(source: u64, hash: u64, sequence: u32, jiffies: u64) -> u32 {
+    let (Some(config), Some(line)) = (maps::config(), maps::ticket_line(Source(source))) else {
+        return Answered::Not as u32;
+    };
+    let (Some(all), Some(last)) = (maps::shared(RESETS), maps::last_proof()) else {
+        return Answered::Not as u32;
+    };
+    let limits = ResetLimits {
+        of_line: config.reset_limit,
+        of_all: config.all_resets_limit,
+        ticket_ticks: config.proof_ticks,
+    };
     let slot = slot_of(config, jiffies);
-    let tags =
-        [slot, slot.wrapping_sub(1)].map(|slot| hash.tag(hash.acknowledgment(sequence, slot)));
-    maps::tuple_line(hash)
-        .is_some_and(|line| tuples::is_proven(&line, tags, jiffies as u32, config.proof_ticks))
+    let hash = TupleHash(hash);
+    let answered = tickets::reset(&line, &all, hash, sequence, slot, jiffies, limits);
+    if answered != Answered::Not {
+        last.store(jiffies + u64::from(limits.ticket_ticks));
+    }
+    answered as u32
 }
 
 /// The time slot of proofs.
@@ -567,17 +623,20 @@ const fn slot_of(config: &Config, jiffies: u64) -> u32 {
     (jiffies >> (config.slot_shift & 63)) as u32
 }
 
-/// Whether one more unproven SYN is over the cap of all; charges it if not. A global
+/// Whether one more SYN is over a bucket that all share; charges it if not. A global
 /// function to spare stack: Linux 6.1 rounds what each function has up to 32 octets, and
 /// with `nomail` and the deepest that it calls, [`judge`] has 192 to the bound.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn over_cap(jiffies: u64, interval: u64, tolerance: u64) -> u32 {
+extern "C" fn over_shared(bucket: u32, jiffies: u64, interval: u64, tolerance: u64) -> u32 {
     let limit = Limit {
         interval,
         tolerance,
     };
-    u32::from(maps::over_cap(Time::from_jiffies(jiffies), limit))
+    let now = Time::from_jiffies(jiffies);
+    let is_over = maps::shared(bucket)
+        .is_some_and(|shared| limiter::charge_shared(&shared, now, limit));
+    u32::from(is_over)
 }
 
 /// The clock of [`Time`], for the agent: the low 32 bits of `jiffies64`.

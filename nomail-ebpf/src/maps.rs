@@ -14,18 +14,18 @@ use nomail_common::{
     abi::{
         self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_PLACES, EVENTS_LENGTH,
         GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
-        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SLOTS_PER_LINE,
-        SourceCarry, TOLD_LINES, TUPLE_LINES, Texts, TupleLine,
+        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SHARED_BUCKETS,
+        SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TOLD_LINES, Texts, TicketLine,
+        ToldLine,
     },
-    challenge::TupleHash,
-    events::Event,
-    limiter::{Bucket, CARRY, Limit, Time},
+    events::{Entry, Event, ToldSet},
+    limiter::{Bucket, CARRY, Limit, SharedBucket, Time},
     owed::Owed,
     packet::{Address, Segment},
     siphash::Key,
     source::Source,
-    sources::{ATTEMPTS, SourceSet},
-    tuples::{Entry, TupleSet},
+    sources::{self, SourceSet},
+    tickets::{Ticket, TicketSet},
     verdict::{Answer, Verdict},
 };
 
@@ -65,9 +65,9 @@ static PROVEN: Array<Line> = Array::with_max_entries(PROVEN_LINES as u32, BPF_F_
 #[map]
 static PREFIXES: Array<Line> = Array::with_max_entries(PREFIX_LINES as u32, BPF_F_MMAPABLE);
 #[map]
-static TUPLES: Array<TupleLine> = Array::with_max_entries(TUPLE_LINES as u32, BPF_F_MMAPABLE);
+static TICKETS: Array<TicketLine> = Array::with_max_entries(TICKET_LINES as u32, BPF_F_MMAPABLE);
 #[map]
-static CAP: Array<u64> = Array::with_max_entries(1, 0);
+static SHARED: Array<SharedLine> = Array::with_max_entries(SHARED_BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static QUEUES: Array<u64> = Array::with_max_entries(MAX_GUARDED as u32, 0);
 #[map]
@@ -78,7 +78,7 @@ static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
 static CARRIES: Array<[SourceCarry; CARRIES_PER_VALUE]> =
     Array::with_max_entries((LINES * SLOTS_PER_LINE / CARRIES_PER_VALUE) as u32, 0);
 #[map]
-static TOLD: Array<TupleLine> = Array::with_max_entries(TOLD_LINES as u32, BPF_F_MMAPABLE);
+static TOLD: Array<ToldLine> = Array::with_max_entries(2 * TOLD_LINES as u32, BPF_F_MMAPABLE);
 #[map]
 static RESPONDERS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
@@ -264,27 +264,27 @@ fn contains_ipv6(
 
 /// Line `index` of the buckets of sources for SYNs that prove nothing.
 #[inline(always)]
-pub(crate) fn source_line(index: usize) -> Option<SharedLine> {
-    SOURCES.get_ptr_mut(index as u32).map(SharedLine)
+pub(crate) fn source_line(index: usize) -> Option<SourceLine> {
+    SOURCES.get_ptr_mut(index as u32).map(SourceLine)
 }
 
 /// Line `index` of the buckets of sources for SYNs whose tuple is proven.
 #[inline(always)]
-pub(crate) fn proven_line(index: usize) -> Option<SharedLine> {
-    PROVEN.get_ptr_mut(index as u32).map(SharedLine)
+pub(crate) fn proven_line(index: usize) -> Option<SourceLine> {
+    PROVEN.get_ptr_mut(index as u32).map(SourceLine)
 }
 
 /// Line `index` of the buckets of prefixes.
 #[inline(always)]
-pub(crate) fn prefix_line(index: usize) -> Option<SharedLine> {
-    PREFIXES.get_ptr_mut(index as u32).map(SharedLine)
+pub(crate) fn prefix_line(index: usize) -> Option<SourceLine> {
+    PREFIXES.get_ptr_mut(index as u32).map(SourceLine)
 }
 
-/// The line of the proven tuples that this one is or would be in.
+/// The line of the tickets of a source.
 #[inline(always)]
-pub(crate) fn tuple_line(hash: TupleHash) -> Option<SharedTuples> {
-    let index = hash.0 as u32 & (TUPLE_LINES as u32 - 1);
-    TUPLES.get_ptr_mut(index).map(SharedTuples)
+pub(crate) fn ticket_line(source: Source) -> Option<Tickets> {
+    let index = sources::line_of(source, SEED.load(), TICKET_LINES);
+    TICKETS.get_ptr_mut(index as u32).map(Tickets)
 }
 
 /// The jiffies at which the last proof ends.
@@ -314,8 +314,8 @@ pub(crate) fn question() -> Option<&'static mut Question> {
 
 /// Line `index` of who was told of.
 #[inline(always)]
-pub(crate) fn told_line(index: usize) -> Option<SharedTuples> {
-    TOLD.get_ptr_mut(index as u32).map(SharedTuples)
+pub(crate) fn told_line(index: usize) -> Option<Told> {
+    TOLD.get_ptr_mut(index as u32).map(Told)
 }
 
 /// Puts an event into the ring, and wakes nobody. There is room for all that can
@@ -342,27 +342,46 @@ pub(crate) fn tell_owed(entry: RingBufEntry<Owed>, written: bool) {
     }
 }
 
-/// A line of proven tuples that other CPUs read and write.
-pub(crate) struct SharedTuples(*mut TupleLine);
+/// A line of tickets that other CPUs read and write.
+pub(crate) struct Tickets(*mut TicketLine);
 
-impl SharedTuples {
+impl TicketSet for Tickets {
+    #[inline(always)]
+    fn ticket(&self, place: usize) -> Ticket {
+        // SAFETY: the value of an array map, whose memory is never freed while
+        // a program uses the map; place is below TICKETS_PER_LINE.
+        Ticket(unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.load())
+    }
+
+    #[inline(always)]
+    fn write(&self, place: usize, ticket: Ticket) {
+        // SAFETY: as in `ticket`.
+        unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.store(ticket.0);
+    }
+
+    #[inline(always)]
+    fn resets(&self) -> impl SharedBucket {
+        // SAFETY: as in `ticket`.
+        SharedWord(unsafe { Word::new(&raw mut (*self.0).resets) })
+    }
+}
+
+/// A line of sources that were told of, which other CPUs read and write.
+pub(crate) struct Told(*mut ToldLine);
+
+impl Told {
     #[inline(always)]
     fn word(&self, place: usize) -> Word {
         // SAFETY: the value of an array map, whose memory is never freed while
-        // a program uses the map; place is below TUPLES_PER_LINE.
+        // a program uses the map; place is below TOLD_PER_LINE.
         unsafe { Word::new(&raw mut (*self.0).entries[place]) }
     }
 }
 
-impl TupleSet for SharedTuples {
+impl ToldSet for Told {
     #[inline(always)]
     fn entry(&self, place: usize) -> Entry {
         Entry(self.word(place).load())
-    }
-
-    #[inline(always)]
-    fn write(&self, place: usize, entry: Entry) {
-        self.word(place).store(entry.0);
     }
 
     #[inline(always)]
@@ -371,43 +390,39 @@ impl TupleSet for SharedTuples {
     }
 }
 
-/// The bucket of all unproven SYNs.
+/// A bucket that all CPUs share.
 #[inline(always)]
-fn cap() -> Option<Word> {
+pub(crate) fn shared(bucket: u32) -> Option<SharedWord> {
+    let line = SHARED.get_ptr_mut(bucket)?;
     // SAFETY: as in `last_proof`.
-    CAP.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
+    Some(SharedWord(unsafe { Word::new(&raw mut (*line).bucket) }))
+}
+
+/// A bucket that other CPUs read and write.
+pub(crate) struct SharedWord(Word);
+
+impl SharedBucket for SharedWord {
+    #[inline(always)]
+    fn bucket(&self) -> Bucket {
+        Bucket(self.0.load())
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: Bucket, new: Bucket) -> bool {
+        self.0.replace(old.0, new.0)
+    }
 }
 
 /// Whether one more unproven SYN would be over the cap of all.
 #[inline(always)]
 pub(crate) fn cap_is_exhausted(now: Time, limit: Limit) -> bool {
-    limit.interval != 0 && cap().is_some_and(|word| Bucket(word.load()).is_over(now, limit))
-}
-
-/// Whether one more unproven SYN is over the cap of all; charges it if not.
-/// Where CPUs disturb each other too often, it is over: to be asked for a proof
-/// harms nobody.
-#[inline(always)]
-pub(crate) fn over_cap(now: Time, limit: Limit) -> bool {
-    let Some(word) = cap() else {
-        return false;
-    };
-    for _ in 0..ATTEMPTS {
-        let bucket = Bucket(word.load());
-        if bucket.is_over(now, limit) {
-            return true;
-        }
-        if word.replace(bucket.0, bucket.step(now, limit).bucket.0) {
-            return false;
-        }
-    }
-    true
+    limit.interval != 0 && shared(abi::CAP).is_some_and(|cap| cap.bucket().is_over(now, limit))
 }
 
 /// A line that other CPUs read and write.
-pub(crate) struct SharedLine(*mut Line);
+pub(crate) struct SourceLine(*mut Line);
 
-impl SharedLine {
+impl SourceLine {
     #[inline(always)]
     fn key_word(&self, slot: usize) -> Word {
         // SAFETY: the value of an array map, whose memory is never freed while
@@ -422,7 +437,7 @@ impl SharedLine {
     }
 }
 
-impl SourceSet for SharedLine {
+impl SourceSet for SourceLine {
     #[inline(always)]
     fn key(&self, slot: usize) -> u64 {
         self.key_word(slot).load()

@@ -15,18 +15,21 @@ use nomail_common::{
     abi::{Config, Texts},
     challenge::TupleHash,
     packet::{self, Kind, Segment},
-    reply::{self, Header, IPV4_WORDS, IPV6_WORDS},
+    policy::Reach,
+    reply::{self, IPV4_WORDS, IPV6_WORDS},
     responder::{
         self, Asker, Hearing, Host, Outcome, REFUSALS_MAX, Received, Reply, Standing, WINDOW,
     },
+    source::Source,
+    tickets::Proof,
     verdict::Answer,
 };
 
 use crate::{
     entry_of,
     frame::{self, XdpFrame},
-    has_proven, is_answerable,
     maps::{self, CpuCounters},
+    proof_of, reach,
 };
 
 /// What [`respond`] returns for a reply that is to be sent: no action of XDP. Above it
@@ -109,6 +112,7 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
         context,
         config,
         jiffies,
+        source: segment.source(),
         hash: asker.hash,
     };
     let outcome = match segment.kind {
@@ -121,7 +125,12 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
             let received = Received::of(&XdpFrame::new(context), segment)?;
             responder::respond(&mut host, segment, &received, asker)
         }
-        Kind::Malformed | Kind::Reset => Outcome::Foreign,
+        Kind::Reset => {
+            let received = Received::of(&XdpFrame::new(context), segment)?;
+            responder::reset(&mut host, segment, &received, asker);
+            Outcome::Foreign
+        }
+        Kind::Malformed => Outcome::Foreign,
     };
     match outcome {
         Outcome::Foreign => None,
@@ -136,7 +145,7 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
 #[inline(always)]
 fn count(counters: &CpuCounters, reply: &Reply, action: u32) {
     if action != XDP_TX {
-        counters.count_answer(Answer::Unanswerable);
+        counters.count_answer(Answer::UnanswerableDropped);
         return;
     }
     counters.count_answer(Answer::Stateless);
@@ -172,13 +181,7 @@ extern "C" fn send(
 
 #[inline(always)]
 fn sent(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -> Option<()> {
-    let header = Header {
-        sequence: reply.sequence,
-        acknowledgment: reply.acknowledgment,
-        flags_and_window: reply.flags << 16 | WINDOW as u32,
-        text_length: reply.text_length(texts),
-        text_sum: reply.text_sum(texts),
-    };
+    let header = reply.header(texts);
     let (network, length) = (segment.network as usize, header.text_length);
     let (begun, words) = if segment.is_ipv6() {
         let packet = reply::ipv6(segment, &header);
@@ -212,6 +215,7 @@ struct Kernel<'a> {
     context: &'a XdpContext,
     config: &'a Config,
     jiffies: u64,
+    source: Source,
     hash: TupleHash,
 }
 
@@ -223,7 +227,9 @@ impl Host for Kernel<'_> {
 
     #[inline(always)]
     fn is_proven(&mut self, sequence: u32) -> bool {
-        has_proven(self.hash, sequence, self.config, self.jiffies)
+        let ticks = self.config.proof_ticks;
+        let proof = proof_of(self.source.0, self.hash.0, sequence, self.jiffies, ticks);
+        Proof::from_value(proof).is_proven()
     }
 
     #[inline(always)]
@@ -326,7 +332,7 @@ extern "C" fn hear_octet(hearing: u64, octet: u32) -> u64 {
     Hearing(hearing).take(octet as u8).0
 }
 
-/// Whether it is right to answer a segment, as [`is_answerable`] says, and the entry of the
+/// Whether it is right to answer a segment, as [`reach`] says, and the entry of the
 /// counters of its interface; [`NOT_ANSWERABLE`] if it is not. A global function, for
 /// the same reason as [`crate::judge`].
 #[unsafe(no_mangle)]
@@ -343,7 +349,7 @@ extern "C" fn answerable(context: *mut xdp_md, segment: *const Segment) -> u32 {
         let entry = entry_of(config, context.ingress_ifindex() as u32);
         let answers = config.responder != 0
             && config.observe == 0
-            && is_answerable(&context, segment, config, guarded, entry);
+            && reach(&context, segment, config, guarded, entry) == Reach::Yes;
         answers.then_some(entry)
     };
     find().unwrap_or(NOT_ANSWERABLE)

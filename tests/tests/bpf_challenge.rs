@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
+    abi::TICKETS_PER_LINE,
     policy::FloodAnswer,
+    tickets::{RESETS_BURST, TICKET_SYNS},
     verdict::{Answer, Verdict},
 };
-use nomail_tests::frames::{ETHERNET_LENGTH, RST, Segment};
+use nomail_tests::{
+    frames::{ETHERNET_LENGTH, RST, Segment},
+    poll::until,
+};
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -37,8 +42,10 @@ fn policy() -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: HOST_HARDWARE,
+            ..GuardedInterface::default()
         }],
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        own: HashSet::new(),
         guarded,
         lists: Arc::default(),
         responder: None,
@@ -184,11 +191,189 @@ fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
     let (_, answer) = guard.test_answer(&frame).unwrap();
     let reset = reset_for(ipv4(), &answer);
     assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
-    // What was forged in its name has not emptied its own bucket.
-    let actions: Vec<_> = (0..4)
-        .map(|_| guard.test_run(&frame, 1).unwrap().0)
+    // What was forged in its name has not emptied the bucket of its tickets, of which each
+    // charges one SYN.
+    for port in [40_001, 40_002] {
+        prove(&mut guard, from_port(ipv4(), port));
+    }
+    for (port, action) in [(40_000, XDP_PASS), (40_001, XDP_PASS), (40_002, XDP_DROP)] {
+        let frame = from_port(ipv4(), port).frame();
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, action, "{port}");
+    }
+    assert_eq!(answers(&guard, Answer::UnanswerableDropped), 0);
+}
+
+fn from_port(mut segment: Segment, port: u16) -> Segment {
+    segment.source.set_port(port);
+    segment
+}
+
+/// Has a tuple challenged, and answers for it.
+fn prove(guard: &mut Guard, segment: Segment) {
+    let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
+    assert_eq!(action, XDP_TX);
+    let reset = reset_for(segment, &answer);
+    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+}
+
+/// Exact replay: 80 times the same SYN, whose victim's kernel answers the challenge.
+#[test]
+fn a_ticket_admits_a_first_syn_and_its_retransmissions_and_charges_once() {
+    for segment in [ipv4(), ipv6()] {
+        let mut guard = guard(&Policy {
+            source: Rate { rate: 1, burst: 2 },
+            cap: Some(Rate { rate: 1, burst: 1 }),
+            ..policy()
+        });
+        let before = verdicts(&guard, Verdict::Passed);
+        prove(&mut guard, segment);
+        let actions: Vec<_> = (0..80)
+            .map(|_| guard.test_run(&segment.frame(), 1).unwrap().0)
+            .collect();
+        let admitted = TICKET_SYNS as usize;
+        assert!(actions[..admitted].iter().all(|&action| action == XDP_PASS));
+        assert!(actions[admitted..].iter().all(|&action| action == XDP_DROP));
+        let replayed = verdicts(&guard, Verdict::Replayed);
+        assert_eq!(replayed, 80 - u64::from(TICKET_SYNS));
+        let passed = verdicts(&guard, Verdict::Passed) - before;
+        assert_eq!(passed, u64::from(TICKET_SYNS));
+        assert_eq!(verdicts(&guard, Verdict::LimitedSource), 0);
+        // It has charged one of two: the next connection of the source is served.
+        let next = from_port(segment, 40_001);
+        prove(&mut guard, next);
+        assert_eq!(guard.test_run(&next.frame(), 1).unwrap().0, XDP_PASS);
+    }
+}
+
+/// 65,536 RSTs for a chosen tuple, twice: one round for each number there is.
+#[test]
+fn trying_all_proofs_gives_no_ticket() {
+    let guard = guard(&policy());
+    let mut proven = 0;
+    for port in 1..=4 {
+        let segment = from_port(ipv4(), port);
+        for number in 0..=0xffff {
+            let reset = Segment {
+                flags: RST,
+                sequence: segment.sequence & 0xffff_0000 | number,
+                ..segment
+            };
+            guard.test_run(&reset.frame(), 1).unwrap();
+        }
+        // The cap has room for the first one.
+        guard.test_run(&segment.frame(), 1).unwrap();
+        let (action, _) = guard.test_run(&segment.frame(), 1).unwrap();
+        proven += u32::from(action != XDP_TX);
+    }
+    // Among the first 32 of each source there may be one, once in a thousand times.
+    assert_eq!(proven, 0);
+    assert_eq!(answers(&guard, Answer::Proven), 0);
+}
+
+#[test]
+fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
+    let mut guard = guard(&policy());
+    for sequence in 0..RESETS_BURST * 2 {
+        let reset = Segment {
+            flags: RST,
+            sequence,
+            ..from_port(ipv4(), 9)
+        };
+        guard.test_run(&reset.frame(), 1).unwrap();
+    }
+    let frame = ipv4().frame();
+    let numbers: Vec<_> = (0..2)
+        .map(|_| {
+            let (action, answer) = guard.test_answer(&frame).unwrap();
+            assert_eq!(action, XDP_TX);
+            let reset = reset_for(ipv4(), &answer);
+            assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+            reset
+        })
         .collect();
-    assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]);
+    assert_ne!(numbers[0], numbers[1]);
+    assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+    // Other sources are asked once.
+    let other = Segment::syn("198.51.100.200:40000", "192.0.2.7:25");
+    prove(&mut guard, other);
+    assert_eq!(guard.test_run(&other.frame(), 1).unwrap().0, XDP_PASS);
+}
+
+/// One address that proves a tuple after the other has no more tickets than its line.
+#[test]
+fn a_source_has_few_tickets_at_a_time() {
+    let mut guard = guard(&policy());
+    let honest = Segment::syn("198.51.100.77:40000", "192.0.2.7:25");
+    prove(&mut guard, honest);
+    let proven = answers(&guard, Answer::Proven);
+    for port in 1001..=3000 {
+        let segment = from_port(ipv4(), port);
+        // The cap has room for one a second, which is not asked.
+        until("it is challenged", || {
+            let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
+            let reset = (action == XDP_TX).then(|| reset_for(segment, &answer))?;
+            guard.test_run(&reset, 1).ok()
+        });
+    }
+    assert_eq!(answers(&guard, Answer::Proven), proven + 2000);
+    let began = Instant::now();
+    let live = (1001..=3000)
+        .filter(|&port| {
+            let frame = from_port(ipv4(), port).frame();
+            guard.test_run(&frame, 1).unwrap().0 == XDP_PASS
+        })
+        .count();
+    let by_cap = began.elapsed().as_secs() as usize + 1;
+    let all = TICKETS_PER_LINE..=TICKETS_PER_LINE + by_cap;
+    assert!(all.contains(&live), "{live}");
+    assert_eq!(guard.test_run(&honest.frame(), 1).unwrap().0, XDP_PASS);
+}
+
+/// What the kernel of a third party does, whose address was forged.
+#[test]
+fn a_reset_of_the_tuple_ends_its_ticket() {
+    let mut guard = guard(&policy());
+    for segment in [ipv4(), ipv6()] {
+        prove(&mut guard, segment);
+        let frame = segment.frame();
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        let reset = Segment {
+            flags: RST,
+            sequence: segment.sequence.wrapping_add(1),
+            ..segment
+        };
+        assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX);
+    }
+}
+
+/// 2^32 sources behind one /64: each has its own bucket, and is challenged.
+#[test]
+fn a_client_behind_nat64_is_one_of_many() {
+    let mut guard = guard(&Policy {
+        source: Rate { rate: 1, burst: 1 },
+        cap: Some(Rate { rate: 1, burst: 4 }),
+        ..policy()
+    });
+    let from = |last: u8| {
+        Segment::syn(
+            &format!("[64:ff9b::198.51.100.{last}]:40000"),
+            "[2001:db8::7]:25",
+        )
+    };
+    for last in 1..=3 {
+        let frame = from(last).frame();
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS, "{last}");
+        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX, "{last}");
+    }
+    assert_eq!(verdicts(&guard, Verdict::LimitedSource), 3);
+    prove(&mut guard, from(1));
+    assert_eq!(guard.test_run(&from(1).frame(), 1).unwrap().0, XDP_PASS);
+    let nobody = Segment::syn("[64:ff9b::127.0.0.1]:40000", "[2001:db8::7]:25").frame();
+    assert_eq!(guard.test_run(&nobody, 1).unwrap().0, XDP_PASS, "the cap");
+    let challenges = answers(&guard, Answer::Challenge);
+    guard.test_run(&nobody, 5).unwrap();
+    assert_eq!(answers(&guard, Answer::Challenge), challenges);
 }
 
 #[test]
@@ -240,9 +425,17 @@ fn nobody_is_answered_who_must_not_be() {
         vlan_tags: 1,
         ..ipv4()
     };
-    let cases = [
+    // However many: what comes that way is the kernel's.
+    let ways = [
         ("for another host", edited(&|frame| frame[5] = 9)),
         ("broadcast", edited(&|frame| frame[..6].fill(0xff))),
+        (
+            "behind a tag that its address is not behind",
+            tagged.frame(),
+        ),
+    ];
+    // No client's SYN is like these: few of them are the kernel's.
+    let packets = [
         ("from a group", edited(&|frame| frame[6] |= 1)),
         ("from this network", source([0, 1, 2, 3])),
         ("from loopback", source([127, 0, 0, 1])),
@@ -250,10 +443,7 @@ fn nobody_is_answered_who_must_not_be() {
         ("from broadcast", source([255; 4])),
         ("from ourselves", source([192, 0, 2, 7])),
         ("with an IP option", with_options),
-        (
-            "behind a tag that its address is not behind",
-            tagged.frame(),
-        ),
+        ("from one of our ports", from_port(ipv4(), 25).frame()),
         (
             "from ::/8",
             Segment::syn("[::5]:1", "[2001:db8::7]:25").frame(),
@@ -263,15 +453,26 @@ fn nobody_is_answered_who_must_not_be() {
             Segment::syn("[ff02::1]:1", "[2001:db8::7]:25").frame(),
         ),
     ];
-    for (what, frame) in &cases {
-        let (before, flood) = (
-            answers(&guard, Answer::Unanswerable),
-            verdicts(&guard, Verdict::Flood),
-        );
-        assert_eq!(guard.test_run(frame, 1).unwrap().0, XDP_DROP, "{what}");
-        assert_eq!(answers(&guard, Answer::Unanswerable), before + 1, "{what}");
-        assert_eq!(verdicts(&guard, Verdict::Flood), flood + 1, "{what}");
+    for (what, frame) in &ways {
+        let before = answers(&guard, Answer::Unanswerable);
+        let flood = verdicts(&guard, Verdict::Flood);
+        for _ in 0..100 {
+            assert_eq!(guard.test_run(frame, 1).unwrap().0, XDP_PASS, "{what}");
+        }
+        assert_eq!(answers(&guard, Answer::Unanswerable), before + 100, "{what}");
+        assert_eq!(verdicts(&guard, Verdict::Flood), flood + 100, "{what}");
     }
+    let before = answers(&guard, Answer::Unanswerable);
+    let flood = verdicts(&guard, Verdict::Flood);
+    for (what, frame) in &packets {
+        let actions = [(); 3].map(|()| guard.test_run(frame, 1).unwrap().0);
+        assert!(!actions.contains(&XDP_TX), "{what}");
+    }
+    let sent = 3 * packets.len() as u64;
+    let passed = answers(&guard, Answer::Unanswerable) - before;
+    assert!((1..=2).contains(&passed), "{passed} passed, one a second");
+    assert_eq!(answers(&guard, Answer::UnanswerableDropped), sent - passed);
+    assert_eq!(verdicts(&guard, Verdict::Flood), flood + sent);
     assert_eq!(answers(&guard, Answer::Challenge), 0);
 }
 

@@ -36,18 +36,21 @@ use nix::time::{ClockId, clock_gettime};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
     abi::{
-        Counters, LINES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TUPLE_LINES,
-        TUPLES_PER_LINE,
+        Counters, LINES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TICKET_LINES,
+        TICKETS_PER_LINE,
     },
     challenge::{PROOF_SECS, TupleHash, slot_shift},
-    limiter::{Bucket, Limit, Time},
+    limiter::{Bucket, Limit, SharedBucket, Time, charge_shared},
     packet::{self, Address, Kind, Segment},
-    policy::{self, Facts, FloodAnswer},
+    policy::{self, Action, Facts, FloodAnswer, Server},
     reply::{self, Header, Numbers},
     siphash::Key,
     source::Source,
     sources::{self, EMPTY, SourceSet},
-    tuples::{self, Entry, TupleSet},
+    tickets::{
+        self, ALL_RESETS_BURST, ALL_RESETS_RATE, Answered, Proof, RESETS_BURST, RESETS_RATE,
+        ResetLimits, Ticket, TicketSet,
+    },
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{
@@ -129,19 +132,32 @@ impl SourceSet for HostLine {
     }
 }
 
-/// A line of proven tuples of the host's.
+/// A bucket of the host's.
 #[derive(Default)]
-struct HostTuples([Cell<u64>; TUPLES_PER_LINE]);
+struct HostBucket(Cell<u64>);
 
-impl TupleSet for HostTuples {
-    fn entry(&self, place: usize) -> Entry {
-        Entry(self.0[place].get())
+impl SharedBucket for &HostBucket {
+    fn bucket(&self) -> Bucket {
+        Bucket(self.0.get())
     }
-    fn write(&self, place: usize, entry: Entry) {
-        self.0[place].set(entry.0);
+    fn replace(&self, old: Bucket, new: Bucket) -> bool {
+        replace(&self.0, old.0, new.0)
     }
-    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool {
-        replace(&self.0[place], old.0, new.0)
+}
+
+/// A line of tickets of the host's.
+#[derive(Default)]
+struct HostTickets([Cell<u64>; TICKETS_PER_LINE], HostBucket);
+
+impl TicketSet for HostTickets {
+    fn ticket(&self, place: usize) -> Ticket {
+        Ticket(self.0[place].get())
+    }
+    fn write(&self, place: usize, ticket: Ticket) {
+        self.0[place].set(ticket.0);
+    }
+    fn resets(&self) -> impl SharedBucket {
+        &self.1
     }
 }
 
@@ -162,8 +178,10 @@ struct Model {
     sources: Vec<HostLine>,
     proven: Vec<HostLine>,
     prefixes: Vec<HostLine>,
-    tuples: Vec<HostTuples>,
-    cap: Bucket,
+    tickets: Vec<HostTickets>,
+    resets: HostBucket,
+    cap: HostBucket,
+    unanswered: HostBucket,
     policy: Policy,
     /// Of the whole round.
     jiffies: u64,
@@ -197,8 +215,10 @@ impl Model {
             sources: lines(LINES),
             proven: lines(PROVEN_LINES),
             prefixes: lines(PREFIX_LINES),
-            tuples: lines(TUPLE_LINES),
-            cap: Bucket::full(Time::from_jiffies(0)),
+            tickets: lines(TICKET_LINES),
+            resets: HostBucket::default(),
+            cap: HostBucket::default(),
+            unanswered: HostBucket::default(),
             policy: policy(),
             jiffies: 0,
             guarded: HashSet::new(),
@@ -217,8 +237,10 @@ impl Model {
         self.policy = policy.clone();
         self.jiffies = jiffies;
         self.counters = Counters::default();
-        // The guard's was left until it was full.
-        self.cap = Bucket::full(Time::from_jiffies(jiffies));
+        // The guard's were left until they were full.
+        for bucket in [&self.cap, &self.unanswered] {
+            bucket.0.set(Bucket::full(Time::from_jiffies(jiffies)).0);
+        }
     }
 
     fn slot(&self) -> u32 {
@@ -237,38 +259,43 @@ impl Model {
             return unchanged(XDP_PASS);
         }
         let hash = TupleHash::of(segment, KEY);
-        let challenges = self.policy.flood_answer == FloodAnswer::Challenge;
         if segment.kind == Kind::Reset {
-            let proves = hash.is_proof(segment.sequence, self.slot());
-            if !challenges || self.policy.observe || !proves {
-                return unchanged(XDP_PASS);
-            }
-            let line = &self.tuples[hash.0 as usize % TUPLE_LINES];
-            let tag = hash.tag(segment.sequence);
-            tuples::remember(line, tag, self.jiffies as u32, self.proof_ticks());
-            self.counters.answers[Answer::Proven as usize] += 1;
-            return unchanged(XDP_DROP);
+            return unchanged(self.reset(segment, hash));
         }
-        let decision = policy::decide(&mut Scene {
+        let mut scene = Scene {
             model: self,
             segment,
             hash,
-        });
+            proof: Proof::None,
+        };
+        let decision = policy::decide(&mut scene);
+        let round = scene.proof.round();
         self.counters.verdicts[decision.verdict as usize] += 1;
-        if self.policy.observe || decision.verdict == Verdict::Passed {
-            return unchanged(XDP_PASS);
+        let challenges = self.policy.flood_answer == FloodAnswer::Challenge;
+        match policy::action(decision, Server::Listeners, self.policy.observe) {
+            Action::Pass => return unchanged(XDP_PASS),
+            Action::Answer if challenges => {}
+            _ => return unchanged(XDP_DROP),
         }
-        if !(decision.wants_answer() && challenges) {
-            return unchanged(XDP_DROP);
-        }
-        if !self.is_answerable(frame, segment) {
-            self.counters.answers[Answer::Unanswerable as usize] += 1;
-            return unchanged(XDP_DROP);
+        let comes_this_way = self.comes_this_way(frame, segment);
+        if !comes_this_way || !self.is_a_clients(frame, segment) {
+            let cap = limit(self.policy.cap, self.hz);
+            let now = Time::from_jiffies(self.jiffies);
+            let is_over = comes_this_way
+                && cap.interval != 0
+                && charge_shared(&&self.unanswered, now, cap);
+            let (answer, action) = if is_over {
+                (Answer::UnanswerableDropped, XDP_DROP)
+            } else {
+                (Answer::Unanswerable, XDP_PASS)
+            };
+            self.counters.answers[answer as usize] += 1;
+            return unchanged(action);
         }
         self.counters.answers[Answer::Challenge as usize] += 1;
         let header = Header::syn_ack(Numbers {
             sequence: 0,
-            acknowledgment: hash.acknowledgment(segment.sequence, self.slot()),
+            acknowledgment: hash.acknowledgment(segment.sequence, self.slot(), round),
         });
         let network = segment.network as usize;
         let mut answer = [&frame[6..12], &frame[..6], &frame[12..network]].concat();
@@ -289,18 +316,53 @@ impl Model {
         self.hz * PROOF_SECS as u32
     }
 
-    /// The rule of DESIGN, said for addresses.
-    fn is_answerable(&self, frame: &[u8], segment: &Segment) -> bool {
+    fn tickets_of(&self, segment: &Segment) -> &HostTickets {
+        &self.tickets[sources::line_of(segment.source(), SEED, TICKET_LINES)]
+    }
+
+    fn reset(&mut self, segment: &Segment, hash: TupleHash) -> u32 {
+        let challenges = self.policy.flood_answer == FloodAnswer::Challenge;
+        if !challenges || self.policy.observe || PORTS.contains(&segment.peer_port) {
+            return XDP_PASS;
+        }
+        let limits = ResetLimits {
+            of_line: Limit::new(RESETS_RATE, RESETS_BURST, self.hz).unwrap(),
+            of_all: Limit::new(ALL_RESETS_RATE, ALL_RESETS_BURST, self.hz).unwrap(),
+            ticket_ticks: self.proof_ticks(),
+        };
+        let answered = tickets::reset(
+            self.tickets_of(segment),
+            &&self.resets,
+            hash,
+            segment.sequence,
+            self.slot(),
+            self.jiffies,
+            limits,
+        );
+        self.counters.answers[Answer::Proven as usize] +=
+            u64::from(answered == Answered::Proven);
+        if answered == Answered::Not {
+            XDP_PASS
+        } else {
+            XDP_DROP
+        }
+    }
+
+    /// The rule of DESIGN, said for addresses: for our hardware, behind no VLAN.
+    fn comes_this_way(&self, frame: &[u8], segment: &Segment) -> bool {
         let mut hardware = self.policy.interfaces.iter();
         let is_own = hardware.any(|own| own.hardware == frame[..6]);
-        let untagged = self.answerable.contains(&segment.local);
-        let vlan_fits = segment.vlan == 0 && untagged;
-        is_own
-            && frame[6] & 1 == 0
+        is_own && segment.vlan == 0 && self.answerable.contains(&segment.local)
+    }
+
+    /// As a client's SYN is.
+    fn is_a_clients(&self, frame: &[u8], segment: &Segment) -> bool {
+        frame[6] & 1 == 0
             && segment.is_plain()
-            && vlan_fits
             && is_a_hosts(peer_of(segment))
-            && !self.guarded.contains(&(segment.peer, segment.port))
+            && !PORTS.contains(&segment.peer_port)
+            && !self.policy.guarded.iter().any(|(own, _)| *own == peer_of(segment))
+            && !self.policy.own.contains(&peer_of(segment))
     }
 
     /// Every source in the table, and what was counted of it.
@@ -337,7 +399,12 @@ fn is_a_hosts(address: IpAddr) -> bool {
             let this_network = address.octets()[0] == 0;
             !(class_e || this_network || address.is_loopback() || address.is_multicast())
         }
-        IpAddr::V6(address) => address.octets()[0] != 0 && !address.is_multicast(),
+        IpAddr::V6(address) => match address.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                is_a_hosts(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into())
+            }
+            [first, ..] => first > 0xff && !address.is_multicast(),
+        },
     }
 }
 
@@ -345,6 +412,7 @@ struct Scene<'a> {
     model: &'a mut Model,
     segment: &'a Segment,
     hash: TupleHash,
+    proof: Proof,
 }
 
 impl Scene<'_> {
@@ -372,20 +440,26 @@ impl Facts for Scene<'_> {
     fn denied(&mut self) -> bool {
         self.is_listed(&self.model.policy.lists.deny)
     }
-    fn proven(&mut self) -> bool {
-        if self.model.policy.flood_answer != FloodAnswer::Challenge {
-            return false;
+    fn proof(&mut self) -> Proof {
+        if self.model.policy.flood_answer == FloodAnswer::Challenge {
+            self.proof = tickets::proof_of(
+                self.model.tickets_of(self.segment),
+                self.hash,
+                self.segment.sequence,
+                self.model.jiffies as u32,
+                self.model.proof_ticks(),
+            );
         }
-        let (hash, slot) = (self.hash, self.model.slot());
-        let tags = [slot, slot.wrapping_sub(1)]
-            .map(|slot| hash.tag(hash.acknowledgment(self.segment.sequence, slot)));
-        let line = &self.model.tuples[hash.0 as usize % TUPLE_LINES];
+        self.proof
+    }
+    fn admit(&mut self) {
         let ticks = self.model.proof_ticks();
-        tuples::is_proven(line, tags, self.model.jiffies as u32, ticks)
+        let line = self.model.tickets_of(self.segment);
+        tickets::admit(line, self.hash, self.model.jiffies as u32, ticks);
     }
     fn over_source(&mut self, proven: bool) -> bool {
         let cap = self.cap();
-        let cap_is_exhausted = cap.interval != 0 && self.model.cap.is_over(self.now(), cap);
+        let cap_is_exhausted = cap.interval != 0 && (&self.model.cap).bucket().is_over(self.now(), cap);
         let source = self.segment.source();
         let (store, may_enter) = if proven {
             (&self.model.proven, true)
@@ -410,14 +484,7 @@ impl Facts for Scene<'_> {
     }
     fn over_cap(&mut self) -> bool {
         let (cap, now) = (self.cap(), self.now());
-        if cap.interval == 0 {
-            return false;
-        }
-        let step = self.model.cap.step(now, cap);
-        if !step.over {
-            self.model.cap = step.bucket;
-        }
-        step.over
+        cap.interval != 0 && charge_shared(&&self.model.cap, now, cap)
     }
 }
 
@@ -439,6 +506,7 @@ fn policy() -> Policy {
         interfaces: Vec::new(),
         guarded,
         answerable: ANSWERABLE.map(address).into(),
+        own: HashSet::new(),
         lists: Arc::default(),
         responder: None,
         fallback: false,
@@ -477,6 +545,7 @@ impl Round {
         let interface = |index, last| GuardedInterface {
             index,
             hardware: [2, 0, 0, 0, 0, last],
+            ..GuardedInterface::default()
         };
         let round = Self {
             number,
@@ -582,7 +651,7 @@ impl Round {
             // The SYN again, as who has proven himself does, and who has not.
             Some((frame, ..)) if random.percent(50) => frame.clone(),
             Some((_, segment, proof)) => {
-                let right = random.percent(75);
+                let right = random.percent(95);
                 let number = if right { *proof } else { random.next() as u32 };
                 answer_of(segment, number, random)
             }
@@ -630,17 +699,18 @@ impl Round {
             local => local,
         };
         let port = random.choose(&[25, 25, 25, 25, 25, 2525, 26, 0]);
-        let peer_port = random.choose(&[1024, 40_000, 65_535]);
-        let flags = match random.below(20) {
+        let peer_port = random.choose(&[1024, 40_000, 40_000, 65_535, 65_535, 25, 2525]);
+        // Few wrong answers: how many there may be is a matter of ticks.
+        let flags = match random.below(60) {
             0 => RST,
             1 => RST | ACK,
-            2 => ACK,
-            3 => SYN | ACK,
+            2..=7 => ACK,
+            8..=11 => SYN | ACK,
             // FIN or RST beside it.
-            4 => SYN | random.choose(&[1, 4, 5]),
+            12..=14 => SYN | random.choose(&[1, 4, 5]),
             // ECN: ECE and CWR.
-            5 => SYN | 0xc0,
-            6 => random.next() as u8,
+            15..=17 => SYN | 0xc0,
+            18..=20 => random.next() as u8,
             _ => SYN,
         };
         let sequence = random.choose(&[7, 0x8000_0000, 0xffff_fff0]);
@@ -917,13 +987,28 @@ impl Pair {
         let settling = Policy {
             cap,
             lists,
+            interfaces: vec![GuardedInterface {
+                index: LOOPBACK_INDEX,
+                hardware: HOST_HARDWARE,
+                ..GuardedInterface::default()
+            }],
             ..policy()
         };
         self.guard.configure(&settling).unwrap();
-        // A debt that such a cap cannot have is none, see `limiter`.
+        // A debt that such a cap cannot have is none, see `limiter`; and a SYN that cannot be
+        // answered charges a bucket of the same size.
         until("the cap is full", || {
             let (action, _) = self.guard.test_run(&allowed, 1).unwrap();
             (action == XDP_PASS).then_some(())
+        });
+        let unanswerable = segment_of("192.0.2.77:25", "192.0.2.7:25");
+        let passed = |guard: &Guard| {
+            guard.counters(Some(0)).unwrap().answers[Answer::Unanswerable as usize]
+        };
+        until("the bucket of what cannot be answered is full", || {
+            let before = passed(&self.guard);
+            self.guard.test_run(&unanswerable, 2).unwrap();
+            (passed(&self.guard) > before).then_some(())
         });
         let slot = 1 << slot_shift(self.model.hz);
         let begun = self.jiffies();
@@ -1101,7 +1186,12 @@ fn the_kernel_does_what_the_model_says() {
     println!("{seen:?} in {took:.1?}; {slow} rounds too slow");
     if packets >= PACKETS {
         assert!(seen.verdicts.iter().all(|&count| count > 0), "{seen:?}");
-        let answers = [Answer::Challenge, Answer::Proven, Answer::Unanswerable];
+        let answers = [
+            Answer::Challenge,
+            Answer::Proven,
+            Answer::Unanswerable,
+            Answer::UnanswerableDropped,
+        ];
         let all = answers
             .iter()
             .all(|&answer| seen.answers[answer as usize] > 0);

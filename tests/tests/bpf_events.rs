@@ -7,7 +7,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Limited, Policy, Rate};
 use nomail_common::{
-    abi::{TOLD_LINES, TUPLES_PER_LINE},
+    abi::{TOLD_LINES, TOLD_PER_LINE},
     policy::FloodAnswer,
     verdict::Verdict,
 };
@@ -18,6 +18,8 @@ use nomail_tests::{
 
 /// A test run claims to come from the loopback interface.
 const LOOPBACK_INDEX: u32 = 1;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
 fn policy() -> Policy {
@@ -33,8 +35,10 @@ fn policy() -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: [2, 0, 0, 0, 0, 2],
+            ..GuardedInterface::default()
         }],
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        own: HashSet::new(),
         guarded,
         lists: Arc::default(),
         responder: None,
@@ -89,22 +93,41 @@ fn a_source_is_told_of_once_and_again_when_it_is_proven() {
             let (action, _) = guard.test_answer(&frame).unwrap();
             assert!(action != XDP_TX || guard.take_events().unwrap().is_empty());
         }
-        // What was forged in its name does not hide it.
-        let (_, answer) = guard.test_answer(&frame).unwrap();
-        let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
-        let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-            panic!("no TCP in {answer:?}");
-        };
-        let reset = Segment {
-            flags: RST,
-            sequence: tcp.acknowledgment_number,
-            ..segment
-        };
-        guard.test_run(&reset.frame(), 1).unwrap();
-        guard.test_run(&frame, 2000).unwrap();
+        // What was forged in its name does not hide what was proven. A ticket is charged
+        // once: the third one is over the limit.
+        for port in 2..=4 {
+            prove(&mut guard, from_port(segment, port));
+            assert_eq!(told(&mut guard), []);
+        }
+        let tickets = (2..=4).map(|port| from_port(segment, port).frame());
+        let actions: Vec<_> = tickets
+            .map(|frame| guard.test_run(&frame, 1).unwrap().0)
+            .collect();
+        assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_DROP]);
         let proven = (address.to_owned(), Verdict::LimitedSource, true);
         assert_eq!(told(&mut guard), [proven]);
     }
+}
+
+fn from_port(mut segment: Segment, port: u16) -> Segment {
+    segment.source.set_port(port);
+    segment
+}
+
+/// Has a tuple challenged, and answers for it.
+fn prove(guard: &mut Guard, segment: Segment) {
+    let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
+    assert_eq!(action, XDP_TX);
+    let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
+    let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
+        panic!("no TCP in {answer:?}");
+    };
+    let reset = Segment {
+        flags: RST,
+        sequence: tcp.acknowledgment_number,
+        ..segment
+    };
+    assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_DROP);
 }
 
 #[test]
@@ -138,7 +161,7 @@ fn a_prefix_is_told_of_also_while_observing() {
 /// and nothing stands still.
 #[test]
 fn a_flood_of_sources_makes_a_bounded_number_of_events() {
-    const PLACES: usize = TOLD_LINES * TUPLES_PER_LINE;
+    const PLACES: usize = TOLD_LINES * TOLD_PER_LINE;
     let mut guard = guard(&Policy {
         source: Rate { rate: 1, burst: 1 },
         ..policy()

@@ -11,7 +11,7 @@ use std::{
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
-    abi::{LINES, SLOTS_PER_LINE, TUPLE_LINES, TUPLES_PER_LINE},
+    abi::{LINES, SLOTS_PER_LINE, TICKET_LINES, TICKETS_PER_LINE},
     policy::FloodAnswer,
     verdict::Verdict,
 };
@@ -42,9 +42,11 @@ fn guard(source: Rate, cap: Option<Rate>) -> (Guard, Lab) {
                 // A test run claims to come from the loopback interface.
                 index: 1,
                 hardware: [2, 0, 0, 0, 0, 2],
+                ..GuardedInterface::default()
             }],
             guarded: HashSet::from([(address, 25)]),
             answerable: HashSet::from([address]),
+            own: HashSet::new(),
             lists: Arc::default(),
             responder: None,
             fallback: false,
@@ -111,7 +113,7 @@ fn a_full_table_of_sources_refuses_nobody_else() {
 /// More proofs than there are places: the last ones hold.
 #[test]
 fn a_full_table_of_proofs_takes_the_next_one() {
-    const PLACES: u32 = (TUPLE_LINES * TUPLES_PER_LINE) as u32;
+    const PLACES: u32 = (TICKET_LINES * TICKETS_PER_LINE) as u32;
     const WIDE: Rate = Rate {
         rate: 10_000,
         burst: 20_000,

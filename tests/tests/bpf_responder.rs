@@ -11,7 +11,9 @@ use std::{
 
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{abi::Texts, policy::FloodAnswer, responder::WINDOW, verdict::Answer};
+use nomail_common::{
+    abi::Texts, policy::FloodAnswer, responder::WINDOW, tickets::TICKET_SYNS, verdict::Answer,
+};
 use nomail_tests::poll::until;
 
 const XDP_DROP: u32 = 1;
@@ -60,8 +62,10 @@ fn policy(texts: Texts) -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: HOST_HARDWARE,
+            ..GuardedInterface::default()
         }],
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        own: HashSet::new(),
         guarded,
         lists: Arc::default(),
         responder: Some(texts),
@@ -332,13 +336,10 @@ fn a_greeting_that_closes() {
         let mut guard = guard(&policy(closed()));
         let cookie = client.begin(&mut guard);
         let (one, here) = (ISN.wrapping_add(1), cookie.wrapping_add(1));
-        // What the client has said by then comes again.
-        for (flags, sequence, text) in [(SYN | ACK, ISN, ""), (ACK | PSH, one, "QUIT\r\n")] {
-            assert_eq!(
-                client.send(&mut guard, flags, sequence, here, text),
-                said(ACK | PSH | FIN, here, one, GREETING)
-            );
-        }
+        assert_eq!(
+            client.send(&mut guard, SYN | ACK, ISN, here, ""),
+            said(ACK | PSH | FIN, here, one, GREETING)
+        );
         let over = here.wrapping_add(GREETING.len() as u32 + 1);
         assert_eq!(
             client.send(&mut guard, ACK | PSH, one, over, "QUIT\r\n"),
@@ -373,31 +374,113 @@ fn later_syns_of_a_proven_tuple_get_a_syn_ack() {
     }
 }
 
+/// What a client has done after the SYN-ACK that its third SYN got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    Acknowledged,
+    Greeted,
+    Reset,
+    ResetAndAcknowledged,
+}
+
+/// The greeting is owed to a client that has acknowledged our number and not the greeting,
+/// and one SYN-ACK to a client that has not even done that. A RST ends both.
 #[test]
-fn only_a_greeting_that_is_not_acknowledged_is_owed() {
+fn what_is_owed_is_what_the_client_has_yet_to_acknowledge() {
     for client in Client::both() {
         let mut guard = guard(&policy(held()));
-        let other = Client {
-            from: SocketAddr::new(client.from.ip(), 40_001),
-            ..client.clone()
-        };
-        let [here, _] = [&client, &other].map(|client| {
+        let fates = [
+            Then::Nothing,
+            Then::Acknowledged,
+            Then::Greeted,
+            Then::Reset,
+            Then::ResetAndAcknowledged,
+        ];
+        let one = ISN.wrapping_add(1);
+        let mut heres = Vec::new();
+        for (port, then) in (40_001..).zip(fates) {
+            let client = Client {
+                from: SocketAddr::new(client.from.ip(), port),
+                ..client.clone()
+            };
             let cookie = client.begin(&mut guard);
             for flags in [SYN, SYN | ACK] {
                 let answer = client.send(&mut guard, SYN, ISN, 0, "");
                 assert_eq!(answer.unwrap().flags, flags);
             }
-            cookie.wrapping_add(1)
+            let here = cookie.wrapping_add(1);
+            heres.push(here);
+            let greeting = said(ACK | PSH, here, one, GREETING);
+            let there = here.wrapping_add(GREETING.len() as u32);
+            let mut send = |flags, sequence, acknowledgment| {
+                client.send(&mut guard, flags, sequence, acknowledgment, "")
+            };
+            match then {
+                Then::Nothing => {}
+                Then::Acknowledged => assert_eq!(send(ACK, one, here), greeting),
+                Then::Greeted => {
+                    assert_eq!(send(ACK, one, here), greeting);
+                    assert_eq!(send(ACK, one, there), Err(XDP_DROP));
+                }
+                Then::Reset => {
+                    assert_eq!(send(ACK, one, here), greeting);
+                    assert_eq!(send(RST, one, 0), Err(XDP_PASS));
+                }
+                Then::ResetAndAcknowledged => {
+                    assert_eq!(send(RST | ACK, 0, here), Err(XDP_PASS));
+                }
+            }
+        }
+        let mut owed = Vec::new();
+        let begun = std::time::Instant::now();
+        until("what is owed is due, twice", || {
+            for frame in guard.owed_frames().unwrap() {
+                assert_eq!(frame.interface, LOOPBACK_INDEX);
+                let sent = PacketHeaders::from_ethernet_slice(&frame.bytes).unwrap();
+                let Some(TransportHeader::Tcp(tcp)) = sent.transport else {
+                    panic!("no TCP in {frame:?}");
+                };
+                assert_eq!((tcp.source_port, tcp.acknowledgment_number), (25, one));
+                let text = String::from_utf8(sent.payload.slice().to_vec()).unwrap();
+                owed.push((tcp.destination_port, tcp.syn, tcp.sequence_number, text));
+            }
+            // The second is due after 3 s, a third one after 7.
+            (begun.elapsed().as_millis() > 3500).then_some(())
         });
-        let one = ISN.wrapping_add(1);
-        let there = here.wrapping_add(GREETING.len() as u32);
-        assert_eq!(client.send(&mut guard, ACK, one, there, ""), Err(XDP_DROP));
-        let sent = until("a greeting is sent again", || {
-            let sent = guard.pay_debts().unwrap();
-            (sent > 0).then_some(sent)
-        });
-        assert_eq!(sent, 1);
-        assert_eq!(answers(&guard, Answer::Greeting), 1);
+        owed.sort();
+        let greeting = (40_002, false, heres[1], GREETING.to_owned());
+        let syn_ack = (40_001, true, heres[0].wrapping_sub(1), String::new());
+        assert_eq!(owed, [syn_ack, greeting.clone(), greeting]);
+    }
+}
+
+/// It may be another host that greets, and neither would ever have done.
+#[test]
+fn a_client_that_talks_before_its_greeting_is_not_answered() {
+    for client in Client::both() {
+        let mut guard = guard(&policy(held()));
+        let cookie = client.begin(&mut guard);
+        let (one, here) = (ISN.wrapping_add(1), cookie.wrapping_add(1));
+        for (flags, sequence) in [(ACK | PSH, one), (SYN | ACK, ISN), (ACK | FIN, one)] {
+            let sent = client.send(&mut guard, flags, sequence, here, GREETING);
+            assert_eq!(sent, Err(XDP_DROP));
+        }
+        assert_eq!(answers(&guard, Answer::Greeting), 0);
+    }
+}
+
+#[test]
+fn a_segment_from_one_of_our_ports_is_never_answered() {
+    for mut client in Client::both() {
+        let mut guard = guard(&policy(held()));
+        client.from.set_port(25);
+        for flags in [SYN, SYN | ACK, ACK, ACK | PSH, RST, RST | ACK] {
+            for acknowledgment in [0, 1, 4711] {
+                let sent = client.send(&mut guard, flags, ISN, acknowledgment, "");
+                assert_eq!(sent, Err(XDP_PASS), "{flags:x}");
+            }
+        }
     }
 }
 
@@ -678,12 +761,24 @@ fn lists_and_buckets_come_first() {
     });
     client.begin(&mut guard);
     let syn = |guard: &mut Guard| client.send(guard, SYN, ISN, 0, "").map(|out| out.flags);
-    let got: Vec<_> = (0..4).map(|_| syn(&mut guard)).collect();
-    assert_eq!(
-        got,
-        [Ok(SYN), Ok(SYN | ACK), Err(XDP_DROP), Err(XDP_DROP)],
-        "its own bucket is used up"
-    );
+    let got: Vec<_> = (1..10).map(|_| syn(&mut guard)).collect();
+    let admitted = TICKET_SYNS as usize - 1;
+    assert!(got[..admitted].iter().all(Result::is_ok), "{got:?}");
+    let beyond = &got[admitted..];
+    assert_eq!(beyond, [Err(XDP_DROP); 2], "its ticket is used up");
+    let from_port = |port| Client {
+        from: SocketAddr::new(client.from.ip(), port),
+        ..client.clone()
+    };
+    for port in [40_001, 40_002] {
+        from_port(port).begin(&mut guard);
+    }
+    let fourth = from_port(40_003);
+    let challenge = fourth.send(&mut guard, SYN, ISN, 0, "").unwrap();
+    let proof = fourth.send(&mut guard, RST, challenge.acknowledgment, 0, "");
+    assert_eq!(proof, Err(XDP_DROP));
+    let syn_of_fourth = fourth.send(&mut guard, SYN, ISN, 0, "");
+    assert_eq!(syn_of_fourth, Err(XDP_DROP), "its own bucket is used up");
     let lists = Lists {
         deny: vec!["198.51.100.0/24".parse().unwrap()],
         ..Lists::default()

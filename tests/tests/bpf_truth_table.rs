@@ -15,7 +15,8 @@ use std::{
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
-    policy::{self, Facts, FloodAnswer},
+    policy::{self, Action, Facts, FloodAnswer, Server},
+    tickets::Proof,
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{
@@ -56,7 +57,10 @@ struct Case {
     malformed: bool,
     allowed: bool,
     denied: bool,
+    /// It has a ticket
     proven: bool,
+    /// that has admitted a SYN, if so.
+    used: bool,
     answerable: bool,
     /// A /24 and /48 of its own.
     segment: Segment,
@@ -68,8 +72,8 @@ fn bits<const N: usize>(number: u32) -> [bool; N] {
 
 /// All cases, with sources that no other group has.
 fn cases(group: u32) -> Vec<Case> {
-    let cases = (0..64).map(|number| {
-        let [ipv6, malformed, allowed, denied, proven, answerable] = bits(number);
+    let cases = (0..128).map(|number| {
+        let [ipv6, malformed, allowed, denied, proven, used, answerable] = bits(number);
         let segment = if ipv6 {
             Segment::syn(
                 &format!("[2001:{group:x}:{number:x}::1]:40000"),
@@ -84,11 +88,18 @@ fn cases(group: u32) -> Vec<Case> {
             allowed,
             denied,
             proven,
+            used,
             answerable,
             segment,
         }
     });
     cases.collect()
+}
+
+/// Another tuple of the same source.
+fn sibling(mut segment: Segment) -> Segment {
+    segment.source.set_port(39_999);
+    segment
 }
 
 /// The oracle's facts.
@@ -104,9 +115,14 @@ impl Facts for Known {
     fn denied(&mut self) -> bool {
         self.0.denied
     }
-    fn proven(&mut self) -> bool {
-        self.0.proven && self.1.challenge
+    fn proof(&mut self) -> Proof {
+        match (self.0.proven && self.1.challenge, self.0.used) {
+            (false, _) => Proof::None,
+            (true, false) => Proof::New,
+            (true, true) => Proof::Used,
+        }
     }
+    fn admit(&mut self) {}
     fn over_source(&mut self, _proven: bool) -> bool {
         self.1.over_source
     }
@@ -124,14 +140,13 @@ type Outcome = (Verdict, u32, Option<Answer>);
 fn by_policy(case: Case, regime: Regime) -> Outcome {
     let decision = policy::decide(&mut Known(case, regime));
     let verdict = decision.verdict;
-    if regime.observe || verdict == Verdict::Passed {
-        (verdict, XDP_PASS, None)
-    } else if !(regime.challenge && decision.wants_answer()) {
-        (verdict, XDP_DROP, None)
-    } else if case.answerable {
-        (verdict, XDP_TX, Some(Answer::Challenge))
-    } else {
-        (verdict, XDP_DROP, Some(Answer::Unanswerable))
+    match policy::action(decision, Server::Listeners, regime.observe) {
+        Action::Pass => (verdict, XDP_PASS, None),
+        Action::Answer if regime.challenge && case.answerable => {
+            (verdict, XDP_TX, Some(Answer::Challenge))
+        }
+        Action::Answer if regime.challenge => (verdict, XDP_PASS, Some(Answer::Unanswerable)),
+        _ => (verdict, XDP_DROP, None),
     }
 }
 
@@ -139,16 +154,17 @@ fn by_policy(case: Case, regime: Regime) -> Outcome {
 fn by_table(case: Case, regime: Regime) -> Outcome {
     let proven = case.proven && regime.challenge;
     let limited = !case.allowed;
+    let charged = limited && !(proven && case.used);
     let rows = [
         (case.malformed, Verdict::Malformed, false),
         (case.denied && limited, Verdict::Denied, false),
         (
-            regime.over_source && limited,
+            regime.over_source && charged,
             Verdict::LimitedSource,
             !proven,
         ),
         (
-            regime.over_prefix && limited,
+            regime.over_prefix && charged,
             Verdict::LimitedPrefix,
             !proven,
         ),
@@ -160,7 +176,7 @@ fn by_table(case: Case, regime: Regime) -> Outcome {
         (Verdict::Passed, ..) | (_, true, _) => (XDP_PASS, None),
         (_, false, false) => (XDP_DROP, None),
         (_, false, true) if case.answerable => (XDP_TX, Some(Answer::Challenge)),
-        (_, false, true) => (XDP_DROP, Some(Answer::Unanswerable)),
+        (_, false, true) => (XDP_PASS, Some(Answer::Unanswerable)),
     };
     (verdict, action, answer)
 }
@@ -178,8 +194,10 @@ fn policy() -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: HOST_HARDWARE,
+            ..GuardedInterface::default()
         }],
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        own: HashSet::new(),
         guarded,
         lists: Arc::default(),
         responder: None,
@@ -202,7 +220,6 @@ impl Bench {
     /// Proves the tuple of a segment: it is challenged for being over its bucket,
     /// and answers.
     fn prove(&mut self, segment: Segment) {
-        assert_eq!(self.run(segment), XDP_PASS);
         let (action, answer) = self.guard.test_answer(&segment.frame()).unwrap();
         assert_eq!(action, XDP_TX);
         let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
@@ -255,7 +272,9 @@ impl Bench {
             })
             .unwrap();
         for case in cases.iter().filter(|case| case.proven) {
+            assert_eq!(self.run(case.segment), XDP_PASS);
             self.prove(case.segment);
+            self.prove(sibling(case.segment));
         }
         // A SYN of each charges the buckets that are to be over.
         let charging = Policy {
@@ -270,7 +289,13 @@ impl Bench {
         };
         self.guard.configure(&charging).unwrap();
         for case in &cases {
-            self.run(case.segment);
+            // Or its ticket would no longer be new.
+            let spared = case.proven && !case.used && regime.challenge;
+            self.run(if spared {
+                sibling(case.segment)
+            } else {
+                case.segment
+            });
         }
         if regime.over_cap {
             self.charge_cap();
@@ -377,5 +402,5 @@ fn the_whole_truth_table() {
             assert!(again < 100, "too slow a machine");
         }
     }
-    println!("32 regimes of 64 cases; {again} done again");
+    println!("32 regimes of 128 cases; {again} done again");
 }

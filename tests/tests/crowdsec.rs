@@ -405,10 +405,6 @@ fn who_completed_a_handshake_is_reported() {
             "scenarios/nomail-many-connections.yaml",
             "/cs/scenarios/nomail-many-connections.yaml",
         ),
-        (
-            "scenarios/nomail-over-limit.yaml",
-            "/cs/scenarios/nomail-over-limit.yaml",
-        ),
         ("acquis.d/nomail.yaml", "/cs/nomail-acquis.yaml"),
         ("profiles-range.yaml", "/cs/profiles-range.yaml"),
     ];

@@ -50,7 +50,6 @@ const FILES: &[&str] = &[
     "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/parsers/s01-parse/nomail-logs.yaml",
     "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/profiles-range.yaml",
     "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/scenarios/nomail-many-connections.yaml",
-    "644 root:root /usr/share/doc/nomail-agent/examples/crowdsec/scenarios/nomail-over-limit.yaml",
     "644 root:root /usr/share/doc/nomail-agent/examples/grafana/nomail.json",
     "644 root:root /usr/share/doc/nomail-agent/examples/prometheus/nomail.rules.yml",
     "644 root:root /usr/share/fish/vendor_completions.d/nomail-agent.fish",

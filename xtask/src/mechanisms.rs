@@ -56,9 +56,9 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the cap comes before the buckets",
         file: "nomail-common/src/policy.rs",
-        text: "    let verdict = if !allowed && facts.over_source(proven) {
+        text: "    let verdict = if charged && facts.over_source(proven) {
         Verdict::LimitedSource
-    } else if !allowed && facts.over_prefix(proven) {
+    } else if charged && facts.over_prefix(proven) {
         Verdict::LimitedPrefix
     } else if !proven && facts.over_cap() {
         Verdict::Flood
@@ -66,9 +66,9 @@ const MECHANISMS: &[Mechanism] = &[
 ",
         instead: "    let verdict = if !proven && facts.over_cap() {
         Verdict::Flood
-    } else if !allowed && facts.over_source(proven) {
+    } else if charged && facts.over_source(proven) {
         Verdict::LimitedSource
-    } else if !allowed && facts.over_prefix(proven) {
+    } else if charged && facts.over_prefix(proven) {
         Verdict::LimitedPrefix
     } else {
 ",
@@ -154,13 +154,13 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the proven share the buckets of the unproven",
         file: "nomail-common/src/policy.rs",
-        text: "    let verdict = if !allowed && facts.over_source(proven) {
+        text: "    let verdict = if charged && facts.over_source(proven) {
         Verdict::LimitedSource
-    } else if !allowed && facts.over_prefix(proven) {
+    } else if charged && facts.over_prefix(proven) {
 ",
-        instead: "    let verdict = if !allowed && facts.over_source(false) {
+        instead: "    let verdict = if charged && facts.over_source(false) {
         Verdict::LimitedSource
-    } else if !allowed && facts.over_prefix(false) {
+    } else if charged && facts.over_prefix(false) {
 ",
         tests: &[
             "flood::forging_an_address_does_not_silence_it",
@@ -170,9 +170,9 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a proof is of the tuple, whatever the SYN's sequence number",
-        file: "nomail-common/src/challenge.rs",
-        text: "(mix(self.0, acknowledgment) >> 32) as u32",
-        instead: "(mix(self.0, acknowledgment & 0) >> 32) as u32",
+        file: "nomail-common/src/tickets.rs",
+        text: "(sequence >> 16).wrapping_sub(high) & HIGH_MASK as u32 <= 1",
+        instead: "(sequence >> 16).wrapping_sub(high) & 0 <= 1",
         tests: &[
             "flood::forging_an_address_does_not_silence_it",
             "bpf_challenge::the_reset_proves_the_tuple_and_its_next_syn_passes",
@@ -181,8 +181,8 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "a proof holds for half a second",
         file: "nomail-agent/src/bpf/mod.rs",
-        text: "proof_ticks: hz * PROOF_SECS as u32,",
-        instead: "proof_ticks: hz * PROOF_SECS as u32 / 20,",
+        text: "config.proof_ticks = hz * PROOF_SECS as u32;",
+        instead: "config.proof_ticks = hz * PROOF_SECS as u32 / 20;",
         tests: &["challenge_loss::with_loss_each_way_the_honest_are_through"],
     },
     Mechanism {

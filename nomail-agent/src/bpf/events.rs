@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use nomail_common::{
-    abi::{TOLD_LINES, TUPLES_PER_LINE},
+    abi::{TOLD_LINES, TOLD_PER_LINE},
     events::Event,
     limiter::Time,
     source::Source,
@@ -14,7 +14,7 @@ use nomail_common::{
 use super::{BpfError, Clock};
 
 /// Most events that are taken at once: all that come in a minute.
-const EVENTS_MAX: usize = TOLD_LINES * TUPLES_PER_LINE;
+const EVENTS_MAX: usize = 2 * TOLD_LINES * TOLD_PER_LINE;
 
 /// A source or a prefix is over its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Limited {
     pub address: IpAddr,
     /// Of a source, or of a prefix.
     pub verdict: Verdict,
-    /// Its tuple was proven. Otherwise it may be forged.
+    /// Its tuple was proven. It may be forged all the same.
     pub proven: bool,
     /// Index of the interface that the SYN came in by.
     pub interface: u32,

@@ -30,14 +30,16 @@ use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, FALLBACK_LEASE_MILLIS, GENERATIONS, Guarded, LEASE_SECS,
-        MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, RESPOND, RESPOND_FOR_LISTENERS, Texts, VLAN_NONE,
+        self, Active, Config, Counters, FALLBACK_LEASE_MILLIS, FurtherHardware, GENERATIONS,
+        Guarded, LEASE_SECS, MAX_GUARDED, MAX_INTERFACES, MAX_OWN, MAX_PORTS, RESPOND,
+        RESPOND_FOR_LISTENERS, Texts, VLAN_NONE,
     },
     challenge::{PROOF_SECS, slot_shift},
     events::PAUSE_SECS,
     limiter::Limit,
     policy::FloodAnswer,
     responder,
+    tickets::{ALL_RESETS_BURST, ALL_RESETS_RATE, RESETS_BURST, RESETS_RATE},
 };
 
 use self::pins::Secrets;
@@ -49,6 +51,7 @@ pub use self::{
     features::missing_features,
     kept::KeptGuard,
     lists::Lists,
+    owed::OwedFrame,
     pins::Pins,
     sources::SourceCount,
 };
@@ -65,6 +68,17 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// See [`nomail_common::tickets`].
+const RESETS: Rate = Rate {
+    rate: RESETS_RATE,
+    burst: RESETS_BURST,
+};
+/// See [`nomail_common::tickets`].
+const ALL_RESETS: Rate = Rate {
+    rate: ALL_RESETS_RATE,
+    burst: ALL_RESETS_BURST,
+};
+
 impl Rate {
     fn limit(self, hz: u32) -> Result<Limit, BpfError> {
         let Self { rate, burst } = self;
@@ -73,12 +87,15 @@ impl Rate {
 }
 
 /// An interface that the program is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardedInterface {
     /// Its number.
     pub index: u32,
     /// Its hardware address; XDP answers only what is sent to it.
     pub hardware: [u8; 6],
+    /// Further ones that frames on it may be for. Of all interfaces together the
+    /// first [`abi::MAX_FURTHER_HARDWARE`] are used.
+    pub further_hardware: Vec<[u8; 6]>,
 }
 
 /// What the program is to enforce. Replaced as a whole.
@@ -102,6 +119,8 @@ pub struct Policy {
     /// Addresses among them that live on one of the interfaces themselves, so
     /// that frames for them have no VLAN tag. For others XDP does not answer.
     pub answerable: HashSet<IpAddr>,
+    /// Addresses that no client has, at most [`MAX_OWN`]: see [`Config::own`].
+    pub own: HashSet<IpAddr>,
     /// Who is let through, and who is not. The same again costs nothing.
     pub lists: Arc<Lists>,
     /// What XDP says where nobody listens; none: there are listeners.
@@ -241,17 +260,16 @@ impl Guard {
         let config: Array<_, Config> = take(&mut ebpf, abi::CONFIG_MAP)?.try_into()?;
         let active: Array<_, u32> = take(&mut ebpf, abi::ACTIVE_MAP)?.try_into()?;
         // 0, unless the maps are an earlier agent's.
-        let in_use = active.get(&0, 0)? % CONFIGS;
-        let Config {
+        let Active {
+            config: in_use,
             list_set,
             generation,
-            ..
-        } = config.get(&in_use, 0)?;
+        } = Active::from_word(active.get(&0, 0)?);
         Ok(Self {
             config,
             active,
             texts: take(&mut ebpf, abi::TEXTS_MAP)?.try_into()?,
-            generation: generation % GENERATIONS,
+            generation,
             _responders: responders,
             counters: take(&mut ebpf, abi::COUNTERS_MAP)?.try_into()?,
             sources: sources::Sources::new(
@@ -273,7 +291,7 @@ impl Guard {
             clock,
             in_use,
             limit: Limit::UNLIMITED,
-            list_set: list_set % CONFIGS,
+            list_set,
             lists: None,
             list_bits: 0,
             banned: HashSet::new(),
@@ -291,27 +309,34 @@ impl Guard {
         if policy.interfaces.len() > MAX_INTERFACES {
             return Err(BpfError::TooManyInterfaces(policy.interfaces.len()));
         }
-        let mut config = Box::new(Config {
-            limit,
-            prefix_limit: optional(policy.prefix)?,
-            cap: optional(policy.cap)?,
-            observe: u32::from(policy.observe),
-            flood_answer: policy.flood_answer as u32,
-            slot_shift: slot_shift(hz),
-            proof_ticks: hz * PROOF_SECS as u32,
-            pause_ticks: hz * PAUSE_SECS as u32,
-            responder: match policy.responder {
-                None => 0,
-                Some(_) if policy.fallback => RESPOND_FOR_LISTENERS,
-                Some(_) => RESPOND,
-            },
-            generation: self.generation_of(policy.responder.as_ref())?,
-            cookie_shift: responder::slot_shift(hz),
-            ..Config::EMPTY
-        });
+        let mut config = zeroed_config();
+        config.limit = limit;
+        config.prefix_limit = optional(policy.prefix)?;
+        config.cap = optional(policy.cap)?;
+        config.reset_limit = RESETS.limit(hz)?;
+        config.all_resets_limit = ALL_RESETS.limit(hz)?;
+        config.observe = u32::from(policy.observe);
+        config.flood_answer = policy.flood_answer as u32;
+        config.slot_shift = slot_shift(hz);
+        config.proof_ticks = hz * PROOF_SECS as u32;
+        config.pause_ticks = hz * PAUSE_SECS as u32;
+        config.responder = match policy.responder {
+            None => 0,
+            Some(_) if policy.fallback => RESPOND_FOR_LISTENERS,
+            Some(_) => RESPOND,
+        };
+        config.generation = self.generation_of(policy.responder.as_ref())?;
+        config.cookie_shift = responder::slot_shift(hz);
         for (place, interface) in policy.interfaces.iter().enumerate() {
             config.interfaces[place] = interface.index;
             config.hardware[place][..6].copy_from_slice(&interface.hardware);
+        }
+        let further = policy.interfaces.iter().zip(1..).flat_map(|(of, entry)| {
+            let addresses = of.further_hardware.iter();
+            addresses.map(move |&address| FurtherHardware { address, entry })
+        });
+        for (place, further) in config.further_hardware.iter_mut().zip(further) {
+            *place = further;
         }
         let pairs: Vec<_> = policy
             .guarded
@@ -328,12 +353,25 @@ impl Guard {
             })
             .collect();
         let mut seed = random()?;
-        let seeds = std::iter::repeat_with(move || {
+        let mut seeds = std::iter::repeat_with(move || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             seed
         });
-        if !config.set_guarded(&pairs, seeds.take(GUARDED_SEEDS_MAX)) {
+        if !config.set_guarded(&pairs, seeds.by_ref().take(SEEDS_MAX)) {
             return Err(BpfError::TooManyGuarded(pairs.len()));
+        }
+        // Those first that XDP speaks for, and others as long as there is room.
+        let guarded: HashSet<_> = policy.guarded.iter().map(|(address, _)| address).collect();
+        let others = policy.own.iter().filter(|own| !guarded.contains(own));
+        let own: Vec<_> = guarded
+            .iter()
+            .copied()
+            .chain(others)
+            .take(MAX_OWN)
+            .map(|own| own.to_canonical().into())
+            .collect();
+        if !config.set_own(&own, seeds.take(SEEDS_MAX)) {
+            return Err(BpfError::TooManyOwn(own.len()));
         }
         let same_lists = self
             .lists
@@ -348,8 +386,13 @@ impl Guard {
         };
         (config.list_set, config.lists) = (list_set, list_bits);
         let next = 1 - self.in_use;
-        self.config.set(next, *config, 0)?;
-        self.active.set(0, next, 0)?;
+        self.config.set(next, &*config, 0)?;
+        let active = Active {
+            config: next,
+            list_set,
+            generation: config.generation,
+        };
+        self.active.set(0, active.word(), 0)?;
         self.in_use = next;
         self.generation = config.generation;
         self.limit = limit;
@@ -582,17 +625,15 @@ impl Guard {
         self.events.take(&self.clock)
     }
 
-    /// Sends greetings again that may be lost, see [`nomail_common::owed`]; how many. To be
-    /// called once a second.
-    pub fn pay_debts(&mut self) -> Result<u64, BpfError> {
-        let Some(policy) = &self.policy else {
-            return Ok(0);
-        };
-        if policy.responder.is_none() || policy.observe {
-            return Ok(0);
+    /// What is owed to clients of the responder, see [`nomail_common::owed`], and to be sent
+    /// now. To be called once a second.
+    pub fn owed_frames(&mut self) -> Result<Vec<OwedFrame>, BpfError> {
+        match &self.policy {
+            Some(policy) if policy.responder.is_some() && !policy.observe => {
+                self.debts.due(&self.texts, Instant::now())
+            }
+            _ => Ok(Vec::new()),
         }
-        let responder = program(&mut self.ebpf, abi::RESPONDER_PROGRAM)?;
-        self.debts.pay(responder, Instant::now())
     }
 
     /// Runs the program on a frame, as `BPF_PROG_TEST_RUN` does: its action,
@@ -635,10 +676,19 @@ impl Drop for Guard {
     }
 }
 
-/// Seeds that are tried before a set of guarded pairs is called too large. At
-/// [`MAX_GUARDED`] pairs a few dozen are needed.
-const GUARDED_SEEDS_MAX: usize = 10_000;
-const _: () = assert!(MAX_GUARDED <= 256, "measure again how many seeds it takes");
+/// Seeds that are tried before a table is called too full. Full to a quarter, as
+/// [`MAX_GUARDED`] and [`MAX_OWN`] are, it needs one, seldom a second.
+const SEEDS_MAX: usize = 1000;
+const _: () = assert!(
+    MAX_GUARDED * 4 <= abi::GUARDED_PLACES && MAX_OWN * 4 <= abi::OWN_PLACES,
+    "measure again how many seeds it takes"
+);
+
+/// A configuration with no limit that guards nothing: too large for the stack.
+fn zeroed_config() -> Box<Config> {
+    // SAFETY: of integers only, for which all zeros is a value.
+    unsafe { Box::<Config>::new_zeroed().assume_init() }
+}
 
 /// The programs that are loaded.
 fn programs(responder: bool) -> impl Iterator<Item = &'static str> {

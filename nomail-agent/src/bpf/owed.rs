@@ -1,18 +1,19 @@
-//! Greetings that are sent again: the agent is the clock of [`nomail_common::owed`].
+//! Which greetings are to be sent again: the agent is the clock of [`nomail_common::owed`].
 
 use std::time::{Duration, Instant};
 
-use aya::{
-    maps::{Array, MapData, RingBuf},
-    programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
+use aya::maps::{Array, MapData, RingBuf};
+use nomail_common::{
+    abi::Texts,
+    owed::{Owed, Owing},
+    responder::Standing,
 };
-use nomail_common::{owed::Owed, responder::Standing};
 
 use super::BpfError;
 
 /// Most dialogs that are waited for at once. More are not looked after.
 const OWED_MAX: usize = 1024;
-/// How long after the SYN-ACK, and after each greeting that was sent again, the client is
+/// How long after the SYN-ACK, and after each frame that was sent again, the client is
 /// waited for. Then it is given up.
 const WAITS: [Duration; 4] = [
     Duration::from_secs(1),
@@ -21,10 +22,20 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
+/// A frame to be sent, from its hardware addresses on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedFrame {
+    /// Index of the interface that it leaves by.
+    pub interface: u32,
+    /// The frame.
+    pub bytes: Vec<u8>,
+}
+
 struct Waiting {
     owed: Owed,
     sent: usize,
     due: Instant,
+    syn_ack_repeated: bool,
 }
 
 /// The dialogs whose greeting is owed.
@@ -43,9 +54,12 @@ impl Debts {
         }
     }
 
-    /// Has `responder` send the greetings again that are due, and gives how many. After an
-    /// error the others are sent the next time.
-    pub(super) fn pay(&mut self, responder: &Xdp, now: Instant) -> Result<u64, BpfError> {
+    /// The frames that are due at `now`. After an error the others are due the next time.
+    pub(super) fn due(
+        &mut self,
+        texts: &Array<MapData, Texts>,
+        now: Instant,
+    ) -> Result<Vec<OwedFrame>, BpfError> {
         while let Some(item) = self.ring.next() {
             if let Ok(octets) = <&[u8; _]>::try_from(&item[..])
                 && self.waiting.len() < OWED_MAX
@@ -54,10 +68,11 @@ impl Debts {
                     owed: Owed::from_octets(octets),
                     sent: 0,
                     due: now + WAITS[0],
+                    syn_ack_repeated: false,
                 });
             }
         }
-        let mut sent = 0;
+        let mut frames = Vec::new();
         let mut at = 0;
         while let Some(waiting) = self.waiting.get_mut(at) {
             if waiting.due > now {
@@ -65,45 +80,32 @@ impl Debts {
                 continue;
             }
             let found = Standing(self.dialogs.get(&waiting.owed.index, 0)?);
-            let wait = WAITS.get(waiting.sent + 1);
-            if let Some(wait) = wait.filter(|_| waiting.owed.is_owed(found)) {
-                waiting.sent += 1;
-                waiting.due = now + *wait;
-                at += 1;
-                send(responder, &self.waiting[at - 1].owed)?;
-                sent += 1;
-            } else {
+            let owing = waiting.owed.owes(found);
+            let Some(wait) = WAITS.get(waiting.sent + 1) else {
                 self.waiting.swap_remove(at);
+                continue;
+            };
+            if owing == Owing::Nothing {
+                self.waiting.swap_remove(at);
+                continue;
+            }
+            waiting.sent += 1;
+            waiting.due = now + *wait;
+            at += 1;
+            // Once only: the client has yet to show that it is there.
+            if owing == Owing::SynAck
+                && std::mem::replace(&mut waiting.syn_ack_repeated, true)
+            {
+                continue;
+            }
+            let texts = texts.get(&waiting.owed.generation(), 0)?;
+            if let Some((frame, length)) = waiting.owed.frame(owing, &texts) {
+                frames.push(OwedFrame {
+                    interface: waiting.owed.interface,
+                    bytes: frame[..length].to_vec(),
+                });
             }
         }
-        Ok(sent)
+        Ok(frames)
     }
-}
-
-/// The context of a program that is run (`xdp_md` of the kernel): data, its end, metadata,
-/// ingress interface, queue, egress interface.
-fn context(length: usize, interface: u32) -> [u8; 24] {
-    let mut context = [0; 24];
-    for (place, word) in context
-        .chunks_exact_mut(4)
-        .zip([0, length as u32, 0, interface])
-    {
-        place.copy_from_slice(&word.to_ne_bytes());
-    }
-    context
-}
-
-/// Runs the program as if the client's packet had come over its interface: what it answers
-/// leaves by that.
-fn send(responder: &Xdp, owed: &Owed) -> Result<(), BpfError> {
-    let Some((frame, length)) = owed.last_of_handshake() else {
-        return Ok(());
-    };
-    responder.test_run(TestRunOptions {
-        data_in: Some(&frame[..length]),
-        ctx_in: Some(&context(length, owed.interface)),
-        attrs: TestRunAttrs::new().xdp_live_frames(1),
-        ..TestRunOptions::default()
-    })?;
-    Ok(())
 }

@@ -21,7 +21,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::Uid,
 };
-use nomail_common::abi::{self, ABI_VERSION, CONFIGS, Config, MAX_INTERFACES};
+use nomail_common::abi::{self, ABI_VERSION, Active, Config, MAX_INTERFACES};
 
 use super::BpfError;
 
@@ -441,8 +441,8 @@ pub(super) fn links_of(version: &Path) -> Result<Vec<(u32, u32)>, BpfError> {
 
 /// The configuration in use.
 pub(super) fn config_in(version: &Path) -> Result<Config, BpfError> {
-    let active: u32 = read(&version.join(abi::ACTIVE_MAP), 0)?;
-    read(&version.join(abi::CONFIG_MAP), active % CONFIGS)
+    let active = Active::from_word(read(&version.join(abi::ACTIVE_MAP), 0)?);
+    read(&version.join(abi::CONFIG_MAP), active.config)
 }
 
 /// Whether the counters in the directory are those of these interfaces.

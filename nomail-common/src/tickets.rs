@@ -1,0 +1,300 @@
+//! Tickets: what a right answer to a challenge is worth.
+//!
+//! A ticket admits [`TICKET_SYNS`] SYNs of one tuple and sequence number, the first
+//! one and its retransmissions, for [`crate::challenge::PROOF_SECS`]. It is no statement
+//! about a host: a SYN may be forged, and its victim's RST answers the challenge.
+//! Hence:
+//! - what comes beyond the ticket is dropped, and charges no bucket;
+//! - the tickets of a source share one line of [`TICKETS_PER_LINE`] places, chosen by
+//!   its keyed hash, so that no source has more at a time, and none turns the table
+//!   over;
+//! - a proof is 16 bits, and RSTs cost nothing: a RST that answers no challenge is
+//!   charged to the bucket of its line and to one that all share. While one of them is
+//!   exhausted, a ticket takes two right answers, and a wrong one takes the first back.
+//!
+//! Tickets are read and written as whole words by any CPU. Two that write one at the
+//! same time lose one of two, and that client is challenged again.
+
+use crate::{
+    abi::TICKETS_PER_LINE,
+    challenge::{Round, TupleHash},
+    limiter::{LAG_TICKS, Limit, SharedBucket, Time, charge_shared},
+};
+
+/// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
+/// [`crate::challenge::PROOF_SECS`] when nothing comes back.
+pub const TICKET_SYNS: u32 = 8;
+/// RSTs that answer no challenge which the sources of one line may send a second,
+/// before a ticket takes two answers.
+pub const RESETS_RATE: u32 = 8;
+/// The same at once.
+pub const RESETS_BURST: u32 = 32;
+/// The same of all sources together, a second.
+pub const ALL_RESETS_RATE: u32 = 256;
+/// The same at once.
+pub const ALL_RESETS_BURST: u32 = 1024;
+
+const TAG_SHIFT: u32 = 42;
+const HIGH_SHIFT: u32 = 26;
+const STATE_SHIFT: u32 = 22;
+const HIGH_MASK: u64 = 0xffff;
+const STATE_MASK: u64 = 0xf;
+const END_MASK: u32 = (1 << STATE_SHIFT) - 1;
+/// State of a ticket that lacks the second answer. Below it, the SYNs admitted.
+const HALF: u64 = STATE_MASK;
+
+const _: () = assert!((TICKET_SYNS as u64) < HALF);
+
+/// A ticket in one word, from the top: 22 bits of the hash of its tuple, the upper 16 of
+/// the number that was proven, its state, and the low 22 bits of the jiffies at which
+/// it ends. No ticket is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// What the tuple of a SYN has proven.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing.
+    None = 0,
+    /// One answer of two: it is challenged with the second number.
+    Half = 1,
+    /// It has a ticket that has admitted nothing yet.
+    New = 2,
+    /// Its ticket has admitted a SYN, and has more.
+    Used = 3,
+    /// Its ticket is used up.
+    Spent = 4,
+}
+
+impl Proof {
+    /// From a value of the enumeration, as a BPF function returns it.
+    #[inline(always)]
+    pub const fn from_value(value: u32) -> Self {
+        match value {
+            1 => Self::Half,
+            2 => Self::New,
+            3 => Self::Used,
+            4 => Self::Spent,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether the tuple has a ticket.
+    #[inline(always)]
+    pub const fn is_proven(self) -> bool {
+        matches!(self, Self::New | Self::Used | Self::Spent)
+    }
+
+    /// Which number a challenge of the tuple has.
+    #[inline(always)]
+    pub const fn round(self) -> Round {
+        match self {
+            Self::Half => Round::Second,
+            _ => Round::First,
+        }
+    }
+}
+
+/// What a RST was.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// No answer to a challenge: the network stack's.
+    Not = 0,
+    /// A right answer that changed nothing, or the first of two.
+    Again = 1,
+    /// A right answer: the tuple has a ticket.
+    Proven = 2,
+}
+
+impl Ticket {
+    #[inline(always)]
+    const fn new(hash: TupleHash, number: u32, state: u64, now: u32, ticks: u32) -> Self {
+        let high = (number >> 16) as u64;
+        let end = (now.wrapping_add(ticks) & END_MASK) as u64;
+        Self(tag_of(hash) << TAG_SHIFT | high << HIGH_SHIFT | state << STATE_SHIFT | end)
+    }
+
+    #[inline(always)]
+    const fn state(self) -> u64 {
+        self.0 >> STATE_SHIFT & STATE_MASK
+    }
+
+    #[inline(always)]
+    const fn with_state(self, state: u64) -> Self {
+        Self(self.0 & !(STATE_MASK << STATE_SHIFT) | state << STATE_SHIFT)
+    }
+
+    /// Jiffies that are left at `now` of `ticks`; 0 when it has ended. An old ticket looks
+    /// like a new one again for `ticks` in 2^22 jiffies, to its own tuple only.
+    #[inline(always)]
+    const fn left(self, now: u32, ticks: u32) -> u32 {
+        let left = (self.0 as u32).wrapping_sub(now) & END_MASK;
+        if self.0 == 0 || left > ticks + LAG_TICKS as u32 {
+            0
+        } else {
+            left
+        }
+    }
+
+    /// Whether it is for a SYN with `sequence`: the number that was proven has its upper
+    /// half, or that less one ([`TupleHash::acknowledgment`]).
+    #[inline(always)]
+    const fn fits(self, sequence: u32) -> bool {
+        let high = (self.0 >> HIGH_SHIFT & HIGH_MASK) as u32;
+        (sequence >> 16).wrapping_sub(high) & HIGH_MASK as u32 <= 1
+    }
+
+    /// Whether `number` and the one that was proven can be of one SYN.
+    #[inline(always)]
+    const fn is_near(self, number: u32) -> bool {
+        let high = (self.0 >> HIGH_SHIFT & HIGH_MASK) as u32;
+        (number >> 16).wrapping_sub(high).wrapping_add(1) & HIGH_MASK as u32 <= 2
+    }
+}
+
+#[inline(always)]
+const fn tag_of(hash: TupleHash) -> u64 {
+    hash.0 >> TAG_SHIFT
+}
+
+/// The words of one line of tickets.
+pub trait TicketSet {
+    /// A ticket.
+    fn ticket(&self, place: usize) -> Ticket;
+    /// Writes a ticket.
+    fn write(&self, place: usize, ticket: Ticket);
+    /// The bucket of RSTs that answered no challenge.
+    fn resets(&self) -> impl SharedBucket;
+}
+
+/// The live ticket of a tuple, and its place.
+#[inline(always)]
+fn find<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) -> Option<(usize, Ticket)> {
+    for place in 0..TICKETS_PER_LINE {
+        let ticket = line.ticket(place);
+        if ticket.0 >> TAG_SHIFT == tag_of(hash) && ticket.left(now, ticks) > 0 {
+            return Some((place, ticket));
+        }
+    }
+    None
+}
+
+/// What the tuple of a SYN with `sequence` has proven at `now`, in jiffies. `ticks` is how
+/// long a ticket holds.
+#[inline(always)]
+pub fn proof_of<S: TicketSet>(
+    line: &S,
+    hash: TupleHash,
+    sequence: u32,
+    now: u32,
+    ticks: u32,
+) -> Proof {
+    match find(line, hash, now, ticks) {
+        Some((_, ticket)) if ticket.fits(sequence) => match ticket.state() {
+            HALF => Proof::Half,
+            0 => Proof::New,
+            admitted if admitted < TICKET_SYNS as u64 => Proof::Used,
+            _ => Proof::Spent,
+        },
+        _ => Proof::None,
+    }
+}
+
+/// A SYN of the tuple is admitted on its ticket.
+#[inline(always)]
+pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
+    if let Some((place, ticket)) = find(line, hash, now, ticks)
+        && ticket.state() < TICKET_SYNS as u64
+    {
+        line.write(place, ticket.with_state(ticket.state() + 1));
+    }
+}
+
+/// The bounds of RSTs that answer no challenge, and how long a ticket holds.
+#[derive(Clone, Copy, Debug)]
+pub struct ResetLimits {
+    /// Of the sources of a line.
+    pub of_line: Limit,
+    /// Of all sources.
+    pub of_all: Limit,
+    /// Jiffies that a ticket holds.
+    pub ticket_ticks: u32,
+}
+
+/// Takes a RST with `sequence`, in `slot`: a right answer gives the tuple a ticket. Any
+/// other RST ends what the tuple has.
+#[inline(always)]
+pub fn reset<S: TicketSet>(
+    line: &S,
+    all: &impl SharedBucket,
+    hash: TupleHash,
+    sequence: u32,
+    slot: u32,
+    jiffies: u64,
+    limits: ResetLimits,
+) -> Answered {
+    let (now, ticks) = (jiffies as u32, limits.ticket_ticks);
+    let time = Time::from_jiffies(jiffies);
+    let own = find(line, hash, now, ticks);
+    match hash.round_of(sequence, slot) {
+        Some(Round::First) => {
+            let strict = line.resets().bucket().is_over(time, limits.of_line)
+                || all.bucket().is_over(time, limits.of_all);
+            let state = if strict { HALF } else { 0 };
+            let place = match own {
+                // What was admitted stays so, and a first answer is none the better for
+                // being given twice.
+                Some((_, ticket)) if ticket.is_near(sequence) => return Answered::Again,
+                Some((place, _)) => place,
+                None => ends_first(line, now, ticks),
+            };
+            line.write(place, Ticket::new(hash, sequence, state, now, ticks));
+            if strict {
+                Answered::Again
+            } else {
+                Answered::Proven
+            }
+        }
+        Some(Round::Second)
+            if let Some((place, ticket)) = own
+                && ticket.is_near(sequence) =>
+        {
+            if ticket.state() != HALF {
+                return Answered::Again;
+            }
+            line.write(place, Ticket::new(hash, sequence, 0, now, ticks));
+            Answered::Proven
+        }
+        _ => {
+            let is_over = charge_shared(&line.resets(), time, limits.of_line);
+            // One line does not spend what all have.
+            if !is_over {
+                charge_shared(all, time, limits.of_all);
+            }
+            // The reset of what was opened with a sequence number near that one, or of what
+            // had none to tell (RFC 9293 section 3.10.7.1).
+            if let Some((place, ticket)) = own
+                && (ticket.state() == HALF || ticket.fits(sequence) || sequence == 0)
+            {
+                line.write(place, Ticket(0));
+            }
+            Answered::Not
+        }
+    }
+}
+
+/// The place whose ticket has ended, or ends first.
+#[inline(always)]
+fn ends_first<S: TicketSet>(line: &S, now: u32, ticks: u32) -> usize {
+    let mut place = 0;
+    let mut least = u32::MAX;
+    for candidate in 0..TICKETS_PER_LINE {
+        let left = line.ticket(candidate).left(now, ticks);
+        if left < least {
+            (place, least) = (candidate, left);
+        }
+    }
+    place
+}

@@ -117,7 +117,8 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
     let findings = doctor::examine(asked)?;
     let text = match asked.json {
         true => doctor::json(&findings).map_err(anyhow::Error::from)? + "\n",
-        false => doctor::text(&findings, is_coloured()),
+        false if asked.quiet => doctor::text(&findings, is_coloured()),
+        false => doctor::text(&findings, is_coloured()) + &doctor::summary(&findings),
     };
     print(&text)?;
     let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;

@@ -609,6 +609,21 @@ impl Guard {
         Ok((result.return_value, result.duration.as_nanos()))
     }
 
+    /// Runs the program once on a frame that goes on from there: what it passes comes in
+    /// at the interface as if the wire had brought it.
+    pub fn let_in(&self, interface: u32, frame: &[u8]) -> Result<(), BpfError> {
+        use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
+        let program = self.ebpf.program(abi::PROGRAM);
+        let program: &Xdp = program.ok_or(BpfError::Missing(abi::PROGRAM))?.try_into()?;
+        program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&owed::context(frame.len(), interface)),
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::default()
+        })?;
+        Ok(())
+    }
+
     /// Runs the program once on a frame: its action, and the frame afterwards.
     pub fn test_answer(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), BpfError> {
         use aya::programs::{TestRun as _, TestRunOptions};

@@ -82,7 +82,7 @@ impl Debts {
 
 /// The context of a program that is run (`xdp_md` of the kernel): data, its end, metadata,
 /// ingress interface, queue, egress interface.
-fn context(length: usize, interface: u32) -> [u8; 24] {
+pub(super) fn context(length: usize, interface: u32) -> [u8; 24] {
     let mut context = [0; 24];
     for (place, word) in context
         .chunks_exact_mut(4)

@@ -2,20 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use nomail_fuzz::TARGETS;
 use rstest::rstest;
 
+/// The folder of this package, as cargo says when it runs the test: the checkout may
+/// have been copied or moved since it was compiled.
+fn package() -> PathBuf {
+    env::var_os("CARGO_MANIFEST_DIR").unwrap().into()
+}
+
 /// The files of `kind` for a target, in order; none if there is no such directory.
 fn inputs(kind: &str, target: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(kind)
-        .join(target);
+    let directory = package().join(kind).join(target);
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
@@ -47,7 +47,7 @@ fn every_input_is_survived(#[case] name: &str) {
 /// A target that is missing here would never be replayed.
 #[test]
 fn every_target_has_its_program_and_its_corpus() {
-    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fuzz = package();
     let names = |directory: &str| -> BTreeSet<String> {
         let entries = fs::read_dir(fuzz.join(directory)).unwrap();
         let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().into();

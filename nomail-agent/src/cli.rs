@@ -106,8 +106,12 @@ pub struct Doctor {
     pub domains: Vec<String>,
     /// The file of the agent.
     pub config: Option<PathBuf>,
+    /// The socket to ask. None: as the file says.
+    pub control: Option<PathBuf>,
     /// As JSON instead of text.
     pub json: bool,
+    /// Only what is not as it should be.
+    pub quiet: bool,
 }
 
 /// `nomail-agent detach`.
@@ -423,8 +427,8 @@ fn doctor_command() -> clap::Command {
     clap::Command::new("doctor")
         .about("Look at all that nomail depends on, and tell what to mend and how")
         .after_help(
-            "Before an agent runs or while it does. Nothing is changed. Without root it tells what \
-             it could not see. docs/doctor.md explains each check.\n\n\
+            "Before an agent runs or while it does. No setting is changed. Without root it tells \
+             what it could not see. docs/doctor.md explains each check, and lists what is sent.\n\n\
              Exit codes: 0 nothing failed; 1 something failed; 64 wrong usage; 78 a domain that is \
              none.",
         )
@@ -456,6 +460,13 @@ fn doctor_command() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .help("As JSON instead of text"),
         )
+        .arg(
+            Arg::new("quiet")
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .help("Print only what is not ok"),
+        )
+        .arg(control_arg())
         .arg(config_arg())
 }
 
@@ -548,7 +559,9 @@ pub fn parse(
             interfaces: values(matches, "iface"),
             domains: values(matches, "domain"),
             config: path(matches, "config"),
+            control: path(matches, "control"),
             json: matches.get_flag("json"),
+            quiet: matches.get_flag("quiet"),
         }),
         Some(("detach", matches)) => Command::Detach(Detach {
             interface: matches.get_one("iface").cloned(),
@@ -789,7 +802,8 @@ mod tests {
     #[rstest]
     #[case("doctor", &[], &[], None, false)]
     #[case(
-        "doctor --iface eth0 --iface eth1,eth2 --domain a.example --config /a.toml --json",
+        "doctor --iface eth0 --iface eth1,eth2 --domain a.example --config /a.toml --json --quiet \
+         --control /c",
         &["eth0", "eth1", "eth2"],
         &["a.example"],
         Some("/a.toml"),
@@ -807,7 +821,9 @@ mod tests {
             interfaces: owned(interfaces),
             domains: owned(domains),
             config: config.map(PathBuf::from),
+            control: json.then(|| PathBuf::from("/c")),
             json,
+            quiet: json,
         };
         assert_eq!(parse(words(line)).unwrap(), Command::Doctor(doctor));
     }

@@ -2,6 +2,8 @@
 //!
 //! [`supervisor`] is the only module that knows all the others.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout))]
+
 pub mod bpf;
 pub mod cli;
 pub mod config;
@@ -14,6 +16,7 @@ pub mod limited;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod output;
 pub mod privilege;
 pub mod reload;
 pub mod report;

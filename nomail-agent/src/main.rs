@@ -1,12 +1,13 @@
 //! The binary; everything is in the library.
 
+#![deny(clippy::print_stdout)]
+
 use std::{
     env,
-    io::{self, IsTerminal as _, Write as _, stdout},
+    io::{IsTerminal as _, stdout},
     process::ExitCode,
 };
 
-use anyhow::Context as _;
 use log::error;
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
@@ -15,6 +16,7 @@ use nomail_agent::{
     doctor,
     exit::{Exit, Failure},
     logging,
+    output::print,
     supervisor::{self, Teller},
     top,
 };
@@ -73,17 +75,17 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
 
 fn status(asked: Status) -> anyhow::Result<()> {
     let told = Teller::new(asked.control, asked.config).tell(asked.sources)?;
-    let mut out = io::stdout().lock();
-    let colour = out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match asked.json {
         true => serde_json::to_string(&told)? + "\n",
-        false => told.text(colour),
+        false => told.text(is_coloured()),
     };
-    match out.write_all(text.as_bytes()) {
-        // Who read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    print(&text)
+}
+
+/// Whether standard output takes colours, and they are not unwanted (no-color.org).
+fn is_coloured() -> bool {
+    let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stdout().is_terminal() && !unwanted
 }
 
 fn top(asked: &Top) -> anyhow::Result<()> {
@@ -94,35 +96,31 @@ fn top(asked: &Top) -> anyhow::Result<()> {
 fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
     if asked.show {
         let shown = config::show(&asked.overrides)?;
-        // Not print!, which panics when whoever reads it has seen enough.
-        io::stdout()
-            .write_all(shown.as_bytes())
-            .context("the configuration cannot be written to standard output")?;
-        return Ok(());
+        return Ok(print(&shown)?);
     }
     let config = load(&asked.overrides)?;
     if let Some(crowdsec) = &config.crowdsec {
         check_key(crowdsec)?;
     }
-    for file in &config.files {
-        println!("{}: ok", file.display());
+    let lines = config.files.iter();
+    let mut said: String = lines
+        .map(|file| format!("{}: ok\n", file.display()))
+        .collect();
+    if said.is_empty() {
+        said = format!("there is no {}: the defaults apply\n", config::DEFAULT_FILE);
     }
-    if config.files.is_empty() {
-        println!("there is no {}: the defaults apply", config::DEFAULT_FILE);
-    }
-    Ok(())
+    Ok(print(&said)?)
 }
 
 /// Whether nothing failed.
 fn examine(asked: &Doctor) -> Result<bool, Failure> {
     let findings = doctor::examine(asked)?;
-    if asked.json {
-        let json = doctor::json(&findings).map_err(anyhow::Error::from)?;
-        println!("{json}");
-    } else {
-        let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", doctor::text(&findings, colour));
-    }
+    let text = match asked.json {
+        true => doctor::json(&findings).map_err(anyhow::Error::from)? + "\n",
+        false if asked.quiet => doctor::text(&findings, is_coloured()),
+        false => doctor::text(&findings, is_coloured()) + &doctor::summary(&findings),
+    };
+    print(&text)?;
     let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
     Ok(!findings.iter().any(failed))
 }
@@ -136,10 +134,13 @@ fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
 }
 
 fn detach(asked: &Detach) -> Result<(), Failure> {
-    for line in supervisor::detach(asked)? {
-        println!("{line}");
-    }
-    Ok(())
+    let lines = supervisor::detach(asked)?;
+    Ok(print(
+        &lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    )?)
 }
 
 fn load(overrides: &Overrides) -> Result<config::Config, Failure> {

@@ -14,6 +14,7 @@ use landlock::{
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
 use log::{debug, info, warn};
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, setegid, seteuid, setgroups, setresgid, setresuid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -53,14 +54,14 @@ impl Account {
             if uid == 0 {
                 bail!("user = 0 is root: name an account without privileges");
             }
-            let known =
-                User::from_uid(Uid::from_raw(uid)).context("the user cannot be looked up")?;
+            let known = found(User::from_uid(Uid::from_raw(uid)))
+                .context("the user cannot be looked up")?;
             return Ok(Self {
                 uid: Uid::from_raw(uid),
                 gid: known.map_or(Gid::from_raw(uid), |user| user.gid),
             });
         }
-        match User::from_name(user).context("the user cannot be looked up")? {
+        match found(User::from_name(user)).context("the user cannot be looked up")? {
             Some(found) if found.uid.is_root() => {
                 bail!("user = {user:?} is root: name an account without privileges")
             }
@@ -86,6 +87,16 @@ impl Account {
     pub fn control_group() -> Option<Gid> {
         let group = Group::from_name("nomail").ok().flatten();
         group.map(|group| group.gid)
+    }
+}
+
+/// What a look-up of an account found. "Not found" is an error of its own in some C
+/// libraries and name services, by a number of getpwnam(3)'s list: without any file below
+/// /etc it is ENOENT.
+fn found<T>(asked: nix::Result<Option<T>>) -> nix::Result<Option<T>> {
+    match asked {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        asked => asked,
     }
 }
 
@@ -342,4 +353,22 @@ pub fn in_directory<T>(
     seteuid(root).context("cannot be root again")?;
     setegid(root_group).context("cannot be root again")?;
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_found_has_many_numbers() {
+        for number in [Errno::ENOENT, Errno::ESRCH, Errno::EBADF, Errno::EPERM] {
+            assert_eq!(found::<()>(Err(number)), Ok(None), "{number}");
+        }
+        // These are failures: whether there is such an account is not known.
+        for number in [Errno::EIO, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert_eq!(found::<()>(Err(number)), Err(number));
+        }
+        assert_eq!(found(Ok(Some(7))), Ok(Some(7)));
+        assert_eq!(found::<()>(Ok(None)), Ok(None));
+    }
 }

@@ -19,11 +19,17 @@ const SHIPPED: &str = include_str!("../../packaging/nomail.toml");
 /// Set by `cargo xtask docs`: write what differs, and pass.
 const WRITE: &str = "NOMAIL_DOCS_WRITE";
 
+/// The top folder of the checkout, as cargo says when it runs the test: it may have been
+/// copied or moved since it was compiled.
+fn repository() -> PathBuf {
+    Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..")
+}
+
 #[test]
 fn committed_pages_and_completions_are_true() {
     let mut stale = Vec::new();
     for (path, text) in generated().unwrap() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&path);
+        let file = repository().join(&path);
         if fs::read_to_string(&file).is_ok_and(|committed| committed == text) {
             continue;
         }
@@ -74,7 +80,7 @@ const PAGES: [&str; 4] = ["guide.md", "faq.md", "runbook.md", "container.md"];
 
 /// The text of a page in `docs`.
 fn page(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let folder = repository().join("docs");
     fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -183,7 +189,7 @@ fn the_pages_lead_to_pages_that_there_are() {
 /// Each fault has the tests that it names.
 #[test]
 fn the_page_of_faults_names_tests_that_there_are() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tests");
+    let tests = repository().join("tests/tests");
     let text = page("faults.md");
     let rows = text
         .lines()

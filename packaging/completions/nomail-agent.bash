@@ -227,7 +227,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__doctor)
-            opts="-h --iface --domain --json --config --help"
+            opts="-h --iface --domain --json --quiet --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -238,6 +238,10 @@ _nomail__agent() {
                     return 0
                     ;;
                 --domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -94,8 +94,10 @@ complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" 
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand check-config" -s h -l help -d 'Print help'
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l iface -d 'Interface to look at; repeat it, or separate names by commas [default: those of the running agent, else of the configuration]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l domain -d 'A domain without mail: look at its MX, null MX and SPF records; repeat it, or separate names by commas' -r
+complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l control -d 'The agent\'s control socket [default: that of the configuration file, else /run/nomail/control.sock]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l config -d 'Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l json -d 'As JSON instead of text'
+complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -l quiet -d 'Print only what is not ok'
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand detach" -l iface -d 'Only from this interface' -r
 complete -c nomail-agent -n "__fish_nomail_agent_using_subcommand detach" -l config -d 'Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]' -r

@@ -29,6 +29,7 @@ pub mod peers;
 pub mod poll;
 pub mod processes;
 pub mod random;
+pub mod repository;
 pub mod rig;
 pub mod root;
 pub mod senders;

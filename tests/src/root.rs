@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::{
     lab::{Namespace, succeeded},
     poll::DEADLINE,
+    repository::repository,
 };
 
 /// Longest that an installation may take. A debootstrap in it takes less than a
@@ -437,6 +438,5 @@ pub fn target() -> PathBuf {
     program
         .ancestors()
         .find(|directory| directory.join("CACHEDIR.TAG").exists())
-        .unwrap_or(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")))
-        .to_owned()
+        .map_or_else(|| repository().join("target"), Path::to_owned)
 }

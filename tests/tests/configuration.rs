@@ -17,6 +17,7 @@ use nomail_tests::{
     agent::{self, Agent},
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, succeeded},
     poll::{DEADLINE, until},
+    repository::repository,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -209,7 +210,7 @@ fn the_shipped_file_changes_nothing() {
     host.write("nomail.toml", "");
     let agent = host.start();
     let began_with = hash(&agent);
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/nomail.toml");
+    let shipped = repository().join("packaging/nomail.toml");
     fs::copy(shipped, host.path("nomail.toml")).unwrap();
     let log = reload(&agent);
     assert!(log.contains("the configuration was reloaded"), "{log}");

@@ -10,7 +10,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt as _, chown},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread::{self, sleep},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -27,6 +27,7 @@ use nomail_tests::{
     http,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
+    repository::repository,
     root::{Instance, Root},
 };
 use serde_json::json;
@@ -393,7 +394,7 @@ fn who_completed_a_handshake_is_reported() {
     });
     agent.stop();
 
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/crowdsec");
+    let shipped = repository().join("packaging/crowdsec");
     let lines = host.path("log.json");
     fs::write(&lines, &log).unwrap();
     let names = [

@@ -15,9 +15,11 @@ use std::{
 
 use nomail_tests::{
     agent::{Agent, binary},
+    firewall::Nft,
+    flood::sysctl,
     foreign::Program,
     internet::Internet,
-    lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace, succeeded},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace, succeeded},
     poll::until,
     root::Root,
 };
@@ -162,7 +164,7 @@ fn start(lab: &Lab) -> Agent {
 
 #[test]
 fn a_host_that_is_well() {
-    let lab = Lab::new();
+    let lab = lab_with_routes();
     let internet = Internet::new();
     internet.serve_names(&lab.client, NAME_SERVER, GOOD);
     let agent = start(&lab);
@@ -183,6 +185,7 @@ fn a_host_that_is_well() {
         "pins",
         "port",
         "greeting",
+        "firewall",
         "conntrack",
         "hostname",
         "mx",
@@ -216,7 +219,20 @@ fn a_host_that_is_well() {
         !text.contains('\u{1b}'),
         "no colour but on a terminal: {text}"
     );
-    assert_eq!(text.lines().count(), found.all.len());
+    assert_eq!(text.lines().count(), found.all.len() + 1);
+    let last = text.lines().last().unwrap();
+    let of = |result: &str| {
+        found
+            .all
+            .iter()
+            .filter(|all| all["result"] == result)
+            .count()
+    };
+    assert!(
+        last.starts_with(&format!("{} checks: {} ok, ", found.all.len(), of("ok"))),
+        "{last}"
+    );
+    assert!(last.contains(" 0 errors"), "{last}");
     for (line, finding) in text.lines().zip(&found.all) {
         let of = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
         let mut words = line.split_whitespace();
@@ -228,6 +244,21 @@ fn a_host_that_is_well() {
             assert!(line.ends_with(&of("remedy")), "{line}\n{finding:#}");
         }
     }
+    // Only what is not right, by the socket of the command line.
+    let elsewhere = Files::without_agent();
+    let control = agent.control();
+    let control = ["--control", control.to_str().unwrap()];
+    let quiet = elsewhere.run(&lab.host, &[&control[..], &["--quiet", "--json"]].concat());
+    let quiet = Findings::of(&quiet);
+    let not_ok = found.all.iter().filter(|finding| finding["result"] != "ok");
+    let checks = |all: &[Value]| -> Vec<Value> {
+        all.iter().map(|finding| finding["check"].clone()).collect()
+    };
+    let not_ok: Vec<_> = not_ok.cloned().collect();
+    assert_eq!(checks(&quiet.all), checks(&not_ok));
+    let quiet = elsewhere.run(&lab.host, &[&control[..], &["--quiet"]].concat());
+    let quiet = String::from_utf8(quiet.stdout).unwrap();
+    assert_eq!(quiet.lines().count(), not_ok.len(), "{quiet}");
     agent.stop();
 }
 
@@ -511,79 +542,243 @@ fn exit_codes() {
     found.has("interface", "ok", &[HOST_INTERFACE]);
 }
 
-/// Rules, by the command that loads them; then the result and what it names.
-const RULES: &[(&str, &str, &[&str])] = &[
-    ("true", "ok", &[]),
+/// Rules, by the command that loads them; then what becomes of strangers' SYNs for
+/// 192.0.2.1 and for 2001:db8::1.
+const RULES: &[(&str, [&str; 2])] = &[
+    ("true", ["ok", "ok"]),
     (
         "nft 'add table inet t; add chain inet t in { type filter hook input priority 0; policy \
          drop; }; add rule inet t in iif lo accept; add rule inet t in ct state \
          established,related accept; add rule inet t in tcp dport { 22, 80 } accept'",
-        "fail",
-        &["inet t in", "nft insert rule inet t in tcp dport 25 accept"],
+        ["fail", "fail"],
     ),
-    // As the remedy says.
-    ("nft insert rule inet t in tcp dport 25 accept", "ok", &[]),
+    (
+        "nft insert rule inet t in tcp dport 25 accept",
+        ["ok", "ok"],
+    ),
     (
         "nft flush ruleset; nft 'add table inet t; add chain inet t in { type filter hook input \
          priority 0; }; add rule inet t in ct state vmap { invalid : drop, established : accept }; \
          add rule inet t in tcp flags & (fin|syn|rst|ack) != syn ct state new drop; add rule inet t \
          in tcp flags & (fin|syn) == (fin|syn) drop; add rule inet t in udp dport 25 drop'",
-        "ok",
-        &[],
+        ["ok", "ok"],
     ),
     (
         "nft flush ruleset; nft 'add table ip n; add chain ip n pre { type nat hook prerouting \
          priority -100; }; add rule ip n pre tcp dport 25 redirect to :2525'",
-        "fail",
-        &["redirected to port 2525"],
+        ["fail", "ok"],
     ),
     (
         "nft flush ruleset; nft 'add table inet t; add chain inet t in { type filter hook input \
          priority 0; policy drop; }; add rule inet t in ip saddr 192.0.2.0/24 accept; add rule \
          inet t in meta nfproto ipv6 accept'",
-        "warn",
-        &["IPv4", "lets only some through"],
+        ["fail", "ok"],
+    ),
+    // A condition on IPv4 in a table of both families is nothing to IPv6.
+    (
+        "nft flush ruleset; nft 'add table inet t; add chain inet t in { type filter hook input \
+         priority 0; }; add rule inet t in ip saddr != 192.0.2.0/24 tcp dport 25 drop'",
+        ["fail", "ok"],
+    ),
+    // An administrator's own limit for each source, which is none for one SYN.
+    (
+        "nft flush ruleset; nft 'add table inet t; add set inet t m { type ipv4_addr; size 65535; \
+         flags dynamic; timeout 5m; }; add chain inet t in { type filter hook input priority 0; }; \
+         add rule inet t in tcp dport 25 ct state new add @m { ip saddr limit rate over 3/minute } \
+         drop'",
+        ["ok", "ok"],
+    ),
+    (
+        "nft flush ruleset; nft 'add table inet t; add chain inet t in { type filter hook input \
+         priority 0; }; add rule inet t in tcp dport 25 ip ttl < 10 drop'",
+        ["ok", "ok"],
+    ),
+    (
+        "nft flush ruleset; nft 'add table inet t; add chain inet t in { type filter hook input \
+         priority 0; }; add rule inet t in tcp dport 25 ip ttl != 255 drop'",
+        ["fail", "ok"],
+    ),
+    // Before all rules of the stack.
+    (
+        "nft flush ruleset; nft 'add table netdev d; add chain netdev d in { type filter hook \
+         ingress device host0 priority 0; }; add rule netdev d in tcp dport 25 drop'",
+        ["fail", "fail"],
     ),
     (
         "nft flush ruleset; iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate \
          ESTABLISHED -j ACCEPT; iptables -A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT",
-        "fail",
-        &["iptables", "INPUT"],
+        ["fail", "ok"],
     ),
     (
         "iptables -t filter -I INPUT -p tcp --dport 25 -j ACCEPT",
-        "ok",
-        &[],
+        ["ok", "ok"],
     ),
 ];
 
-#[test]
-fn rules_that_are_in_the_way() {
-    let root = Root::install("firewalls", &["nftables", "iptables"]);
+/// A lab whose host has a way back to strangers.
+fn lab_with_routes() -> Lab {
     let lab = Lab::new();
+    lab.host.ip("route add default via 192.0.2.100");
+    lab.host.ip("-6 route add default via 2001:db8::100");
+    lab
+}
+
+/// No connection of the host waits for the rest of its handshake.
+fn is_without_trace(lab: &Lab) {
+    let waiting = lab.host.within(|| {
+        let of = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+        let lines = of("tcp") + &of("tcp6");
+        lines.lines().filter(|line| line.contains(" 03 ")).count()
+    });
+    assert_eq!(waiting, 0);
+}
+
+#[test]
+fn a_syn_is_let_in_whatever_the_rules_say() {
+    let root = Root::install("firewalls", &["nftables", "iptables"]);
+    let lab = lab_with_routes();
     let files = Files::without_agent();
-    let mut script = "rm -f /etc/resolv.conf; : > /etc/resolv.conf\n".to_owned();
-    for (number, (command, ..)) in RULES.iter().enumerate() {
-        script += &format!(
-            "{command}\n/nomail-agent doctor --json --config /nomail.toml > /root/{number} || true\n"
-        );
-    }
+    let script = "rm -f /etc/resolv.conf; : > /etc/resolv.conf\n";
     let config = files.path("nomail.toml");
     let copies = [
         (&*binary(), "/nomail-agent"),
         (config.as_path(), "/nomail.toml"),
     ];
-    let mut instance = root.start_with(&lab.host, &script, &copies);
+    let mut instance = root.start_with(&lab.host, script, &copies);
     instance.ready();
-    for (number, (command, result, needles)) in RULES.iter().enumerate() {
+    for (number, (command, results)) in RULES.iter().enumerate() {
+        instance.run(&format!(
+            "{command}\n/nomail-agent doctor --json --config /nomail.toml > /root/{number}\n\
+             echo $? > /root/{number}.code"
+        ));
+        instance.line(&format!("/root/{number}.code"), &[]);
         let said = instance.read(&format!("/root/{number}"));
         let all = serde_json::from_str(&said)
             .unwrap_or_else(|error| panic!("{command}: {error}: {said}\n{}", instance.output()));
         let found = Findings { code: 0, all };
         println!("{command}: {:?}", found.named("firewall"));
-        found.has("firewall", result, needles);
-        if *result == "ok" {
-            found.all_are("firewall", "ok");
+        for (address, result) in ["192.0.2.1:25", "[2001:db8::1]:25"].iter().zip(results) {
+            found.has("firewall", result, &[address]);
+        }
+        if *results != ["ok", "ok"] {
+            found.has("firewall", "fail", &["nft list ruleset"]);
+        }
+        if *results == ["fail", "fail"] {
+            found.all_are("firewall", "fail");
         }
     }
+    is_without_trace(&lab);
+}
+
+#[test]
+fn a_syn_is_let_in_to_a_running_agent() {
+    let lab = lab_with_routes();
+    let agent = start(&lab);
+    let files = Files::of(&agent);
+    let found = Findings::of(&files.run(&lab.host, &["--json"]));
+    found.has("firewall", "ok", &["192.0.2.1:25", "[2001:db8::1]:25"]);
+    found.all_are("firewall", "ok");
+    is_without_trace(&lab);
+
+    // With cookies nothing is to be seen, and nothing is said to be wrong.
+    sysctl(&lab.host, "net/ipv4/tcp_syncookies", "2");
+    let found = Findings::of(&files.run(&lab.host, &["--json"]));
+    found.all_are("firewall", "skip");
+    found.has("firewall", "skip", &["192.0.2.1:25", "SYN cookies"]);
+    sysctl(&lab.host, "net/ipv4/tcp_syncookies", "1");
+
+    let nft = Nft::install();
+    nft.load(
+        &lab.host,
+        "table inet t { chain in { type filter hook input priority 0; iif != lo tcp dport 25 ip ttl \
+         < 200 drop; } }",
+    );
+    let found = Findings::of(&files.run(&lab.host, &["--json"]));
+    found.has("firewall", "fail", &["192.0.2.1:25", "host0"]);
+    found.has("firewall", "ok", &["[2001:db8::1]:25"]);
+    // From the host itself it is answered all the same.
+    found.all_are("greeting", "ok");
+    agent.stop();
+}
+
+#[test]
+fn neighbours_alone_are_no_strangers() {
+    let lab = Lab::new();
+    let found = Findings::of(&Files::without_agent().run(&lab.host, &["--json"]));
+    found.all_are("firewall", "skip");
+    found.has(
+        "firewall",
+        "skip",
+        &["192.0.2.1:25", "no route to strangers"],
+    );
+}
+
+#[test]
+fn a_host_that_may_not_send_mail_is_well() {
+    let lab = lab_with_routes();
+    let agent = start(&lab);
+    let files = Files::of(&agent);
+    let nft = Nft::install();
+    for verdict in ["drop", "reject with tcp reset"] {
+        nft.load(
+            &lab.host,
+            &format!(
+                "flush ruleset\ntable inet t {{ chain out {{ type filter hook output priority 0; \
+                 tcp dport 25 {verdict}; }} }}"
+            ),
+        );
+        let found = Findings::of(&files.run(&lab.host, &["--json"]));
+        found.all_are("firewall", "ok");
+        found.all_are("greeting", "skip");
+        found.has(
+            "greeting",
+            "skip",
+            &["192.0.2.1:25", "own rules", "another host"],
+        );
+        assert_eq!(found.code, 0, "{verdict}: {:#?}", found.all);
+    }
+    agent.stop();
+}
+
+#[test]
+fn a_wildcard_has_link_local_addresses_too() {
+    let lab = lab_with_routes();
+    until("no address is tentative", || {
+        let tentative = lab.host.ip("address show dev host0 tentative");
+        tentative.trim().is_empty().then_some(())
+    });
+    let arguments = [
+        "--iface",
+        HOST_INTERFACE,
+        "--hostname",
+        HOSTNAME,
+        "--listen",
+        "[::]:25",
+    ];
+    let agent = Agent::start(&lab.host, &arguments);
+    let files = Files::of(&agent);
+    let found = Findings::of(&files.run(&lab.host, &["--json"]));
+    found.all_are("greeting", "ok");
+    found.has("greeting", "ok", &["[fe80::", "%host0]:25", "[::1]:25"]);
+    found.has("firewall", "ok", &["[2001:db8::1]:25"]);
+    agent.stop();
+}
+
+#[test]
+fn an_agent_of_another_network_namespace_is_named() {
+    let lab = Lab::new();
+    let agent = start(&lab);
+    let files = Files::of(&agent);
+    let found = Findings::of(&files.run(&lab.client, &["--json", "--iface", CLIENT_INTERFACE]));
+    let pid = format!("pid {}", agent.pid());
+    let remedy = format!("nsenter --net=/proc/{}/ns/net", agent.pid());
+    found.has(
+        "agent",
+        "fail",
+        &["another network namespace", lab.host.name(), &pid, &remedy],
+    );
+    // What is said below is about this one, and not about that agent's.
+    found.has("port", "ok", &["nobody listens on", "192.0.2.100:25"]);
+    found.all_are("greeting", "skip");
+    agent.stop();
 }

@@ -20,6 +20,7 @@ use nomail_tests::{
     http::{families, get, samples, send},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
     poll::{DEADLINE, until},
+    repository::repository,
     root::Root,
 };
 use serde_json::Value;
@@ -220,7 +221,7 @@ fn documents_name_what_there_is() {
     let agent = Agent::start(&lab.host, &["--config", &settings.path()]);
     let text = metrics(&lab);
     let there = families(&text);
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let repository = repository();
     let read = |path: &str| fs::read_to_string(repository.join(path)).unwrap();
 
     let reference = read("docs/metrics.md");
@@ -269,7 +270,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn each_alert_says_what_it_means_and_where_to_read_on() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
+    let path = repository().join("packaging/prometheus");
     let rules = fs::read_to_string(path.join("nomail.rules.yml")).unwrap();
     let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
     assert_eq!(alerts.len(), 8);
@@ -656,7 +657,7 @@ fn a_browser_shows_the_right_numbers() {
     }
     for name in ["page.png", "phone.png"] {
         let image = browser.file(name);
-        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let kept = repository().join("target");
         fs::copy(&image, kept.join(name)).unwrap();
         let octets = fs::read(image).unwrap();
         assert!(octets.starts_with(b"\x89PNG") && octets.len() < 200 * 1024);

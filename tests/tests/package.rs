@@ -21,6 +21,7 @@ use nomail_tests::{
     agent,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
     poll::until,
+    repository::repository,
     root::{Instance, Root},
 };
 
@@ -789,7 +790,7 @@ printf 'hostname = \"mailless.example.org\"\ninterfaces = [\"host0\"]\n' > /etc/
 fn a_container_guards_the_host() {
     let lab = Lab::new();
     let root = Root::install_more("container", &["podman", "crun", "debootstrap"], BASE);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/container/Containerfile");
+    let file = repository().join("packaging/container/Containerfile");
     let deb = package("deb");
     let place = format!(
         "/srv/nomail/target/dist/deb/{}",
@@ -896,7 +897,7 @@ fn with_ansible() -> Root {
 /// A control node, which is the only host, too: the role and the package lie there as
 /// in a checkout. Its inventory is /srv/hosts.yml.
 fn control_node<'a>(root: &'a Root, namespace: &Namespace) -> Instance<'a> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/ansible");
+    let folder = repository().join("packaging/ansible");
     let mut files = files_below(&folder, "/srv/nomail/packaging/ansible");
     let deb = package("deb");
     let name = deb.file_name().unwrap().to_str().unwrap();

@@ -11,6 +11,7 @@ use nomail_tests::{
     http::get,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab},
     poll::until,
+    repository::repository,
     root::Root,
 };
 use serde_json::Value;
@@ -80,8 +81,7 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
     let agent = Agent::start(&lab.host, &["--config", config.to_str().unwrap()]);
     let text = directory.path().join("metrics.txt");
     fs::write(&text, get(&lab.host, "127.0.0.1:9521", "/metrics").body).unwrap();
-    let rules =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/nomail.rules.yml");
+    let rules = repository().join("packaging/prometheus/nomail.rules.yml");
     let files: [(&Path, &str); 2] = [(&text, "/metrics.txt"), (&rules, "/nomail.rules.yml")];
     let mut prometheus = root.start_with(&lab.host, SCRIPT, &files);
     prometheus.ready();

@@ -28,6 +28,7 @@ use nomail_tests::{
     internet::Internet,
     lab::{HOST_INTERFACE, Namespace, Star},
     matrix::{Outcome, table},
+    repository::repository,
     senders::{Running, SENDERS, Sender},
 };
 
@@ -512,8 +513,7 @@ const MARKERS: [&str; 2] = [
 
 /// Puts the report into the document, or says that it differs.
 fn document(report: &str, write: bool) {
-    let tests = env::var("CARGO_MANIFEST_DIR").expect("run by cargo xtask test");
-    let path = Path::new(&tests).join("../docs/senders.md");
+    let path = repository().join("docs/senders.md");
     let old = fs::read_to_string(&path).expect("docs/senders.md is there");
     let (head, rest) = old.split_once(MARKERS[0]).expect("it has the markers");
     let (_, tail) = rest.split_once(MARKERS[1]).expect("it has the markers");

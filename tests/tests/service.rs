@@ -14,7 +14,6 @@ use std::{
             net::{SocketAddr as UnixAddress, UnixDatagram},
         },
     },
-    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -28,6 +27,7 @@ use nomail_tests::{
     agent::{self, Agent},
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
     poll::{DEADLINE, until},
+    repository::repository,
     root::Root,
 };
 use socket2::{Domain, Socket, Type};
@@ -453,7 +453,7 @@ fn systemd_likes_the_units() {
     "#;
     let root = Root::install("systemd", &["systemd"]);
     let namespace = Namespace::new("units");
-    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd");
+    let packaging = repository().join("packaging/systemd");
     let places = [
         (
             "nomail-agent.service",

@@ -83,7 +83,8 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match dispatch(&Cli::parse().command) {
+    let task = Cli::parse().command;
+    match shell::find_workspace().and_then(|_| dispatch(&task)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             shell::report(&err);

@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -29,10 +30,43 @@ pub(crate) fn report(err: &anyhow::Error) {
     }
 }
 
-/// The top folder of the workspace.
+/// The top folder of the workspace that this run is about.
+///
+/// Found when xtask runs, never when it was compiled: the program of a checkout that
+/// was copied or moved would go on working on the old one. Where none is found, which
+/// [`find_workspace`] reports at the start, it is the current folder.
 pub(crate) fn workspace() -> PathBuf {
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
+    static FOUND: LazyLock<PathBuf> =
+        LazyLock::new(|| find_workspace().unwrap_or_else(|_| PathBuf::from(".")));
+    FOUND.clone()
+}
+
+/// Finds the top folder of the workspace: what cargo says of the package that it runs,
+/// else (the program was started without cargo) up from the current folder.
+///
+/// # Errors
+/// When neither is part of a checkout of nomail.
+pub(crate) fn find_workspace() -> Result<PathBuf> {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let current = env::current_dir().context("the current folder is gone")?;
+    let starts = package.iter().chain([&current]);
+    let found = starts
+        .flat_map(|start| start.ancestors())
+        .find(|folder| is_workspace(folder));
+    found.map(Path::to_owned).with_context(|| {
+        format!(
+            "{} is not inside a checkout of nomail (a folder with Cargo.toml and xtask): \
+             change into one",
+            current.display()
+        )
+    })
+}
+
+/// Whether a folder has the workspace that xtask is a member of.
+fn is_workspace(folder: &Path) -> bool {
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+    manifest.lines().any(|line| line.trim() == "[workspace]")
+        && folder.join("xtask/Cargo.toml").is_file()
 }
 
 /// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` of the workspace.

@@ -650,6 +650,21 @@ impl Guard {
         Ok((result.return_value, result.duration.as_nanos()))
     }
 
+    /// Runs the program once on a frame that goes on from there: what it passes comes in
+    /// at the interface as if the wire had brought it.
+    pub fn let_in(&self, interface: u32, frame: &[u8]) -> Result<(), BpfError> {
+        use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
+        let program = self.ebpf.program(abi::PROGRAM);
+        let program: &Xdp = program.ok_or(BpfError::Missing(abi::PROGRAM))?.try_into()?;
+        program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&live_context(frame.len(), interface)),
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::default()
+        })?;
+        Ok(())
+    }
+
     /// Runs the program once on a frame: its action, and the frame afterwards.
     pub fn test_answer(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), BpfError> {
         use aya::programs::{TestRun as _, TestRunOptions};
@@ -683,6 +698,19 @@ const _: () = assert!(
     MAX_GUARDED * 4 <= abi::GUARDED_PLACES && MAX_OWN * 4 <= abi::OWN_PLACES,
     "measure again how many seeds it takes"
 );
+
+/// The context of a program that is run (`xdp_md` of the kernel): data, its end, metadata,
+/// ingress interface, queue, egress interface.
+fn live_context(length: usize, interface: u32) -> [u8; 24] {
+    let mut context = [0; 24];
+    for (place, word) in context
+        .chunks_exact_mut(4)
+        .zip([0, length as u32, 0, interface])
+    {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    context
+}
 
 /// A configuration with no limit that guards nothing: too large for the stack.
 fn zeroed_config() -> Box<Config> {

@@ -3,14 +3,17 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
 };
 
 use anyhow::Error;
 use caps::{CapSet, Capability};
 use nix::{
-    sys::resource::{Resource, getrlimit},
+    sys::{
+        resource::{Resource, getrlimit},
+        socket::{getsockopt, sockopt},
+    },
     unistd::User,
 };
 use nomail_common::abi::ABI_VERSION;
@@ -64,8 +67,48 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
 /// The status of the agent that runs, if one does.
 pub(super) fn running(config: &Config) -> (Option<Status>, Finding) {
     let told = control::ask(&config.control, 0);
+    if told.is_ok()
+        && let Some(elsewhere) = elsewhere(&config.control)
+    {
+        // What it guards is not here.
+        return (None, elsewhere);
+    }
     let finding = agent(&told, &config.control);
     (told.ok(), finding)
+}
+
+/// What is to be said of an agent whose network namespace is not this one. None also
+/// where that may not be seen.
+fn elsewhere(control: &Path) -> Option<Finding> {
+    let socket = UnixStream::connect(control).ok()?;
+    // Of the process that has begun to listen.
+    let pid = getsockopt(&socket, sockopt::PeerCredentials).ok()?.pid();
+    let its = format!("/proc/{pid}/ns/net");
+    let (ours, theirs) = (namespace("/proc/self/ns/net")?, namespace(&its)?);
+    (ours != theirs).then(|| {
+        let name = name_of_namespace(theirs).map_or_else(String::new, |name| format!(" {name:?}"));
+        Finding::fail(
+            Check::Agent,
+            format!(
+                "nomail-agent (pid {pid}) runs in another network namespace{name}: what is said \
+                 below is about this one, and not about that agent's"
+            ),
+            format!("nsenter --net={its} nomail-agent doctor"),
+        )
+    })
+}
+
+/// What a network namespace is known by: the device and number of its file.
+fn namespace(file: impl AsRef<Path>) -> Option<(u64, u64)> {
+    let found = fs::metadata(file).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// How `ip netns` calls it, if it has a name.
+fn name_of_namespace(wanted: (u64, u64)) -> Option<String> {
+    let named = fs::read_dir("/run/netns").ok()?.filter_map(Result::ok);
+    let mut found = named.filter(|entry| namespace(entry.path()) == Some(wanted));
+    found.next()?.file_name().into_string().ok()
 }
 
 fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {

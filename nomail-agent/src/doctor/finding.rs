@@ -187,6 +187,28 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
     shown
 }
 
+/// How many came out how, as a line.
+pub fn summary(findings: &[Finding]) -> String {
+    let count = |result| {
+        findings
+            .iter()
+            .filter(|finding| finding.result == result)
+            .count()
+    };
+    let noun = |count: usize, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    };
+    format!(
+        "{}: {} ok, {}, {}, {} skipped\n",
+        noun(findings.len(), "check"),
+        count(Outcome::Ok),
+        noun(count(Outcome::Warn), "warning"),
+        noun(count(Outcome::Fail), "error"),
+        count(Outcome::Skip)
+    )
+}
+
 /// An array of objects with `check`, `result`, `found` and `remedy`, which is
 /// null where there is none.
 ///
@@ -212,6 +234,10 @@ mod tests {
             "ok    mx           fine\n\
              fail  xdp_program  a \"b\"\\n\\u{1b}[31m\\u{202e} -> do it\n\
              skip  pins         only root sees them -> run as root\n"
+        );
+        assert_eq!(
+            summary(&findings),
+            "3 checks: 1 ok, 0 warnings, 1 error, 1 skipped\n"
         );
         let json: serde_json::Value = serde_json::from_str(&json(&findings).unwrap()).unwrap();
         assert_eq!(json[0]["remedy"], serde_json::Value::Null);

@@ -35,6 +35,8 @@ const TRIED: &str = "veth";
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) index: u32,
+    /// Zeros where it has none: then all frames are its own.
+    pub(super) hardware: [u8; 6],
     up: bool,
     carrier: bool,
     ethernet: bool,
@@ -157,6 +159,7 @@ impl Link {
             features_on: netdev::features_on(&found.name).await,
             name: found.name,
             index: found.index,
+            hardware: found.hardware.unwrap_or_default(),
         };
         let Some(message) = numbered(found.index) else {
             return link;
@@ -509,6 +512,7 @@ mod tests {
     fn link(change: impl FnOnce(&mut Link)) -> Link {
         let mut link = Link {
             name: "eth0".to_owned(),
+            hardware: [2, 0, 0, 0, 0, 2],
             index: 2,
             up: true,
             carrier: true,

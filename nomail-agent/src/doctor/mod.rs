@@ -2,7 +2,7 @@
 //! and while an agent runs.
 //!
 //! Each file has a group of checks: first what is asked of the host, then what is
-//! to be said of it, which is pure. Nothing on the host is changed, and what
+//! to be said of it, which is pure. No setting of the host is changed, and what
 //! others say (name servers, whoever holds the port) is escaped.
 
 mod agent;
@@ -14,14 +14,15 @@ mod link;
 mod name;
 mod netdev;
 mod port;
-mod rules;
+mod reach;
+mod syn;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use nix::unistd::Uid;
 
-pub use self::finding::{Check, Finding, Outcome, json, text};
+pub use self::finding::{Check, Finding, Outcome, json, summary, text};
 use crate::{
     cli::Doctor,
     config::{self, Config, Hostname, Overrides, Responder},
@@ -47,7 +48,11 @@ pub fn examine(asked: &Doctor) -> Result<Vec<Finding>, Failure> {
     let findings = runtime.block_on(all(asked, &domains));
     // A look-up that nobody waits for any more is not waited for.
     runtime.shutdown_background();
-    findings
+    let mut findings = findings?;
+    if asked.quiet {
+        findings.retain(|finding| finding.result != Outcome::Ok);
+    }
+    Ok(findings)
 }
 
 /// What most checks need to know.
@@ -66,6 +71,11 @@ struct Host {
 }
 
 impl Host {
+    /// Where the agent listens, or would.
+    fn listening(&self) -> Vec<SocketAddr> {
+        self.pairs.iter().map(|pair| pair.address).collect()
+    }
+
     /// No socket is wanted: XDP answers what comes in over an interface.
     fn answers_in_xdp(&self) -> bool {
         match &self.status {
@@ -82,7 +92,10 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
     let loaded = config::load(&Overrides::of_file(asked.config.clone()));
     findings.extend(agent::configuration(loaded.as_ref()));
     // The other checks go on with the defaults.
-    let config = loaded.unwrap_or_default();
+    let mut config = loaded.unwrap_or_default();
+    if let Some(control) = &asked.control {
+        config.control.clone_from(control);
+    }
     let (status, finding) = agent::running(&config);
     findings.push(finding);
     findings.extend(agent::check(&config, status.as_ref(), root));
@@ -115,8 +128,10 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
         pairs,
         name,
     };
-    findings.extend(port::check(&host).await);
-    findings.extend(firewall::check(&host, &numbered));
+    let reach = reach::attempt(&kernel, &host, &interfaces, &local).await;
+    findings.extend(port::check(&host, &reach).await);
+    findings.extend(reach::findings(&host, &reach));
+    findings.extend(firewall::check());
     findings.push(name::check(host.name.as_str()));
     findings.extend(dns::check(&host, domains).await);
     Ok(findings)

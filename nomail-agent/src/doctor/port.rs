@@ -8,14 +8,14 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
 
-use super::{Check, Finding, Host};
+use super::{Check, Finding, Host, reach::Reach};
 use crate::{
     config::{Config, ListenAddress},
     iface::{LocalAddress, holder_of, is_held},
@@ -23,8 +23,10 @@ use crate::{
 };
 
 const SMTP_PORT: u16 = 25;
-/// Longest for a connection, its greeting and its end.
-const DIALOG_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest for a connection, which a first lost SYN delays by a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Longest for its greeting and its end.
+const DIALOG_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Connections at once.
 const DIALOGS: usize = 32;
 /// Longest reply line (RFC 5321 section 4.5.3.1.5).
@@ -61,6 +63,33 @@ impl Pair {
             shown: shown.to_owned(),
         })
     }
+
+    /// An address of a single link means nothing without it: an agent that listens on the
+    /// wildcard tells it without.
+    fn scoped(self, local: &BTreeSet<LocalAddress>) -> Self {
+        let SocketAddr::V6(address) = self.address else {
+            return self;
+        };
+        let of_link = |found: &&LocalAddress| {
+            found.is_link_local() && found.address == IpAddr::V6(*address.ip())
+        };
+        let Some(found) = local
+            .iter()
+            .find(of_link)
+            .filter(|_| address.scope_id() == 0)
+        else {
+            return self;
+        };
+        let scope = match if_indextoname(found.interface) {
+            Ok(name) => name.to_string_lossy().into_owned(),
+            Err(_) => found.interface.to_string(),
+        };
+        let (ip, port) = (address.ip(), address.port());
+        Self {
+            address: SocketAddrV6::new(*ip, port, 0, found.interface).into(),
+            shown: format!("[{ip}%{scope}]:{port}"),
+        }
+    }
 }
 
 /// What the running agent listens on, or else one of this configuration would.
@@ -72,7 +101,10 @@ pub(super) fn pairs(
 ) -> Vec<Pair> {
     if let Some(status) = status {
         let shown = status.guarded.iter();
-        return shown.filter_map(|shown| Pair::parse(shown)).collect();
+        return shown
+            .filter_map(|shown| Pair::parse(shown))
+            .map(|pair| pair.scoped(local))
+            .collect();
     }
     if !config.listen.is_empty() {
         return config.listen.iter().map(configured).collect();
@@ -106,7 +138,7 @@ fn configured(listen: &ListenAddress) -> Pair {
     }
 }
 
-pub(super) async fn check(host: &Host) -> Vec<Finding> {
+pub(super) async fn check(host: &Host, reach: &Reach) -> Vec<Finding> {
     let mut findings = ports(host);
     if host.status.is_none() {
         findings.push(Finding::skip(Check::Greeting, "no agent was found to ask"));
@@ -125,7 +157,8 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
         .buffered(DIALOGS)
         .collect()
         .await;
-    findings.extend(greetings(&heard, host.name.as_str()));
+    let reached = |pair: &Pair| reach.of(pair.address);
+    findings.extend(greetings(&heard, host.name.as_str(), reached));
     findings
 }
 
@@ -177,10 +210,25 @@ fn shown<'a>(pairs: impl Iterator<Item = &'a Pair>) -> String {
     shown.join(", ")
 }
 
-/// The first line that is said on a connection to there.
-async fn greet(to: SocketAddr) -> io::Result<Vec<u8>> {
+/// What a connection to there came to.
+#[derive(Debug)]
+enum Heard {
+    /// The first line that was said.
+    Line(Vec<u8>),
+    /// It stood, and then failed.
+    Broken(io::Error),
+    /// It never stood.
+    Unconnected(io::Error),
+}
+
+async fn greet(to: SocketAddr) -> Heard {
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
+    let mut stream = match connected {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Heard::Unconnected(error),
+        Err(_) => return Heard::Unconnected(io::ErrorKind::TimedOut.into()),
+    };
     let dialog = async {
-        let mut stream = TcpStream::connect(to).await?;
         let line = read_line(&mut stream).await?;
         // Politely; what becomes of it does not matter.
         if stream.write_all(b"QUIT\r\n").await.is_ok() {
@@ -189,8 +237,9 @@ async fn greet(to: SocketAddr) -> io::Result<Vec<u8>> {
         Ok(line)
     };
     match timeout(DIALOG_TIMEOUT, dialog).await {
-        Ok(heard) => heard,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(Ok(line)) => Heard::Line(line),
+        Ok(Err(error)) => Heard::Broken(error),
+        Err(_) => Heard::Broken(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -207,15 +256,36 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn greetings(heard: &[(&Pair, io::Result<Vec<u8>>)], name: &str) -> Vec<Finding> {
+/// `reached`: whether SYNs from outside reach a listener, if that is known.
+fn greetings(
+    heard: &[(&Pair, Heard)],
+    name: &str,
+    reached: impl Fn(&Pair) -> Option<bool>,
+) -> Vec<Finding> {
     let check = Check::Greeting;
     let mut findings = Vec::new();
     let mut good: Vec<&Pair> = Vec::new();
     for (pair, heard) in heard {
         let shown = &pair.shown;
         let line = match heard {
-            Ok(line) => line.trim_ascii_end(),
-            Err(error) => {
+            Heard::Line(line) => line.trim_ascii_end(),
+            // A host that may not send mail may not connect to itself either.
+            Heard::Unconnected(error) if reached(pair) != Some(false) => {
+                let from_outside = match reached(pair) {
+                    Some(_) => "a SYN from outside reaches the listener",
+                    None => "whether a SYN from outside reaches the listener is not known",
+                };
+                findings.push(Finding::unseen(
+                    check,
+                    format!(
+                        "{shown}, from this host itself: {error}: its own rules may keep it from \
+                         connecting to that port; {from_outside}"
+                    ),
+                    "ask from another host",
+                ));
+                continue;
+            }
+            Heard::Broken(error) | Heard::Unconnected(error) => {
                 findings.push(Finding::fail(
                     check,
                     format!("{shown}, from this host itself: {error}"),
@@ -347,11 +417,55 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_of_a_wildcard_has_its_link() {
+        let lo = if_nametoindex("lo").unwrap();
+        let local = [LocalAddress {
+            address: "fe80::1".parse().unwrap(),
+            interface: lo,
+        }]
+        .into();
+        let scoped = pair("[fe80::1]:25").scoped(&local);
+        assert_eq!(scoped, pair("[fe80::1%lo]:25"));
+        for same in [
+            "[fe80::2]:25",
+            "[2001:db8::1]:25",
+            "192.0.2.1:25",
+            "[fe80::1%lo]:25",
+        ] {
+            assert_eq!(pair(same).scoped(&local), pair(same));
+        }
+    }
+
+    #[test]
+    fn a_host_that_may_not_connect_is_no_fault() {
+        let pair = pair("192.0.2.7:25");
+        let result = |heard, reached| {
+            let findings = greetings(&[(&pair, heard)], "mailless.example.org", |_| reached);
+            findings[0].result
+        };
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(
+            result(Heard::Unconnected(late()), Some(true)),
+            Outcome::Skip
+        );
+        assert_eq!(result(Heard::Unconnected(late()), None), Outcome::Skip);
+        assert_eq!(
+            result(Heard::Unconnected(late()), Some(false)),
+            Outcome::Fail
+        );
+        assert_eq!(result(Heard::Broken(late()), Some(true)), Outcome::Fail);
+    }
+
+    #[test]
     fn what_is_heard() {
         let pair = pair("192.0.2.7:25");
         let result = |heard: io::Result<&[u8]>| {
-            let heard = [(&pair, heard.map(<[u8]>::to_vec))];
-            let findings = greetings(&heard, "mailless.example.org");
+            let heard = match heard {
+                Ok(line) => Heard::Line(line.to_vec()),
+                Err(error) => Heard::Broken(error),
+            };
+            let heard = [(&pair, heard)];
+            let findings = greetings(&heard, "mailless.example.org", |_| None);
             assert_eq!(findings.len(), 1);
             assert!(!findings[0].found.contains('\u{1b}'));
             findings[0].result

@@ -249,6 +249,31 @@ impl Interfaces {
             .ok_or(IfaceError::NoDefaultRoute)
     }
 
+    /// The number of the interface over which packets to `address` leave; none: there is
+    /// no route.
+    pub async fn way_to(&self, address: IpAddr) -> Result<Option<u32>, IfaceError> {
+        let message = match address {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(address, 128)
+                .build(),
+        };
+        let mut routes = self.handle.route().get(message).execute();
+        let route = match routes.try_next().await {
+            // Unreachable, prohibited, and so on.
+            Err(rtnetlink::Error::NetlinkError(_)) => None,
+            route => route?,
+        };
+        let attributes = route.into_iter().flat_map(|route| route.attributes);
+        let mut out = attributes.filter_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(index),
+            _ => None,
+        });
+        Ok(out.next())
+    }
+
     /// The addresses of all interfaces, in order.
     pub async fn addresses(&self) -> Result<BTreeSet<LocalAddress>, IfaceError> {
         let networks = self.networks().await?;

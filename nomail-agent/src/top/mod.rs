@@ -8,17 +8,22 @@ pub mod view;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    mem::ManuallyDrop,
+    os::fd::AsFd as _,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use futures_util::StreamExt as _;
+use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use ratatui::DefaultTerminal;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 use self::model::{Key, Model};
@@ -59,7 +64,20 @@ pub fn run(
         .context("no event loop can be made")?;
     let samples = ask_on_a_thread(asked.interval, sample)?;
     let mut screen = Screen::enter()?;
-    runtime.block_on(live(&mut screen.0, model, samples))
+    let keys = read_on_a_thread()?;
+    let gone = watch_on_a_thread()?;
+    let shown = live(&mut screen.0, model, samples, keys);
+    runtime.block_on(async {
+        tokio::select! {
+            // Nothing is wrong: the one who looked at it has left.
+            biased;
+            _ = gone => Ok(()),
+            ended = shown => match ended {
+                Err(_) if is_gone(PollTimeout::ZERO) == Ok(true) => Ok(()),
+                ended => ended,
+            },
+        }
+    })
 }
 
 /// Prints frames, the first after one interval: a rate is of two samples.
@@ -112,14 +130,62 @@ fn ask_on_a_thread(
     Ok(samples)
 }
 
+/// Reads what the terminal says on a thread of its own: where the terminal is gone,
+/// crossterm reads its end again and again and never returns.
+fn read_on_a_thread() -> Result<mpsc::Receiver<io::Result<Event>>> {
+    let (to, events) = mpsc::channel(16);
+    let read = move || {
+        loop {
+            let event = event::read();
+            let failed = event.is_err();
+            if to.blocking_send(event).is_err() || failed {
+                return;
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(read)
+        .context("no thread can be made")?;
+    Ok(events)
+}
+
+/// Whether the other end of the terminal is closed within the time.
+fn is_gone(within: PollTimeout) -> nix::Result<bool> {
+    let terminal = io::stdout();
+    // Its end is reported without being asked for.
+    let mut asked = [PollFd::new(terminal.as_fd(), PollFlags::empty())];
+    poll(&mut asked, within).map(|count| count > 0)
+}
+
+/// Waits on a thread until the other end of the terminal is closed. Nothing has to be
+/// read or written for that, and no signal has to arrive: only the leader of a session
+/// gets one.
+fn watch_on_a_thread() -> Result<oneshot::Receiver<()>> {
+    let (to, gone) = oneshot::channel();
+    let watch = move || {
+        while matches!(is_gone(PollTimeout::NONE), Ok(false) | Err(Errno::EINTR)) {}
+        // Nobody may wait for it any more.
+        let _ = to.send(());
+    };
+    thread::Builder::new()
+        .name("terminal".to_owned())
+        .spawn(watch)
+        .context("no thread can be made")?;
+    Ok(gone)
+}
+
 /// The terminal while it is ours; given back on drop, and by a hook when
 /// something panics.
-struct Screen(DefaultTerminal);
+///
+/// ratatui's own drop prints an error if the terminal is gone, and panics as stderr
+/// is gone with it.
+struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     fn enter() -> Result<Self> {
         match ratatui::try_init() {
-            Ok(terminal) => Ok(Self(terminal)),
+            Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
             Err(error) => {
                 // It may be half done.
                 let _ = ratatui::try_restore();
@@ -132,6 +198,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // A terminal that is gone takes nothing back.
+        let _ = self.0.show_cursor();
         let _ = ratatui::try_restore();
     }
 }
@@ -140,8 +207,8 @@ async fn live(
     terminal: &mut DefaultTerminal,
     mut model: Model,
     mut samples: mpsc::Receiver<Sample>,
+    mut events: mpsc::Receiver<io::Result<Event>>,
 ) -> Result<()> {
-    let mut keys = EventStream::new();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
@@ -153,7 +220,7 @@ async fn live(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => break,
-            event = keys.next() => match event {
+            event = events.recv() => match event {
                 Some(Ok(Event::Key(key))) if is_ctrl_c(&key) => break,
                 Some(Ok(Event::Key(key))) => {
                     if let Some(key) = key_of(&key) {

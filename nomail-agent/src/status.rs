@@ -394,6 +394,8 @@ pub struct ConnectionStatus {
     pub http: u64,
     /// Those of `closed` that began with a TLS hello.
     pub tls: u64,
+    /// Those of `closed` that began with the PROXY protocol.
+    pub proxy: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
     /// Refused recipients of other domains than this host's name.
@@ -655,6 +657,7 @@ impl Status {
         let spoke = named(&[
             (connections.http, "HTTP"),
             (connections.tls, "TLS"),
+            (connections.proxy, "the PROXY protocol"),
             (connections.garbage, "no text"),
         ]);
         if !spoke.is_empty() {

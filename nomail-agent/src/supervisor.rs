@@ -1063,6 +1063,7 @@ impl Shared {
                 shed: connections.shed,
                 http: connections.http,
                 tls: connections.tls,
+                proxy: connections.proxy,
                 garbage: connections.garbage,
                 recipients_elsewhere: connections.recipients_elsewhere,
                 senders: connections.senders,

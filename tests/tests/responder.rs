@@ -239,7 +239,6 @@ fn each_refusal_point_has_its_dialog() {
             "ehlo",
             WELCOME,
             &[
-                (sender, "503 5.5.1"),
                 ("EHLO client.example", "521"),
                 ("HELO client.example", "521"),
                 (sender, "521 5.3.2"),
@@ -257,7 +256,7 @@ fn each_refusal_point_has_its_dialog() {
                 ("EHLO client.example", "250"),
                 (sender, "521 5.3.2"),
                 ("MAIL FROM:<>", "521 5.3.2"),
-                (recipient, "503 5.5.1"),
+                (recipient, "521 5.3.2"),
                 ("DATA", "503 5.5.1"),
                 ("HELO client.example", "250"),
                 (sender, "521 5.3.2"),
@@ -267,15 +266,18 @@ fn each_refusal_point_has_its_dialog() {
             "rcpt",
             WELCOME,
             &[
-                (recipient, "503 5.5.1"),
-                ("EHLO client.example", "250"),
-                (recipient, "503 5.5.1"),
-                ("mail from:<a@client.example>", "250 2.1.0"),
-                (sender, "503 5.5.1"),
+                (recipient, "521 5.3.2"),
+                ("EHLO", "250"),
+                ("EHLO b\u{fc}ro.example", "250"),
+                (recipient, "521 5.3.2"),
+                ("mail from:a@client.example SIZE=1 X=Y", "250 2.1.0"),
+                (sender, "250 2.1.0"),
                 (recipient, "521 5.3.2"),
                 ("rcpt to:<Postmaster>", "521 5.3.2"),
-                ("RCPT TO:<b@mailless.example.org> NOTIFY=NEVER", "555 5.5.4"),
-                ("RCPT TO:b@mailless.example.org", "501 5.1.3"),
+                ("RCPT TO:<b@mailless.example.org> NOTIFY=NEVER", "521 5.3.2"),
+                ("RCPT TO:b@mailless.example.org", "521 5.3.2"),
+                ("RCPT TO:<root>", "521 5.3.2"),
+                ("AUTH PLAIN", "521 5.3.2"),
                 ("DATA", "554 5.5.1"),
                 ("RSET", "250 2.0.0"),
                 ("DATA", "503 5.5.1"),
@@ -288,7 +290,7 @@ fn each_refusal_point_has_its_dialog() {
                 ("MAIL FROM:<>", "250 2.1.0"),
                 (recipient, "521 5.3.2"),
                 ("EHLO again.example", "250"),
-                (recipient, "503 5.5.1"),
+                ("DATA", "503 5.5.1"),
             ],
         ),
     ];
@@ -821,7 +823,7 @@ fn a_hundred_thousand_domains_are_read_answered_and_read_again() {
 #[test]
 fn who_does_not_speak_smtp_is_told_once_and_closed() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let talkers: [(&str, &[u8]); 5] = [
+    let talkers: [(&str, &[u8]); 6] = [
         (
             "http",
             b"GET / HTTP/1.1\r\nHost: mailless.example.org\r\n\r\n",
@@ -831,6 +833,7 @@ fn who_does_not_speak_smtp_is_told_once_and_closed() {
             b"CONNECT example.org:25 HTTP/1.1\r\n\r\nEHLO client.example\r\n",
         ),
         ("tls", hello),
+        ("proxy", b"PROXY TCP4 192.0.2.1 192.0.2.2 9 25\r\n"),
         ("garbage", b"\x00\x01\x02\x03\r\nEHLO client.example\r\n"),
         ("garbage", b"SSH-2.0-client\0\x01\x14\x0a\x14\r\n"),
     ];
@@ -849,7 +852,42 @@ fn who_does_not_speak_smtp_is_told_once_and_closed() {
         }
         settled(&agent);
         let status = agent.status();
-        for (kind, count) in [("http", 2), ("tls", 1), ("garbage", 2), ("closed", 5)] {
+        for (kind, count) in [
+            ("http", 2),
+            ("tls", 1),
+            ("proxy", 1),
+            ("garbage", 2),
+            ("closed", 6),
+        ] {
+            assert_eq!(status["connections"][kind], count, "{kind}: {status:#}");
+        }
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_proxy_header_and_a_bare_lf_end_in_521() {
+    let refusal = "521 5.3.2 mailless.example.org does not accept mail\r\n";
+    let bare_lf =
+        "521 5.5.2 mailless.example.org does not accept mail, and lines end with CR LF\r\n";
+    let host = Host::new();
+    for (point, greeting) in [("rcpt", WELCOME), ("greeting", GREETING)] {
+        let agent = host.start_with("", &["--refuse-at", point]);
+        // The longest that an answer takes is far below the time-out.
+        let begin = Instant::now();
+        let mut client = host.connect(FIRST);
+        assert_eq!(client.reply(), greeting);
+        client.send(b"EHLO client.example\n");
+        assert_eq!(client.rest().unwrap(), bare_lf);
+        let mut client = host.connect(FIRST);
+        assert_eq!(client.reply(), greeting);
+        client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01");
+        client.send(b"\xc0\x00\x02\x02\x04\x00\x00\x19EHLO client.example\r\n");
+        assert_eq!(client.rest().unwrap(), refusal.repeat(3));
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        settled(&agent);
+        let status = agent.status();
+        for (kind, count) in [("proxy", 1), ("garbage", 0), ("closed", 2)] {
             assert_eq!(status["connections"][kind], count, "{kind}: {status:#}");
         }
         agent.stop();
@@ -1091,8 +1129,8 @@ fn the_log_in_json_is_json_and_detail_is_sampled() {
     let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
     let mut connections = 0;
     for line in of("activity") {
-        for key in
-            "sources syn_limited timed_out closed_by_peer closed shed http tls garbage".split(' ')
+        for key in "sources syn_limited timed_out closed_by_peer closed shed http tls proxy garbage"
+            .split(' ')
         {
             field(line, key);
         }

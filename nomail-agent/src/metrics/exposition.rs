@@ -244,6 +244,7 @@ fn responder(out: &mut Exposition, status: &Status) {
         [
             ("http", connections.http),
             ("tls", connections.tls),
+            ("proxy", connections.proxy),
             ("garbage", connections.garbage),
         ],
     );

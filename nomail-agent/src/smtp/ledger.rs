@@ -79,6 +79,8 @@ pub struct Connections {
     pub http: u64,
     /// Those of `closed` that began with a TLS hello.
     pub tls: u64,
+    /// Those of `closed` that began with the PROXY protocol.
+    pub proxy: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
     /// Refused recipients of other domains than this host's name: is it their MX?
@@ -176,6 +178,8 @@ pub struct Tally {
     pub http: u64,
     /// Began with a TLS hello.
     pub tls: u64,
+    /// Began with the PROXY protocol.
+    pub proxy: u64,
     /// Sent what no protocol of text has.
     pub garbage: u64,
 }
@@ -193,6 +197,7 @@ impl Tally {
             shed: self.shed + other.shed,
             http: self.http + other.http,
             tls: self.tls + other.tls,
+            proxy: self.proxy + other.proxy,
             garbage: self.garbage + other.garbage,
         }
     }
@@ -202,6 +207,7 @@ impl Tally {
             Ended::Shed => &mut self.shed,
             Ended::Talker(Talker::Http) => &mut self.http,
             Ended::Talker(Talker::Tls) => &mut self.tls,
+            Ended::Talker(Talker::Proxy) => &mut self.proxy,
             Ended::Talker(Talker::Garbage) => &mut self.garbage,
             Ended::Session(Outcome::Quit) => &mut self.quit,
             Ended::Session(Outcome::TimedOut) => &mut self.timed_out,
@@ -350,6 +356,7 @@ impl Page {
                 *match talker {
                     Talker::Http => &mut counts.http,
                     Talker::Tls => &mut counts.tls,
+                    Talker::Proxy => &mut counts.proxy,
                     Talker::Garbage => &mut counts.garbage,
                 } += 1;
                 Outcome::Closed

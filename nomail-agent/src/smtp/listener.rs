@@ -789,7 +789,8 @@ impl Scene<'_> {
             }
         }
         match action.heard {
-            Some(Heard::Sender(path)) if log_envelope => {
+            Some(Heard::Sender(sender)) if log_envelope => {
+                let path = sender.path();
                 self.notices.envelope(self.now, peer, "MAIL FROM", path);
             }
             Some(Heard::Recipient(recipient)) => {
@@ -963,6 +964,7 @@ impl Session {
             Ended::Shed => "shed",
             Ended::Talker(Talker::Http) => "spoke HTTP",
             Ended::Talker(Talker::Tls) => "began with TLS",
+            Ended::Talker(Talker::Proxy) => "sent a PROXY header",
             Ended::Talker(Talker::Garbage) => "sent garbage",
             Ended::Session(Outcome::Quit) => "quit",
             Ended::Session(Outcome::TimedOut) => "timed out",
@@ -1491,6 +1493,7 @@ mod tests {
     #[rstest]
     #[case::http(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
     #[case::tls(b"\x16\x03\x01\x02\x00\x01\x00")]
+    #[case::proxy(b"PROXY UNKNOWN\r\n")]
     #[case::garbage(b"\x00\x01\x02")]
     #[tokio::test]
     async fn what_is_not_mail_is_told_once_and_closed(#[case] input: &[u8]) {
@@ -1504,11 +1507,12 @@ mod tests {
             ["220 mailless.example.org ESMTP nomail\r\n", REFUSAL].concat()
         );
         let counts = house.drained().await;
-        let kinds = [counts.http, counts.tls, counts.garbage];
+        let kinds = [counts.http, counts.tls, counts.proxy, counts.garbage];
         assert_eq!((counts.closed, kinds.iter().sum::<u64>()), (1, 1));
         let activity = house.responder.take_activity();
         let tally = activity.of_source.values().next().unwrap();
-        assert_eq!((tally.http, tally.tls, tally.garbage), kinds.into());
+        let told = [tally.http, tally.tls, tally.proxy, tally.garbage];
+        assert_eq!(told, kinds);
     }
 
     #[tokio::test]

@@ -627,6 +627,8 @@ fn relayed(host: &Host, recipients: &[(&str, &str)]) {
 
 const LISTED: &str = "556 5.1.2 this domain does not accept mail\r\n";
 const UNLISTED: &str = "550 5.7.1 ";
+/// RFC 1846 section 3: what a host says of itself.
+const OWN: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
 
 #[test]
 fn a_relay_refuses_its_domains_and_follows_its_list() {
@@ -667,7 +669,11 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
             ("@a.example,@b.example:u@example.com", LISTED),
             ("@example.com:u@unlisted.example", UNLISTED),
             ("u@unlisted.example", UNLISTED),
-            ("u@mailless.example.org", UNLISTED),
+            ("u@mailless.example.org", OWN),
+            ("u@MAILLESS.example.org.", OWN),
+            (&format!("u@[{HOST_IPV4}]"), OWN),
+            ("root", OWN),
+            ("u@[192.0.2.250]", UNLISTED),
             ("Postmaster", elsewhere),
             ("postmaster@example.com", elsewhere),
             ("POSTMASTER@mailless.example.org", elsewhere),
@@ -713,7 +719,7 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
                 "521 5.3.2 this domain does not accept mail\r\n",
             ),
             ("postmaster@new.example", "521 5.3.2 "),
-            ("Postmaster", UNLISTED),
+            ("Postmaster", OWN),
         ],
     );
 

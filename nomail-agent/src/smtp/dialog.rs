@@ -14,6 +14,8 @@
 //! a line that has not arrived whole is stored, up to [`LINE_MAX`]. No command
 //! is ever answered 354: no message can be sent.
 
+use std::net::IpAddr;
+
 use super::{
     command::{self, Command, Mailbox, PROXY_V2_EMPTY_LINES, Recipient, ReversePath, Talker, Verb},
     relay::Relay,
@@ -151,6 +153,10 @@ pub enum Interruption {
     Shutdown,
 }
 
+/// Finds out the address of this host that the client has connected to. Asked only
+/// where it matters: a held session does not keep it.
+pub type LocalAddress<'f> = &'f dyn Fn() -> Option<IpAddr>;
+
 /// The state of one session, in a few octets.
 #[derive(Debug)]
 pub struct Dialog {
@@ -207,21 +213,31 @@ impl Dialog {
         }
     }
 
-    /// Takes octets up to the end of one command.
-    ///
-    /// Returns how many were taken, and what to do now. Hand over the rest
-    /// only after that is done. Without an action all octets were taken. When
-    /// the session is over, input is swallowed.
+    /// [`Self::receive_at`] an address that is not known.
     pub fn receive<'a>(
         &'a mut self,
         replies: &'a Replies,
         input: &'a [u8],
     ) -> (usize, Option<Action<'a>>) {
+        self.receive_at(replies, input, &|| None)
+    }
+
+    /// Takes octets up to the end of one command.
+    ///
+    /// Returns how many were taken, and what to do now. Hand over the rest
+    /// only after that is done. Without an action all octets were taken. When
+    /// the session is over, input is swallowed.
+    pub fn receive_at<'a>(
+        &'a mut self,
+        replies: &'a Replies,
+        input: &'a [u8],
+        local: LocalAddress<'_>,
+    ) -> (usize, Option<Action<'a>>) {
         if self.state.over {
             return (input.len(), None);
         }
         let (taken, piece) = self.line.take(input);
-        let action = self.state.answer(piece, replies);
+        let action = self.state.answer(piece, replies, local);
         self.state.over = action.is_some_and(|action| action.end.is_some());
         (taken, action)
     }
@@ -372,7 +388,12 @@ struct State {
 }
 
 impl State {
-    fn answer<'a>(&mut self, piece: Piece<'a>, replies: &'a Replies) -> Option<Action<'a>> {
+    fn answer<'a>(
+        &mut self,
+        piece: Piece<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Option<Action<'a>> {
         let say = |reply| Action::say(replies.line(reply));
         if let Some(talker) = Talker::recognise(piece.octets, piece.seen) {
             let after_proxy = self.empty_lines == PROXY_V2_EMPTY_LINES
@@ -403,7 +424,7 @@ impl State {
                 });
             }
             _ if self.is_start_of_proxy(&piece) || greeted => say(Reply::Refusal),
-            Some(command) => self.obey(command, replies),
+            Some(command) => self.obey(command, replies, local),
             None if piece.length > LINE_MAX => say(Reply::TooLong),
             None => say(Reply::Unknown),
         };
@@ -428,7 +449,12 @@ impl State {
     }
 
     /// A command where the greeting was 220.
-    fn obey<'a>(&mut self, command: Command<'a>, replies: &'a Replies) -> Action<'a> {
+    fn obey<'a>(
+        &mut self,
+        command: Command<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Action<'a> {
         let say = |reply| Action::say(replies.line(reply));
         match command {
             Command::Ehlo(_) | Command::Helo(_) => {
@@ -448,7 +474,7 @@ impl State {
                 self.mail = true;
                 self.mail(replies).heard(Heard::Sender(sender))
             }
-            Command::Rcpt(recipient) => self.rcpt(recipient, replies),
+            Command::Rcpt(recipient) => self.rcpt(recipient, replies, local),
             Command::Data => say(match self.refuse_at {
                 RefuseAt::Ehlo => Reply::Refusal,
                 // No recipient was ever accepted (RFC 5321 section 3.3).
@@ -490,10 +516,15 @@ impl State {
         }
     }
 
-    fn rcpt<'a>(&mut self, recipient: Recipient<'a>, replies: &'a Replies) -> Action<'a> {
+    fn rcpt<'a>(
+        &mut self,
+        recipient: Recipient<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Action<'a> {
         let line = match replies.relay() {
             None => replies.line(Reply::Refusal),
-            Some(relay) => relay_reply(relay, recipient, replies),
+            Some(relay) => relay_reply(relay, recipient, replies, local),
         };
         Action {
             may_wait: true,
@@ -538,21 +569,53 @@ fn command<'a>(piece: &Piece<'a>) -> Option<Command<'a>> {
 }
 
 /// What a relay says of a recipient. The postmaster is that of this host and of
-/// the domains in the list.
-fn relay_reply<'a>(relay: &'a Relay, recipient: Recipient<'_>, replies: &'a Replies) -> &'a [u8] {
-    let (listed, postmaster) = match recipient {
-        Recipient::Postmaster => (None, true),
+/// the domains in the list. Mail for the host itself is refused as by a host that
+/// is no relay: that is the case of RFC 1846.
+fn relay_reply<'a>(
+    relay: &'a Relay,
+    recipient: Recipient<'_>,
+    replies: &'a Replies,
+    local: LocalAddress<'_>,
+) -> &'a [u8] {
+    let (listed, own, postmaster) = match recipient {
+        Recipient::Postmaster => (None, true, true),
         // Without a domain it is for this very host.
-        Recipient::Other(_) => return replies.line(Reply::Refusal),
-        Recipient::Mailbox(Mailbox { local, domain, .. }) => {
-            let listed = relay.refusal(domain);
-            let here = listed.is_some() || replies.is_own(domain);
-            (listed, here && local.eq_ignore_ascii_case(b"postmaster"))
+        Recipient::Other(_) => (None, true, false),
+        Recipient::Mailbox(Mailbox {
+            local: to, domain, ..
+        }) => {
+            let own = replies.is_name(domain) || is_literal_of(domain, local);
+            let postmaster = to.eq_ignore_ascii_case(b"postmaster");
+            (relay.refusal(domain), own, postmaster)
         }
     };
-    let instead = relay.postmaster().filter(|_| postmaster);
+    let here = listed.is_some() || own;
+    let instead = relay.postmaster().filter(|_| postmaster && here);
+    let host = own.then(|| replies.line(Reply::Refusal));
     let other = replies.line(Reply::OtherDomain);
-    instead.or(listed).unwrap_or(other)
+    instead.or(listed).or(host).unwrap_or(other)
+}
+
+/// Whether a domain is the literal of the address that the client has connected to
+/// (RFC 5321 section 4.1.3).
+fn is_literal_of(domain: &[u8], local: LocalAddress<'_>) -> bool {
+    let Some(literal) = literal(domain) else {
+        return false;
+    };
+    local().is_some_and(|local| local.to_canonical() == literal.to_canonical())
+}
+
+/// The address in an address literal.
+fn literal(domain: &[u8]) -> Option<IpAddr> {
+    let text = domain.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    let text = str::from_utf8(text).ok()?;
+    match text.split_at_checked("IPv6:".len()) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
+            address.parse().ok().map(IpAddr::V6)
+        }
+        // By the book an IPv6 address has its tag.
+        _ => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -994,25 +1057,61 @@ mod tests {
         let postmaster = "551 5.1.6 User not local; please try <postmaster@example.net>";
         for recipient in [
             "Postmaster",
+            "postmaster",
             "postmaster@example.com",
             "POSTMASTER@mailless.example.org",
         ] {
             assert_eq!(told(recipient), postmaster, "{recipient}");
         }
-        for recipient in ["root", "", "a@", "a@-b"] {
+        for recipient in [
+            "a@mailless.example.org",
+            "@example.com:a@Mailless.Example.ORG.",
+            "root",
+            "",
+            "a@",
+            "a@-b",
+        ] {
             let host = "521 5.3.2 mailless.example.org does not accept mail";
             assert_eq!(told(recipient), host, "{recipient}");
         }
         for recipient in [
             "a@example.org",
             "postmaster@example.org",
-            "a@mailless.example.org",
+            "a@sub.mailless.example.org",
             "@example.com:a@example.org",
             "a@[192.0.2.1]",
         ] {
             let other = "550 5.7.1 mailless.example.org does not relay to this domain";
             assert_eq!(told(recipient), other, "{recipient}");
         }
+    }
+
+    /// RFC 1846 section 3: a host that is named in the recipient and takes no mail.
+    #[rstest]
+    #[case("a@[192.0.2.7]", Some("192.0.2.7"), "521 5.3.2")]
+    #[case("a@[192.0.2.7]", Some("::ffff:192.0.2.7"), "521 5.3.2")]
+    #[case("a@[IPv6:2001:DB8::7]", Some("2001:db8::7"), "521 5.3.2")]
+    #[case("a@[2001:db8::7]", Some("2001:db8::7"), "521 5.3.2")]
+    #[case("@example.com:a@[192.0.2.7]", Some("192.0.2.7"), "521 5.3.2")]
+    #[case("postmaster@[192.0.2.7]", Some("192.0.2.7"), "551 5.1.6")]
+    #[case("a@[192.0.2.8]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("postmaster@[192.0.2.8]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@[192.0.2.7]", None, "550 5.7.1")]
+    #[case("a@[IPv6:192.0.2.7]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@[smtp:192.0.2.7]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@example.com", Some("192.0.2.7"), "556 5.1.2")]
+    #[case("a@mailless.example.org", None, "521 5.3.2")]
+    fn a_relay_refuses_mail_for_itself_as_a_host(
+        #[case] recipient: &str,
+        #[case] local: Option<&str>,
+        #[case] code: &str,
+    ) {
+        let replies = relay();
+        let mut dialog = Dialog::open(RefuseAt::Rcpt, &replies).0;
+        let local = || local.map(|address| address.parse().unwrap());
+        let line = format!("RCPT TO:<{recipient}>\r\n");
+        let (_, action) = dialog.receive_at(&replies, line.as_bytes(), &local);
+        assert_eq!(codes_of(&[action.unwrap().into()]), [code]);
     }
 
     #[test]

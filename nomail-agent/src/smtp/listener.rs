@@ -878,7 +878,9 @@ impl Session {
         let mut out = Vec::new();
         let mut answered = false;
         while !input.is_empty() {
-            let (taken, action) = self.dialog.receive(&self.settings.replies, input);
+            let local = || self.stream.local_addr().ok().map(|address| address.ip());
+            let replies = &self.settings.replies;
+            let (taken, action) = self.dialog.receive_at(replies, input, &local);
             let Some(action) = action else { break };
             scene.note(&action, self.peer, self.unlogged, &self.settings);
             if let Some(Heard::Talker(talker)) = action.heard {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::relay::Relay;
+use super::relay::{Relay, to_ascii};
 
 /// The longest reply line with its CRLF (RFC 5321 section 4.5.3.1.5).
 pub const REPLY_MAX: usize = 512;
@@ -171,8 +171,14 @@ impl Replies {
     /// Whether mail for `domain` is mail for this very host: its name, or any
     /// address literal.
     pub fn is_own(&self, domain: &[u8]) -> bool {
+        domain.starts_with(b"[") || self.is_name(domain)
+    }
+
+    /// Whether `domain` is this host's name.
+    pub fn is_name(&self, domain: &[u8]) -> bool {
         let domain = domain.strip_suffix(b".").unwrap_or(domain);
-        domain.starts_with(b"[") || domain.eq_ignore_ascii_case(self.host.as_bytes())
+        domain.eq_ignore_ascii_case(self.host.as_bytes())
+            || (!domain.is_ascii() && to_ascii(domain).as_deref() == Some(&*self.host))
     }
 }
 

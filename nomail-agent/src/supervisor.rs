@@ -1531,6 +1531,7 @@ fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, 
         idle_timeout: Duration::from_secs(config.limits.idle_timeout_secs),
         session_timeout: Duration::from_secs(config.limits.session_timeout_secs),
         sender_age_secs: config.limits.sender_age_secs,
+        monitors: config.monitors.clone(),
         unlogged: config.log.ignore.clone(),
         log_envelope: config.log.envelope,
     })

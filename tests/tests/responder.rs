@@ -515,6 +515,51 @@ fn auto_under_pressure_greets_and_remembers() {
     agent.stop();
 }
 
+/// What HAProxy's `smtpchk` hears, check after check.
+fn checks(host: &Host, agent: &Agent, times: usize) -> Vec<String> {
+    let check = |_| {
+        let mut client = host.connect(FIRST);
+        let greeting = client.reply();
+        let ehlo = client.say("EHLO check.example");
+        client.quit();
+        settled(agent);
+        format!("{} {}", &greeting[..3], &ehlo[..3])
+    };
+    (0..times).map(check).collect()
+}
+
+#[test]
+fn a_health_check_settles_and_a_monitor_never_flaps() {
+    let host = Host::new();
+    let agent = host.start("");
+    let heard = checks(&host, &agent, 16);
+    let steady = heard
+        .iter()
+        .rposition(|answer| answer != "220 250")
+        .unwrap();
+    assert!(steady < 6, "{heard:?}");
+    assert!(heard.contains(&"220 521".to_owned()), "{heard:?}");
+    let senders = agent.count("/connections/senders");
+    assert_eq!(senders, 1);
+
+    for point in ["auto", "greeting", "ehlo"] {
+        let toml = format!("refuse_at = {point:?}\nmonitors = [\"192.0.2.100/32\"]\n");
+        host.reload(&agent, &toml);
+        assert_eq!(checks(&host, &agent, 6), ["220 250"; 6], "{point}");
+    }
+    let mut monitor = host.connect(FIRST);
+    monitor.reply();
+    monitor.told("MAIL FROM:<check@client.example>", "250 2.1.0");
+    monitor.told("RCPT TO:<check@other.example>", "521 5.3.2");
+    monitor.quit();
+    settled(&agent);
+    assert_eq!(agent.count("/connections/senders"), senders);
+    assert_eq!(agent.count("/connections/recipients_elsewhere"), 0);
+    let log = agent.log();
+    assert!(!log.contains("arrives here"), "{log}");
+    agent.stop();
+}
+
 #[test]
 fn mail_for_other_domains_is_told_once_and_no_envelope_unasked() {
     let host = Host::new();

@@ -128,10 +128,20 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// How long `auto` remembers a network.
     pub sender_age_secs: u32,
-    /// Peers that are left out of the log: health checkers.
+    /// Health checkers: always refused at RCPT, unknown to `auto`, and left out of the
+    /// log and of what is counted as mail for others.
+    pub monitors: Vec<IpNet>,
+    /// Peers that are left out of the log.
     pub unlogged: Vec<IpNet>,
     /// Whether envelope addresses are logged.
     pub log_envelope: bool,
+}
+
+impl Settings {
+    fn is_monitor(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.monitors.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// A listening socket, non-blocking and ready for [`Responder::listen`].
@@ -523,7 +533,8 @@ impl Server {
     fn welcome(&mut self, mut stream: TcpStream, peer: IpAddr, room: bool, now: Instant) {
         let settings = Arc::clone(&self.settings);
         let source = Source::from(peer);
-        let unlogged = settings.unlogged.iter().any(|net| net.contains(&peer));
+        let is_monitor = settings.is_monitor(peer);
+        let unlogged = is_monitor || settings.unlogged.iter().any(|net| net.contains(&peer));
         let of_source = self.of_source.get(&source).copied().unwrap_or(0);
         let mut on_return = false;
         let mut room = room && of_source < settings.connections_per_source_max;
@@ -535,6 +546,7 @@ impl Server {
             if room {
                 page.counts.active += 1;
                 let refuse_at = match settings.refuse {
+                    _ if is_monitor => RefuseAt::Rcpt,
                     Refuse::At(refuse_at) => refuse_at,
                     Refuse::Auto(after) => match page.senders.contact(peer, unix_now()) {
                         Rung::Greeting => RefuseAt::Greeting(after),
@@ -554,7 +566,7 @@ impl Server {
                 } else {
                     page.counts.shed_without_linger += 1;
                 }
-                if matches!(settings.refuse, Refuse::Auto(_)) {
+                if matches!(settings.refuse, Refuse::Auto(_)) && !is_monitor {
                     page.senders.greeted(peer, unix_now());
                 }
                 page.end(source, unlogged, Ended::Shed);
@@ -801,6 +813,7 @@ impl Scene<'_> {
                 if let Recipient::Mailbox(mailbox) = recipient
                     && settings.replies.relay().is_none()
                     && !settings.replies.is_own(mailbox.domain)
+                    && !settings.is_monitor(peer)
                 {
                     self.ledger.page().counts.recipients_elsewhere += 1;
                     if !unlogged {
@@ -1041,6 +1054,7 @@ mod tests {
             idle_timeout: PATIENCE,
             session_timeout: PATIENCE,
             sender_age_secs: 3600,
+            monitors: Vec::new(),
             unlogged: Vec::new(),
             log_envelope: false,
         }
@@ -1464,6 +1478,43 @@ mod tests {
             (1, 1, 1)
         );
         assert_eq!((counts.senders, counts.recipients_elsewhere), (1, 1));
+    }
+
+    /// As `option smtpchk` of HAProxy asks, also where others are greeted with 521.
+    #[rstest]
+    #[case(Refuse::Auto(AfterGreeting::Hold))]
+    #[case(Refuse::At(RefuseAt::Greeting(AfterGreeting::Close)))]
+    #[case(Refuse::At(RefuseAt::Ehlo))]
+    #[tokio::test]
+    async fn a_monitor_is_always_refused_at_rcpt_and_leaves_no_trace(#[case] refuse: Refuse) {
+        let checked = Settings {
+            refuse,
+            monitors: vec!["127.0.0.1/32".parse().unwrap()],
+            ..settings()
+        };
+        let house = House::open(checked.clone());
+        for _ in 0..6 {
+            let told = house.told(b"EHLO check.example\r\nQUIT\r\n").await;
+            let codes: Vec<_> = told.lines().map(|line| &line[..4]).collect();
+            assert_eq!(codes, ["220 ", "250-", "250-", "250-", "250 ", "221 "]);
+        }
+        let told = house.told(b"RCPT TO:<a@example.com>\r\nQUIT\r\n").await;
+        let expected = [
+            "220 mailless.example.org ESMTP nomail\r\n",
+            REFUSAL,
+            GOODBYE,
+        ];
+        assert_eq!(told, expected.concat());
+        let counts = house.drained().await;
+        assert_eq!((counts.quit, counts.senders), (7, 0));
+        assert_eq!(counts.recipients_elsewhere, 0);
+        assert_eq!(house.responder.take_activity(), Activity::default());
+        // Nobody else is a monitor.
+        house.responder.configure(Settings {
+            monitors: vec!["127.0.0.2/32".parse().unwrap()],
+            ..checked
+        });
+        assert!(!house.told(b"EHLO a\r\nQUIT\r\n").await.contains("250"));
     }
 
     #[tokio::test]

@@ -388,6 +388,8 @@ pub struct ConnectionStatus {
     pub closed_by_peer: u64,
     /// Ended by the agent for another reason.
     pub closed: u64,
+    /// Those of `closed` that made room for others, because all places were taken.
+    pub evicted: u64,
     /// Refused at once and closed, for want of room.
     pub shed: u64,
     /// Those of `closed` that spoke HTTP.
@@ -662,6 +664,13 @@ impl Status {
         ]);
         if !spoke.is_empty() {
             notes.push(("spoke", spoke, None));
+        }
+        if connections.evicted > 0 {
+            let text = format!(
+                "{} connections made room for others: limits.connections was reached",
+                count(connections.evicted)
+            );
+            notes.push(("full", text, None));
         }
         if connections.recipients_elsewhere > 0 {
             let text = format!(

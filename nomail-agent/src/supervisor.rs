@@ -1060,6 +1060,7 @@ impl Shared {
                 timed_out: connections.timed_out,
                 closed_by_peer: connections.closed_by_peer,
                 closed: connections.closed,
+                evicted: connections.evicted,
                 shed: connections.shed,
                 http: connections.http,
                 tls: connections.tls,

@@ -500,6 +500,8 @@ fn auto_under_pressure_greets_and_remembers() {
     let mut held = host.connect(FIRST);
     assert_eq!(held.reply(), GREETING);
     for from in [SECOND, "2001:db8::100"] {
+        // An idle one would make room for another network.
+        held.told("NOOP", "521 5.3.2");
         let mut shed = host.connect(from);
         shed.send(b"EHLO client.example\r\n");
         assert_eq!(shed.rest().unwrap(), GREETING);
@@ -512,6 +514,70 @@ fn auto_under_pressure_greets_and_remembers() {
     settled(&agent);
     assert_eq!(agent.count("/connections/shed"), 2);
     assert_eq!(agent.count("/connections/refused_greeting"), 3);
+    agent.stop();
+}
+
+/// One home network with a /48 has 65,536 sources, and holds what it can get.
+#[test]
+fn a_full_house_has_room_for_all_but_the_fullest_network() {
+    const PLACES: usize = 256;
+    const NETWORKS: usize = 128;
+    const HONEST: usize = 30;
+    let host = Host::new();
+    for network in 0..NETWORKS {
+        let address =
+            format!("addr add 2001:db8:5:{network:x}::1/128 dev {CLIENT_INTERFACE} nodad");
+        host.lab.client.ip(&address);
+    }
+    let route = format!("route add 2001:db8:5::/48 dev {HOST_INTERFACE}");
+    host.lab.host.ip(&route);
+    let agent = host.start(&format!(
+        "refuse_at = \"rcpt\"\n[limits]\nconnections = {PLACES}\nconnections_per_source = 80\n"
+    ));
+    let crowd_from = |number: usize| format!("2001:db8:5:{:x}::1", number % NETWORKS);
+    let mut crowd: Vec<_> = (0..PLACES)
+        .map(|number| host.connect(&crowd_from(number)))
+        .collect();
+    for client in &mut crowd {
+        assert_eq!(client.reply(), WELCOME);
+    }
+    // More of them get no more.
+    let mut more = host.connect(&crowd_from(7));
+    assert_eq!(more.reply(), GREETING);
+
+    // Half of the honest come while all others are held.
+    let mut held = Vec::new();
+    for number in 0..HONEST {
+        let mut client = host.connect([FIRST, SECOND, THIRD][number % 3]);
+        assert_eq!(client.reply(), WELCOME, "honest client {number}");
+        client.told("EHLO client.example", "250");
+        client.told("MAIL FROM:<a@client.example>", "250 2.1.0");
+        client.told("RCPT TO:<b@mailless.example.org>", "521 5.3.2");
+        if number < HONEST / 2 {
+            held.push(client);
+        } else {
+            client.quit();
+        }
+    }
+    for client in held {
+        client.quit();
+    }
+    // Those that made room were told so in order.
+    let evicted = agent.count("/connections/evicted");
+    assert!((HONEST / 2..=HONEST).contains(&usize::try_from(evicted).unwrap()));
+    let refusal = "521 5.3.2 mailless.example.org does not accept mail\r\n";
+    let (told, kept) = crowd.split_at_mut(HONEST / 2);
+    for client in told {
+        let mut heard = String::new();
+        client.0.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, refusal);
+    }
+    kept.last_mut().unwrap().told("NOOP", "250 2.0.0");
+    drop((crowd, more));
+    settled(&agent);
+    assert_eq!(agent.count("/connections/shed"), 1);
+    let quit = agent.count("/connections/quit");
+    assert_eq!(usize::try_from(quit).unwrap(), HONEST);
     agent.stop();
 }
 
@@ -774,6 +840,8 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
     let mut held = host.connect(FIRST);
     assert_eq!(held.reply(), WELCOME);
     for from in [SECOND, "2001:db8::100"] {
+        // An idle one would make room for another network.
+        held.told("NOOP", "250 2.0.0");
         let mut shed = host.connect(from);
         shed.send(b"EHLO client.example\r\n");
         let heard = shed.rest().unwrap();

@@ -149,6 +149,8 @@ impl<'a> Action<'a> {
 pub enum Interruption {
     /// The idle or the session deadline has passed.
     Deadline,
+    /// Another connection needs its place.
+    NoRoom,
     /// The agent is stopping.
     Shutdown,
 }
@@ -251,6 +253,9 @@ impl Dialog {
         self.state.over = true;
         let (reply, outcome) = match why {
             Interruption::Deadline => (Reply::TimedOut, Outcome::TimedOut),
+            // A host has nothing better to say later.
+            Interruption::NoRoom if replies.relay().is_none() => (Reply::Refusal, Outcome::Closed),
+            Interruption::NoRoom => (Reply::MakingRoom, Outcome::Closed),
             Interruption::Shutdown => (Reply::ShuttingDown, Outcome::Closed),
         };
         Some(Action::say(replies.line(reply)).and_close(outcome))
@@ -895,6 +900,21 @@ mod tests {
         let action = dialog.interrupt(&replies, Interruption::Shutdown).unwrap();
         assert!(action.line.starts_with(b"421 4.3.2 "));
         assert_eq!(action.end, Some(Outcome::Closed));
+    }
+
+    #[test]
+    fn s20_who_makes_room_is_refused_or_put_off() {
+        for (replies, refuse_at, expected) in [
+            (replies(), GREETING, "521 5.3.2 "),
+            (replies(), RefuseAt::Rcpt, "521 5.3.2 "),
+            (relay(), RefuseAt::Rcpt, "421 4.3.2 "),
+        ] {
+            let mut dialog = Dialog::open(refuse_at, &replies).0;
+            let action = dialog.interrupt(&replies, Interruption::NoRoom).unwrap();
+            assert!(action.line.starts_with(expected.as_bytes()));
+            assert_eq!(action.end, Some(Outcome::Closed));
+            assert_eq!(dialog.receive(&replies, b"QUIT\r\n"), (6, None));
+        }
     }
 
     #[test]

@@ -69,11 +69,13 @@ pub struct Connections {
     /// Ended by us: after the greeting, on what is not mail, on input over a
     /// bound, on shutdown.
     pub closed: u64,
+    /// Those of `closed` that made room for another, because all places were taken.
+    pub evicted: u64,
     /// Over a limit: refused at once and closed.
     pub shed: u64,
     /// Those of `shed` that were over [`super::listener::Settings::shed_max`] too.
     pub shed_without_linger: u64,
-    /// Shed connections that linger now.
+    /// Connections that linger now and have no place: shed ones, and those that made room.
     pub shed_lingering: u64,
     /// Those of `closed` that spoke HTTP.
     pub http: u64,
@@ -212,7 +214,7 @@ impl Tally {
             Ended::Session(Outcome::Quit) => &mut self.quit,
             Ended::Session(Outcome::TimedOut) => &mut self.timed_out,
             Ended::Session(Outcome::ClosedByPeer) => &mut self.closed_by_peer,
-            Ended::Session(Outcome::Closed) => &mut self.closed,
+            Ended::Evicted | Ended::Session(Outcome::Closed) => &mut self.closed,
         } += 1;
     }
 }
@@ -240,6 +242,8 @@ impl Activity {
 pub(super) enum Ended {
     /// There was no room for it.
     Shed,
+    /// It made room for another.
+    Evicted,
     /// It did not speak SMTP, and was closed.
     Talker(Talker),
     /// Any other session.
@@ -352,6 +356,10 @@ impl Page {
         let counts = &mut self.counts;
         let outcome = match ended {
             Ended::Shed => return,
+            Ended::Evicted => {
+                counts.evicted += 1;
+                Outcome::Closed
+            }
             Ended::Talker(talker) => {
                 *match talker {
                     Talker::Http => &mut counts.http,

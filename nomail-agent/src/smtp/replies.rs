@@ -61,6 +61,8 @@ pub enum Reply {
     BadSequence,
     /// 554 to DATA: no recipient was accepted, and none ever is.
     NoRecipients,
+    /// 421 in a session of a relay whose place another connection needs.
+    MakingRoom,
     /// 421: a deadline has passed.
     TimedOut,
     /// 421: the agent is stopping.
@@ -69,7 +71,7 @@ pub enum Reply {
 
 impl Reply {
     /// All of them, each at the place of its number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Greeting,
         Self::Welcome,
         Self::Overloaded,
@@ -89,6 +91,7 @@ impl Reply {
         Self::Unimplemented,
         Self::BadSequence,
         Self::NoRecipients,
+        Self::MakingRoom,
         Self::TimedOut,
         Self::ShuttingDown,
     ];
@@ -118,6 +121,9 @@ impl Reply {
             Self::Unimplemented => "502 5.5.1 command not implemented".to_owned(),
             Self::BadSequence => "503 5.5.1 bad sequence of commands".to_owned(),
             Self::NoRecipients => "554 5.5.1 no valid recipients".to_owned(),
+            Self::MakingRoom => {
+                format!("421 4.3.2 {host} needs the room for others, closing connection")
+            }
             Self::TimedOut => format!("421 4.4.2 {host} timed out, closing connection"),
             Self::ShuttingDown => format!("421 4.3.2 {host} shutting down, closing connection"),
         }

@@ -150,8 +150,9 @@ const fn octets_of(heard: Heard<'_>) -> &[u8] {
     match heard {
         Heard::Talker(Talker::Http) => b"HTTP",
         Heard::Talker(Talker::Tls) => b"TLS",
+        Heard::Talker(Talker::Proxy) => b"PROXY",
         Heard::Talker(Talker::Garbage) => b"garbage",
-        Heard::Sender(path) => path,
+        Heard::Sender(sender) => sender.path(),
         Heard::Recipient(recipient) => recipient.path(),
     }
 }

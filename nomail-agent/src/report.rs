@@ -118,9 +118,10 @@ const fn ended(tally: &Tally) -> u64 {
         shed,
         http,
         tls,
+        proxy,
         garbage,
     } = *tally;
-    quit + timed_out + closed_by_peer + closed + shed + http + tls + garbage
+    quit + timed_out + closed_by_peer + closed + shed + http + tls + proxy + garbage
 }
 
 impl Line {
@@ -149,6 +150,7 @@ impl Line {
             shed = tally.shed,
             http = tally.http,
             tls = tally.tls,
+            proxy = tally.proxy,
             garbage = tally.garbage,
             interval_secs = *secs;
             "{self}"
@@ -176,6 +178,7 @@ impl fmt::Display for Line {
             shed,
             http,
             tls,
+            proxy,
             garbage,
         } = self.tally;
         write!(
@@ -192,6 +195,7 @@ impl fmt::Display for Line {
             (shed, "shed"),
             (http, "spoke HTTP"),
             (tls, "began with TLS"),
+            (proxy, "sent a PROXY header"),
             (garbage, "sent garbage"),
         ];
         for (count, what) in parts.iter().filter(|(count, _)| *count > 0) {

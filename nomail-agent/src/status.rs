@@ -398,12 +398,16 @@ pub struct ConnectionStatus {
     pub closed_by_peer: u64,
     /// Ended by the agent for another reason.
     pub closed: u64,
+    /// Those of `closed` that made room for others, because all places were taken.
+    pub evicted: u64,
     /// Refused at once and closed, for want of room.
     pub shed: u64,
     /// Those of `closed` that spoke HTTP.
     pub http: u64,
     /// Those of `closed` that began with a TLS hello.
     pub tls: u64,
+    /// Those of `closed` that began with the PROXY protocol.
+    pub proxy: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
     /// Refused recipients of other domains than this host's name.
@@ -667,10 +671,18 @@ impl Status {
         let spoke = named(&[
             (connections.http, "HTTP"),
             (connections.tls, "TLS"),
+            (connections.proxy, "the PROXY protocol"),
             (connections.garbage, "no text"),
         ]);
         if !spoke.is_empty() {
             notes.push(("spoke", spoke, None));
+        }
+        if connections.evicted > 0 {
+            let text = format!(
+                "{} connections made room for others: limits.connections was reached",
+                count(connections.evicted)
+            );
+            notes.push(("full", text, None));
         }
         if connections.recipients_elsewhere > 0 {
             let text = format!(

@@ -239,7 +239,6 @@ fn each_refusal_point_has_its_dialog() {
             "ehlo",
             WELCOME,
             &[
-                (sender, "503 5.5.1"),
                 ("EHLO client.example", "521"),
                 ("HELO client.example", "521"),
                 (sender, "521 5.3.2"),
@@ -257,7 +256,7 @@ fn each_refusal_point_has_its_dialog() {
                 ("EHLO client.example", "250"),
                 (sender, "521 5.3.2"),
                 ("MAIL FROM:<>", "521 5.3.2"),
-                (recipient, "503 5.5.1"),
+                (recipient, "521 5.3.2"),
                 ("DATA", "503 5.5.1"),
                 ("HELO client.example", "250"),
                 (sender, "521 5.3.2"),
@@ -267,15 +266,18 @@ fn each_refusal_point_has_its_dialog() {
             "rcpt",
             WELCOME,
             &[
-                (recipient, "503 5.5.1"),
-                ("EHLO client.example", "250"),
-                (recipient, "503 5.5.1"),
-                ("mail from:<a@client.example>", "250 2.1.0"),
-                (sender, "503 5.5.1"),
+                (recipient, "521 5.3.2"),
+                ("EHLO", "250"),
+                ("EHLO b\u{fc}ro.example", "250"),
+                (recipient, "521 5.3.2"),
+                ("mail from:a@client.example SIZE=1 X=Y", "250 2.1.0"),
+                (sender, "250 2.1.0"),
                 (recipient, "521 5.3.2"),
                 ("rcpt to:<Postmaster>", "521 5.3.2"),
-                ("RCPT TO:<b@mailless.example.org> NOTIFY=NEVER", "555 5.5.4"),
-                ("RCPT TO:b@mailless.example.org", "501 5.1.3"),
+                ("RCPT TO:<b@mailless.example.org> NOTIFY=NEVER", "521 5.3.2"),
+                ("RCPT TO:b@mailless.example.org", "521 5.3.2"),
+                ("RCPT TO:<root>", "521 5.3.2"),
+                ("AUTH PLAIN", "521 5.3.2"),
                 ("DATA", "554 5.5.1"),
                 ("RSET", "250 2.0.0"),
                 ("DATA", "503 5.5.1"),
@@ -288,7 +290,7 @@ fn each_refusal_point_has_its_dialog() {
                 ("MAIL FROM:<>", "250 2.1.0"),
                 (recipient, "521 5.3.2"),
                 ("EHLO again.example", "250"),
-                (recipient, "503 5.5.1"),
+                ("DATA", "503 5.5.1"),
             ],
         ),
     ];
@@ -498,6 +500,8 @@ fn auto_under_pressure_greets_and_remembers() {
     let mut held = host.connect(FIRST);
     assert_eq!(held.reply(), GREETING);
     for from in [SECOND, "2001:db8::100"] {
+        // An idle one would make room for another network.
+        held.told("NOOP", "521 5.3.2");
         let mut shed = host.connect(from);
         shed.send(b"EHLO client.example\r\n");
         assert_eq!(shed.rest().unwrap(), GREETING);
@@ -510,6 +514,115 @@ fn auto_under_pressure_greets_and_remembers() {
     settled(&agent);
     assert_eq!(agent.count("/connections/shed"), 2);
     assert_eq!(agent.count("/connections/refused_greeting"), 3);
+    agent.stop();
+}
+
+/// One home network with a /48 has 65,536 sources, and holds what it can get.
+#[test]
+fn a_full_house_has_room_for_all_but_the_fullest_network() {
+    const PLACES: usize = 256;
+    const NETWORKS: usize = 128;
+    const HONEST: usize = 30;
+    let host = Host::new();
+    for network in 0..NETWORKS {
+        let address =
+            format!("addr add 2001:db8:5:{network:x}::1/128 dev {CLIENT_INTERFACE} nodad");
+        host.lab.client.ip(&address);
+    }
+    let route = format!("route add 2001:db8:5::/48 dev {HOST_INTERFACE}");
+    host.lab.host.ip(&route);
+    let agent = host.start(&format!(
+        "refuse_at = \"rcpt\"\n[limits]\nconnections = {PLACES}\nconnections_per_source = 80\n"
+    ));
+    let crowd_from = |number: usize| format!("2001:db8:5:{:x}::1", number % NETWORKS);
+    let mut crowd: Vec<_> = (0..PLACES)
+        .map(|number| host.connect(&crowd_from(number)))
+        .collect();
+    for client in &mut crowd {
+        assert_eq!(client.reply(), WELCOME);
+    }
+    // More of them get no more.
+    let mut more = host.connect(&crowd_from(7));
+    assert_eq!(more.reply(), GREETING);
+
+    // Half of the honest come while all others are held.
+    let mut held = Vec::new();
+    for number in 0..HONEST {
+        let mut client = host.connect([FIRST, SECOND, THIRD][number % 3]);
+        assert_eq!(client.reply(), WELCOME, "honest client {number}");
+        client.told("EHLO client.example", "250");
+        client.told("MAIL FROM:<a@client.example>", "250 2.1.0");
+        client.told("RCPT TO:<b@mailless.example.org>", "521 5.3.2");
+        if number < HONEST / 2 {
+            held.push(client);
+        } else {
+            client.quit();
+        }
+    }
+    for client in held {
+        client.quit();
+    }
+    // Those that made room were told so in order.
+    let evicted = agent.count("/connections/evicted");
+    assert!((HONEST / 2..=HONEST).contains(&usize::try_from(evicted).unwrap()));
+    let refusal = "521 5.3.2 mailless.example.org does not accept mail\r\n";
+    let (told, kept) = crowd.split_at_mut(HONEST / 2);
+    for client in told {
+        let mut heard = String::new();
+        client.0.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, refusal);
+    }
+    kept.last_mut().unwrap().told("NOOP", "250 2.0.0");
+    drop((crowd, more));
+    settled(&agent);
+    assert_eq!(agent.count("/connections/shed"), 1);
+    let quit = agent.count("/connections/quit");
+    assert_eq!(usize::try_from(quit).unwrap(), HONEST);
+    agent.stop();
+}
+
+/// What HAProxy's `smtpchk` hears, check after check.
+fn checks(host: &Host, agent: &Agent, times: usize) -> Vec<String> {
+    let check = |_| {
+        let mut client = host.connect(FIRST);
+        let greeting = client.reply();
+        let ehlo = client.say("EHLO check.example");
+        client.quit();
+        settled(agent);
+        format!("{} {}", &greeting[..3], &ehlo[..3])
+    };
+    (0..times).map(check).collect()
+}
+
+#[test]
+fn a_health_check_settles_and_a_monitor_never_flaps() {
+    let host = Host::new();
+    let agent = host.start("");
+    let heard = checks(&host, &agent, 16);
+    let steady = heard
+        .iter()
+        .rposition(|answer| answer != "220 250")
+        .unwrap();
+    assert!(steady < 6, "{heard:?}");
+    assert!(heard.contains(&"220 521".to_owned()), "{heard:?}");
+    let senders = agent.count("/connections/senders");
+    assert_eq!(senders, 1);
+
+    for point in ["auto", "greeting", "ehlo"] {
+        let toml = format!("refuse_at = {point:?}\nmonitors = [\"192.0.2.100/32\"]\n");
+        host.reload(&agent, &toml);
+        assert_eq!(checks(&host, &agent, 6), ["220 250"; 6], "{point}");
+    }
+    let mut monitor = host.connect(FIRST);
+    monitor.reply();
+    monitor.told("MAIL FROM:<check@client.example>", "250 2.1.0");
+    monitor.told("RCPT TO:<check@other.example>", "521 5.3.2");
+    monitor.quit();
+    settled(&agent);
+    assert_eq!(agent.count("/connections/senders"), senders);
+    assert_eq!(agent.count("/connections/recipients_elsewhere"), 0);
+    let log = agent.log();
+    assert!(!log.contains("arrives here"), "{log}");
     agent.stop();
 }
 
@@ -548,9 +661,9 @@ fn mail_for_other_domains_is_told_once_and_no_envelope_unasked() {
     assert_eq!(agent.count("/connections/recipients_elsewhere"), 4);
 
     client.told("RCPT TO:<u@b\u{fc}cher\u{202e}.example>", "521 5.3.2");
-    client.told("RCPT TO:<u\u{fc}@eight.example>", "500 5.5.2");
+    client.told("RCPT TO:<u\u{fc}@eight.example>", "521 5.3.2");
     client.send(b"RCPT TO:<u@b\xfccher.latin>\r\n");
-    assert_eq!(code(&client.reply()), "500 5.5.2");
+    assert_eq!(code(&client.reply()), "521 5.3.2");
     assert!(
         agent
             .log()
@@ -625,6 +738,8 @@ fn relayed(host: &Host, recipients: &[(&str, &str)]) {
 
 const LISTED: &str = "556 5.1.2 this domain does not accept mail\r\n";
 const UNLISTED: &str = "550 5.7.1 ";
+/// RFC 1846 section 3: what a host says of itself.
+const OWN: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
 
 #[test]
 fn a_relay_refuses_its_domains_and_follows_its_list() {
@@ -665,7 +780,11 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
             ("@a.example,@b.example:u@example.com", LISTED),
             ("@example.com:u@unlisted.example", UNLISTED),
             ("u@unlisted.example", UNLISTED),
-            ("u@mailless.example.org", UNLISTED),
+            ("u@mailless.example.org", OWN),
+            ("u@MAILLESS.example.org.", OWN),
+            (&format!("u@[{HOST_IPV4}]"), OWN),
+            ("root", OWN),
+            ("u@[192.0.2.250]", UNLISTED),
             ("Postmaster", elsewhere),
             ("postmaster@example.com", elsewhere),
             ("POSTMASTER@mailless.example.org", elsewhere),
@@ -711,7 +830,7 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
                 "521 5.3.2 this domain does not accept mail\r\n",
             ),
             ("postmaster@new.example", "521 5.3.2 "),
-            ("Postmaster", UNLISTED),
+            ("Postmaster", OWN),
         ],
     );
 
@@ -721,6 +840,8 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
     let mut held = host.connect(FIRST);
     assert_eq!(held.reply(), WELCOME);
     for from in [SECOND, "2001:db8::100"] {
+        // An idle one would make room for another network.
+        held.told("NOOP", "250 2.0.0");
         let mut shed = host.connect(from);
         shed.send(b"EHLO client.example\r\n");
         let heard = shed.rest().unwrap();
@@ -821,7 +942,7 @@ fn a_hundred_thousand_domains_are_read_answered_and_read_again() {
 #[test]
 fn who_does_not_speak_smtp_is_told_once_and_closed() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let talkers: [(&str, &[u8]); 5] = [
+    let talkers: [(&str, &[u8]); 6] = [
         (
             "http",
             b"GET / HTTP/1.1\r\nHost: mailless.example.org\r\n\r\n",
@@ -831,6 +952,7 @@ fn who_does_not_speak_smtp_is_told_once_and_closed() {
             b"CONNECT example.org:25 HTTP/1.1\r\n\r\nEHLO client.example\r\n",
         ),
         ("tls", hello),
+        ("proxy", b"PROXY TCP4 192.0.2.1 192.0.2.2 9 25\r\n"),
         ("garbage", b"\x00\x01\x02\x03\r\nEHLO client.example\r\n"),
         ("garbage", b"SSH-2.0-client\0\x01\x14\x0a\x14\r\n"),
     ];
@@ -849,7 +971,42 @@ fn who_does_not_speak_smtp_is_told_once_and_closed() {
         }
         settled(&agent);
         let status = agent.status();
-        for (kind, count) in [("http", 2), ("tls", 1), ("garbage", 2), ("closed", 5)] {
+        for (kind, count) in [
+            ("http", 2),
+            ("tls", 1),
+            ("proxy", 1),
+            ("garbage", 2),
+            ("closed", 6),
+        ] {
+            assert_eq!(status["connections"][kind], count, "{kind}: {status:#}");
+        }
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_proxy_header_and_a_bare_lf_end_in_521() {
+    let refusal = "521 5.3.2 mailless.example.org does not accept mail\r\n";
+    let bare_lf =
+        "521 5.5.2 mailless.example.org does not accept mail, and lines end with CR LF\r\n";
+    let host = Host::new();
+    for (point, greeting) in [("rcpt", WELCOME), ("greeting", GREETING)] {
+        let agent = host.start_with("", &["--refuse-at", point]);
+        // The longest that an answer takes is far below the time-out.
+        let begin = Instant::now();
+        let mut client = host.connect(FIRST);
+        assert_eq!(client.reply(), greeting);
+        client.send(b"EHLO client.example\n");
+        assert_eq!(client.rest().unwrap(), bare_lf);
+        let mut client = host.connect(FIRST);
+        assert_eq!(client.reply(), greeting);
+        client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01");
+        client.send(b"\xc0\x00\x02\x02\x04\x00\x00\x19EHLO client.example\r\n");
+        assert_eq!(client.rest().unwrap(), refusal.repeat(3));
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        settled(&agent);
+        let status = agent.status();
+        for (kind, count) in [("proxy", 1), ("garbage", 0), ("closed", 2)] {
             assert_eq!(status["connections"][kind], count, "{kind}: {status:#}");
         }
         agent.stop();
@@ -1091,8 +1248,8 @@ fn the_log_in_json_is_json_and_detail_is_sampled() {
     let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
     let mut connections = 0;
     for line in of("activity") {
-        for key in
-            "sources syn_limited timed_out closed_by_peer closed shed http tls garbage".split(' ')
+        for key in "sources syn_limited timed_out closed_by_peer closed shed http tls proxy garbage"
+            .split(' ')
         {
             field(line, key);
         }

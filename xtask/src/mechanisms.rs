@@ -120,6 +120,27 @@ const MECHANISMS: &[Mechanism] = &[
         ],
     },
     Mechanism {
+        without: "no connection makes room for another",
+        file: "nomail-agent/src/smtp/listener.rs",
+        text: "let Some(key) = victim else {",
+        instead: "let Some(key) = victim.filter(|_| false) else {",
+        tests: &["responder::a_full_house_has_room_for_all_but_the_fullest_network"],
+    },
+    Mechanism {
+        without: "auto refuses a network at EHLO for ever",
+        file: "nomail-agent/src/smtp/senders.rs",
+        text: "self.ehlo_refusals >= EHLO_REFUSALS_MAX",
+        instead: "self.ehlo_refusals == u8::MAX",
+        tests: &["responder::a_health_check_settles_and_a_monitor_never_flaps"],
+    },
+    Mechanism {
+        without: "an LF alone waits for its line",
+        file: "nomail-agent/src/smtp/dialog.rs",
+        text: "Ending::Lf => return Some(say(Reply::BareLf).and_close(Outcome::Closed)),",
+        instead: "Ending::Lf => return None,",
+        tests: &["responder::a_proxy_header_and_a_bare_lf_end_in_521"],
+    },
+    Mechanism {
         without: "XDP takes nobody's place",
         file: "nomail-ebpf/src/main.rs",
         text: "if responder == RESPOND_FOR_LISTENERS {",

@@ -99,6 +99,9 @@ pub struct Config {
     pub refuse_at: RefuseAt,
     /// What follows the greeting.
     pub after_greeting: AfterGreeting,
+    /// Health checkers, which are always refused at RCPT and leave no trace: networks
+    /// without host bits.
+    pub monitors: Vec<IpNet>,
     /// How XDP attaches.
     pub xdp_mode: XdpMode,
     /// Verdicts are counted, and not acted upon.
@@ -139,6 +142,7 @@ impl Default for Config {
             fallback: Fallback::default(),
             refuse_at: RefuseAt::default(),
             after_greeting: AfterGreeting::default(),
+            monitors: Vec::new(),
             xdp_mode: XdpMode::default(),
             observe: false,
             on_exit: OnExit::default(),
@@ -577,6 +581,9 @@ fn read(layers: &mut Layers) -> Config {
             }),
         refuse_at: read_refuse_at(layers, relayed),
         after_greeting: read_after_greeting(layers, relayed),
+        monitors: layers
+            .list_or_empty("monitors", "\"192.0.2.7\"", values::ignored)
+            .unwrap_or(default.monitors),
         xdp_mode: layers
             .value("xdp_mode", choice(XdpMode::CHOICES))
             .unwrap_or(default.xdp_mode),
@@ -632,6 +639,8 @@ fn wrong_beside_xdp(config: &Config, relayed: bool, key: &str) -> Option<&'stati
         "[relay], which refuses at RCPT"
     } else if !matches!(config.refuse_at, RefuseAt::Auto | RefuseAt::Greeting) {
         "a refuse_at other than \"greeting\" (or \"auto\", which then means the same)"
+    } else if key == "responder" && !config.monitors.is_empty() {
+        "monitors, which are refused at RCPT"
     } else if config.xdp_mode == XdpMode::Off {
         "xdp_mode = \"off\""
     } else if config.limits.flood_answer != FloodAnswer::Challenge {

@@ -90,6 +90,7 @@ responder = "listener"
 fallback = "none"
 refuse_at = "ehlo"
 after_greeting = "close"
+monitors = ["192.0.2.10", "2001:db8:1::/48"]
 xdp_mode = "generic"
 observe = true
 on_exit = "keep"
@@ -136,6 +137,9 @@ fn every_key() {
         fallback: Fallback::None,
         refuse_at: RefuseAt::Ehlo,
         after_greeting: AfterGreeting::Close,
+        monitors: ["192.0.2.10/32", "2001:db8:1::/48"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
         xdp_mode: XdpMode::Generic,
         observe: true,
         on_exit: OnExit::Keep,
@@ -200,8 +204,8 @@ fn every_key() {
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
     "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
-     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
+     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -211,14 +215,14 @@ fn every_key() {
 #[case::unknown_section(
     "[nosuch]\nlisten = []",
     "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
-     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
+     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
     "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
-     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
+     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -588,6 +592,16 @@ fn every_key() {
     "log.sources_max = 1001",
     "t.toml:1:19: log.sources_max: 1001 is not in 0..=1000: give the sources that a report names"
 )]
+#[case::monitors_name(
+    "monitors = [\"haproxy\"]",
+    "t.toml:1:13: monitors: \"haproxy\" is not an address or a network: write \"192.0.2.7\", \
+     \"192.0.2.0/24\" or \"2001:db8::/32\""
+)]
+#[case::monitors_without_a_listener(
+    "responder = \"xdp\"\nmonitors = [\"192.0.2.7\"]",
+    "t.toml:1:13: responder: \"xdp\" does not go with monitors, which are refused at RCPT; leave \
+     that out, or use \"listener\""
+)]
 #[case::log_ignore_type(
     "log.ignore = \"192.0.2.7\"",
     "t.toml:1:14: log.ignore: a string is not a list: write [\"192.0.2.7\"]"
@@ -795,6 +809,7 @@ fn reload() {
         hostname: new.hostname,
         refuse_at: new.refuse_at,
         after_greeting: new.after_greeting,
+        monitors: new.monitors,
         observe: new.observe,
         limits: new.limits,
         lists: new.lists,
@@ -875,7 +890,7 @@ fn limits_fit_the_clock(#[values(100, 250, 300, 1000, 1200)] hz: u32) {
 
 #[test]
 fn nobody_may_be_ignored() {
-    let config = load_text(b"log.ignore = []", &Overrides::default()).unwrap();
+    let config = load_text(b"monitors = []\nlog.ignore = []", &Overrides::default()).unwrap();
     assert_eq!(config, Config::default());
 }
 
@@ -917,6 +932,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "listen",
         "hostname",
         "refuse_at",
+        "monitors",
         "observe",
         "user",
         "control",

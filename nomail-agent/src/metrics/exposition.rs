@@ -221,6 +221,12 @@ fn responder(out: &mut Exposition, status: &Status) {
             ("shed", connections.shed),
         ],
     );
+    out.counter(
+        "nomail_connections_evicted",
+        "Connections that made room for others because limits.connections was reached; also \
+         among those that were closed.",
+        connections.evicted,
+    );
     out.gauge(
         "nomail_connections_active",
         "Connections that are open now.",
@@ -244,6 +250,7 @@ fn responder(out: &mut Exposition, status: &Status) {
         [
             ("http", connections.http),
             ("tls", connections.tls),
+            ("proxy", connections.proxy),
             ("garbage", connections.garbage),
         ],
     );

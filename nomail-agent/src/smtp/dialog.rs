@@ -5,19 +5,25 @@
 //! tests (S1 to S26, R1 to R22) are those of RFC 1846, RFC 7504, RFC 5321,
 //! RFC 2034 and RFC 2920.
 //!
+//! A sender learns that there is no mail here whatever it says and in whatever
+//! order: RCPT is refused also without MAIL or EHLO before it, where RFC 5321
+//! has 503. Only what begins with no verb is answered 500.
+//!
 //! A [`Dialog`] gives one reply at a time: the caller writes it before it
 //! hands over more input, so a client that never reads makes nothing grow. Only
 //! a line that has not arrived whole is stored, up to [`LINE_MAX`]. No command
 //! is ever answered 354: no message can be sent.
 
+use std::net::IpAddr;
+
 use super::{
-    command::{self, Command, CommandError, Mailbox, Recipient, Talker, Verb},
+    command::{self, Command, Mailbox, PROXY_V2_EMPTY_LINES, Recipient, ReversePath, Talker, Verb},
     relay::Relay,
     replies::{Replies, Reply},
 };
 
 /// The longest command line with its CRLF (RFC 5321 section 4.5.3.1.4).
-/// A longer one is discarded up to its CRLF and answered once.
+/// What follows in a longer one is discarded up to its CRLF. It is answered once.
 pub const LINE_MAX: u32 = 512;
 
 /// After so many octets without CRLF the session is refused and closed.
@@ -83,8 +89,8 @@ pub enum Outcome {
 pub enum Heard<'a> {
     /// It does not speak SMTP.
     Talker(Talker),
-    /// The reverse-path of MAIL, without its angle brackets.
-    Sender(&'a [u8]),
+    /// The sender of MAIL.
+    Sender(ReversePath<'a>),
     /// The recipient of RCPT, which was refused.
     Recipient(Recipient<'a>),
 }
@@ -143,9 +149,15 @@ impl<'a> Action<'a> {
 pub enum Interruption {
     /// The idle or the session deadline has passed.
     Deadline,
+    /// Another connection needs its place.
+    NoRoom,
     /// The agent is stopping.
     Shutdown,
 }
+
+/// Finds out the address of this host that the client has connected to. Asked only
+/// where it matters: a held session does not keep it.
+pub type LocalAddress<'f> = &'f dyn Fn() -> Option<IpAddr>;
 
 /// The state of one session, in a few octets.
 #[derive(Debug)]
@@ -193,7 +205,7 @@ impl Dialog {
             state: State {
                 refuse_at,
                 commands: 0,
-                helo: false,
+                empty_lines: 0,
                 ehlo: false,
                 mail: false,
                 transaction: false,
@@ -203,21 +215,31 @@ impl Dialog {
         }
     }
 
-    /// Takes octets up to the end of one command.
-    ///
-    /// Returns how many were taken, and what to do now. Hand over the rest
-    /// only after that is done. Without an action all octets were taken. When
-    /// the session is over, input is swallowed.
+    /// [`Self::receive_at`] an address that is not known.
     pub fn receive<'a>(
         &'a mut self,
         replies: &'a Replies,
         input: &'a [u8],
     ) -> (usize, Option<Action<'a>>) {
+        self.receive_at(replies, input, &|| None)
+    }
+
+    /// Takes octets up to the end of one command.
+    ///
+    /// Returns how many were taken, and what to do now. Hand over the rest
+    /// only after that is done. Without an action all octets were taken. When
+    /// the session is over, input is swallowed.
+    pub fn receive_at<'a>(
+        &'a mut self,
+        replies: &'a Replies,
+        input: &'a [u8],
+        local: LocalAddress<'_>,
+    ) -> (usize, Option<Action<'a>>) {
         if self.state.over {
             return (input.len(), None);
         }
         let (taken, piece) = self.line.take(input);
-        let action = self.state.answer(piece, replies);
+        let action = self.state.answer(piece, replies, local);
         self.state.over = action.is_some_and(|action| action.end.is_some());
         (taken, action)
     }
@@ -231,6 +253,9 @@ impl Dialog {
         self.state.over = true;
         let (reply, outcome) = match why {
             Interruption::Deadline => (Reply::TimedOut, Outcome::TimedOut),
+            // A host has nothing better to say later.
+            Interruption::NoRoom if replies.relay().is_none() => (Reply::Refusal, Outcome::Closed),
+            Interruption::NoRoom => (Reply::MakingRoom, Outcome::Closed),
             Interruption::Shutdown => (Reply::ShuttingDown, Outcome::Closed),
         };
         Some(Action::say(replies.line(reply)).and_close(outcome))
@@ -276,14 +301,26 @@ struct Piece<'a> {
     seen: usize,
     /// How many there are in truth.
     length: u32,
-    /// Whether they end with CRLF.
-    complete: bool,
+    ending: Ending,
+}
+
+/// How a line ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It has not ended yet.
+    None,
+    /// With CRLF.
+    CrLf,
+    /// With LF alone, which ends no line (RFC 5321 section 2.3.8): a client that
+    /// sends it waits for an answer, and one that hides commands behind it
+    /// must not find a server that takes it for an end.
+    Lf,
 }
 
 impl Line {
-    /// Takes octets up to the end of the line. Only CR directly followed by LF
-    /// ends it (RFC 5321 section 2.3.8), whether or not they arrive together; a
-    /// CR or LF alone is part of the line.
+    /// Takes octets up to the end of the line, or to an LF alone. Only CR directly
+    /// followed by LF ends it (RFC 5321 section 2.3.8), whether or not they
+    /// arrive together; a CR alone is part of the line.
     fn take<'a>(&'a mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
         if self.spent {
             // A held session does not keep what it has done with.
@@ -291,14 +328,19 @@ impl Line {
         }
         let room = (LINE_DISCARD_MAX - self.length) as usize;
         let input = &input[..input.len().min(room)];
-        let end = if self.after_cr && input.first() == Some(&b'\n') {
-            Some(1)
-        } else {
-            let crlf = input.windows(2).position(|pair| pair == b"\r\n");
-            crlf.map(|at| at + 2)
+        let lf = input.iter().position(|&octet| octet == b'\n');
+        let after_cr = match lf {
+            Some(0) => self.after_cr,
+            Some(at) => input[at - 1] == b'\r',
+            None => false,
         };
-        let complete = end.is_some();
-        let taken = end.unwrap_or(input.len());
+        let ending = match lf {
+            None => Ending::None,
+            Some(_) if after_cr => Ending::CrLf,
+            Some(_) => Ending::Lf,
+        };
+        let complete = ending != Ending::None;
+        let taken = lf.map_or(input.len(), |at| at + 1);
         let seen = self.partial.len();
         let fresh = &input[..taken.min(LINE_MAX as usize - seen)];
         let whole = complete && self.length == 0;
@@ -315,7 +357,7 @@ impl Line {
             octets,
             seen,
             length: self.length,
-            complete,
+            ending,
         };
         (taken, piece)
     }
@@ -336,8 +378,8 @@ struct State {
     refuse_at: RefuseAt,
     /// Commands so far.
     commands: u16,
-    /// EHLO or HELO was said.
-    helo: bool,
+    /// So many lines, and all so far, were empty: up to [`PROXY_V2_EMPTY_LINES`].
+    empty_lines: u8,
     /// EHLO was said.
     ehlo: bool,
     /// MAIL was said.
@@ -351,46 +393,45 @@ struct State {
 }
 
 impl State {
-    fn answer<'a>(&mut self, piece: Piece<'a>, replies: &'a Replies) -> Option<Action<'a>> {
-        let refuse = || Action::say(replies.line(Reply::Refusal));
+    fn answer<'a>(
+        &mut self,
+        piece: Piece<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Option<Action<'a>> {
+        let say = |reply| Action::say(replies.line(reply));
         if let Some(talker) = Talker::recognise(piece.octets, piece.seen) {
-            let refusal = refuse().and_close(Outcome::Closed);
+            let after_proxy = self.empty_lines == PROXY_V2_EMPTY_LINES
+                && self.commands == u16::from(self.empty_lines)
+                && piece.octets.starts_with(b"\0");
+            let talker = if after_proxy { Talker::Proxy } else { talker };
+            let refusal = say(Reply::Refusal).and_close(Outcome::Closed);
             return Some(refusal.heard(Heard::Talker(talker)));
         }
-        if !piece.complete {
-            let endless = piece.length >= LINE_DISCARD_MAX;
-            return endless.then(|| refuse().and_close(Outcome::Closed));
+        match piece.ending {
+            Ending::CrLf => {}
+            Ending::Lf => return Some(say(Reply::BareLf).and_close(Outcome::Closed)),
+            Ending::None if piece.length >= LINE_DISCARD_MAX => {
+                return Some(say(Reply::Refusal).and_close(Outcome::Closed));
+            }
+            Ending::None => return None,
         }
-        let line = piece
-            .octets
-            .strip_suffix(b"\r\n")
-            .filter(|_| piece.length <= LINE_MAX);
-        let said = Some(Said(line.and_then(Verb::of)));
-        let action = match line.map(command::parse) {
+        let command = command(&piece);
+        let said = Some(Said(command.as_ref().and_then(|_| Verb::of(piece.octets))));
+        let greeted = matches!(self.refuse_at, RefuseAt::Greeting(_));
+        let action = match command {
             // Also with arguments: RFC 5321 would have 501 for these, but the
             // client wants to go and we want it gone.
-            Some(Ok(Command::Quit)) => {
-                let goodbye = Action::say(replies.line(Reply::Goodbye));
+            Some(Command::Quit) => {
                 return Some(Action {
                     said,
-                    ..goodbye.and_close(Outcome::Quit)
+                    ..say(Reply::Goodbye).and_close(Outcome::Quit)
                 });
             }
-            _ if matches!(self.refuse_at, RefuseAt::Greeting(_)) => refuse(),
-            None => Action::say(replies.line(Reply::TooLong)),
-            Some(Ok(command)) => self.obey(command, replies),
-            // What answers EHLO and HELO has no enhanced code (RFC 2034).
-            Some(Err(_)) if line.and_then(Verb::of).is_some_and(Verb::is_helo) => {
-                Action::say(replies.line(Reply::HeloArgument))
-            }
-            Some(Err(error)) => Action::say(replies.line(match error {
-                CommandError::Unknown => Reply::Unknown,
-                CommandError::EightBit => Reply::EightBit,
-                CommandError::Argument => Reply::Argument,
-                CommandError::Sender => Reply::BadSender,
-                CommandError::Recipient => Reply::BadRecipient,
-                CommandError::Parameter => Reply::Parameter,
-            })),
+            _ if self.is_start_of_proxy(&piece) || greeted => say(Reply::Refusal),
+            Some(command) => self.obey(command, replies, local),
+            None if piece.length > LINE_MAX => say(Reply::TooLong),
+            None => say(Reply::Unknown),
         };
         let action = Action { said, ..action };
         self.commands += 1;
@@ -401,13 +442,28 @@ impl State {
         })
     }
 
-    /// A command that is right in itself, where the greeting was 220.
-    fn obey<'a>(&mut self, command: Command<'a>, replies: &'a Replies) -> Action<'a> {
+    /// Whether it is one of the empty lines with which a session begins, as the
+    /// PROXY protocol does in its version 2. What the client behind the proxy
+    /// hears first answers what it says first.
+    fn is_start_of_proxy(&mut self, piece: &Piece<'_>) -> bool {
+        let found = piece.octets == b"\r\n"
+            && self.commands == u16::from(self.empty_lines)
+            && self.empty_lines < PROXY_V2_EMPTY_LINES;
+        self.empty_lines += u8::from(found);
+        found
+    }
+
+    /// A command where the greeting was 220.
+    fn obey<'a>(
+        &mut self,
+        command: Command<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Action<'a> {
         let say = |reply| Action::say(replies.line(reply));
         match command {
             Command::Ehlo(_) | Command::Helo(_) => {
                 let ehlo = matches!(command, Command::Ehlo(_));
-                self.helo = true;
                 self.ehlo |= ehlo;
                 self.transaction = false;
                 match self.refuse_at {
@@ -420,21 +476,14 @@ impl State {
                 }
             }
             Command::Mail(sender) => {
-                let action = self.mail(replies).heard(Heard::Sender(sender.path()));
                 self.mail = true;
-                action
+                self.mail(replies).heard(Heard::Sender(sender))
             }
-            Command::Rcpt(recipient) => self.rcpt(recipient, replies),
-            Command::Data if !self.helo || self.refuse_at == RefuseAt::Rcpt => {
-                // No recipient was ever accepted (RFC 5321 section 3.3).
-                say(if self.transaction {
-                    Reply::NoRecipients
-                } else {
-                    Reply::BadSequence
-                })
-            }
+            Command::Rcpt(recipient) => self.rcpt(recipient, replies, local),
             Command::Data => say(match self.refuse_at {
                 RefuseAt::Ehlo => Reply::Refusal,
+                // No recipient was ever accepted (RFC 5321 section 3.3).
+                _ if self.transaction => Reply::NoRecipients,
                 _ => Reply::BadSequence,
             }),
             Command::Rset => {
@@ -448,19 +497,22 @@ impl State {
             Command::Vrfy => say(Reply::NoMailbox),
             Command::Help => say(Reply::Help),
             Command::Quit => say(Reply::Goodbye).and_close(Outcome::Quit),
-            Command::Unimplemented => say(Reply::Unimplemented),
+            // One that insists on it goes no further: here is the reason. A relay
+            // has another one for each domain.
+            Command::Auth if replies.relay().is_none() => say(Reply::Refusal),
+            Command::Auth | Command::Unimplemented => say(Reply::Unimplemented),
         }
     }
 
     fn mail<'a>(&mut self, replies: &'a Replies) -> Action<'a> {
         let (reply, refused) = match self.refuse_at {
-            _ if !self.helo || self.transaction => (Reply::BadSequence, None),
             RefuseAt::Rcpt => {
                 self.transaction = true;
                 (Reply::SenderOk, None)
             }
-            RefuseAt::Mail => (Reply::Refusal, self.refuse(Refusal::Mail)),
-            RefuseAt::Ehlo | RefuseAt::Greeting(_) => (Reply::Refusal, None),
+            RefuseAt::Mail | RefuseAt::Ehlo | RefuseAt::Greeting(_) => {
+                (Reply::Refusal, self.refuse(Refusal::Mail))
+            }
         };
         Action {
             may_wait: true,
@@ -469,25 +521,18 @@ impl State {
         }
     }
 
-    fn rcpt<'a>(&mut self, recipient: Recipient<'a>, replies: &'a Replies) -> Action<'a> {
-        let may_wait = true;
-        if !self.transaction {
-            let reply = if self.helo && self.refuse_at == RefuseAt::Ehlo {
-                Reply::Refusal
-            } else {
-                Reply::BadSequence
-            };
-            return Action {
-                may_wait,
-                ..Action::say(replies.line(reply))
-            };
-        }
+    fn rcpt<'a>(
+        &mut self,
+        recipient: Recipient<'a>,
+        replies: &'a Replies,
+        local: LocalAddress<'_>,
+    ) -> Action<'a> {
         let line = match replies.relay() {
             None => replies.line(Reply::Refusal),
-            Some(relay) => relay_reply(relay, recipient, replies),
+            Some(relay) => relay_reply(relay, recipient, replies, local),
         };
         Action {
-            may_wait,
+            may_wait: true,
             refused: self.refuse(Refusal::Rcpt),
             heard: Some(Heard::Recipient(recipient)),
             ..Action::say(line)
@@ -504,20 +549,78 @@ impl State {
     }
 }
 
+/// The command in a complete line. Of one that is too long its beginning is
+/// known, which suffices for those with a long argument; a path that is cut is no
+/// address.
+fn command<'a>(piece: &Piece<'a>) -> Option<Command<'a>> {
+    let Some(cut) = piece.octets.get(..LINE_MAX as usize - 2) else {
+        return command::parse(piece.octets.strip_suffix(b"\r\n")?);
+    };
+    if piece.length <= LINE_MAX {
+        return command::parse(cut);
+    }
+    match command::parse(cut)? {
+        Command::Mail(sender) if cut.ends_with(sender.path()) => {
+            Some(Command::Mail(ReversePath::Other(sender.path())))
+        }
+        Command::Rcpt(recipient) if cut.ends_with(recipient.path()) => {
+            Some(Command::Rcpt(Recipient::Other(recipient.path())))
+        }
+        command @ (Command::Helo(_) | Command::Ehlo(_) | Command::Mail(_) | Command::Rcpt(_)) => {
+            Some(command)
+        }
+        _ => None,
+    }
+}
+
 /// What a relay says of a recipient. The postmaster is that of this host and of
-/// the domains in the list.
-fn relay_reply<'a>(relay: &'a Relay, recipient: Recipient<'_>, replies: &'a Replies) -> &'a [u8] {
-    let (listed, postmaster) = match recipient {
-        Recipient::Postmaster => (None, true),
-        Recipient::Mailbox(Mailbox { local, domain, .. }) => {
-            let listed = relay.refusal(domain);
-            let here = listed.is_some() || replies.is_own(domain);
-            (listed, here && local.eq_ignore_ascii_case(b"postmaster"))
+/// the domains in the list. Mail for the host itself is refused as by a host that
+/// is no relay: that is the case of RFC 1846.
+fn relay_reply<'a>(
+    relay: &'a Relay,
+    recipient: Recipient<'_>,
+    replies: &'a Replies,
+    local: LocalAddress<'_>,
+) -> &'a [u8] {
+    let (listed, own, postmaster) = match recipient {
+        Recipient::Postmaster => (None, true, true),
+        // Without a domain it is for this very host.
+        Recipient::Other(_) => (None, true, false),
+        Recipient::Mailbox(Mailbox {
+            local: to, domain, ..
+        }) => {
+            let own = replies.is_name(domain) || is_literal_of(domain, local);
+            let postmaster = to.eq_ignore_ascii_case(b"postmaster");
+            (relay.refusal(domain), own, postmaster)
         }
     };
-    let instead = relay.postmaster().filter(|_| postmaster);
+    let here = listed.is_some() || own;
+    let instead = relay.postmaster().filter(|_| postmaster && here);
+    let host = own.then(|| replies.line(Reply::Refusal));
     let other = replies.line(Reply::OtherDomain);
-    instead.or(listed).unwrap_or(other)
+    instead.or(listed).or(host).unwrap_or(other)
+}
+
+/// Whether a domain is the literal of the address that the client has connected to
+/// (RFC 5321 section 4.1.3).
+fn is_literal_of(domain: &[u8], local: LocalAddress<'_>) -> bool {
+    let Some(literal) = literal(domain) else {
+        return false;
+    };
+    local().is_some_and(|local| local.to_canonical() == literal.to_canonical())
+}
+
+/// The address in an address literal.
+fn literal(domain: &[u8]) -> Option<IpAddr> {
+    let text = domain.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    let text = str::from_utf8(text).ok()?;
+    match text.split_at_checked("IPv6:".len()) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
+            address.parse().ok().map(IpAddr::V6)
+        }
+        // By the book an IPv6 address has its tag.
+        _ => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -725,6 +828,7 @@ mod tests {
 
     #[rstest]
     #[case(512, "221 2.0.0", "221 2.0.0")]
+    // Those that may be this long are read all the same, see below.
     #[case(513, "521 5.3.2", "500 5.5.6")]
     #[case(LINE_DISCARD_MAX, "521 5.3.2", "500 5.5.6")]
     #[case(LINE_DISCARD_MAX + 1, "521 5.3.2", "521 5.3.2")]
@@ -752,12 +856,9 @@ mod tests {
     }
 
     #[rstest]
-    #[case("QUIT\n", 0)]
     #[case("QUIT\r", 0)]
-    #[case("NOOP\nQUIT\n\r\n", 1)]
     #[case("NOOP\rQUIT\r\n", 1)]
     #[case("NOOP\r\r\nNOOP\r\n", 2)]
-    #[case("\n\r\n\r\n", 2)]
     fn s16_only_crlf_ends_a_line(#[case] input: &str, #[case] lines: usize) {
         for refuse_at in POINTS {
             let whole = answers(refuse_at, input.as_bytes());
@@ -769,6 +870,29 @@ mod tests {
         }
     }
 
+    /// It is no end of a line, and no client waits for an answer in vain.
+    #[rstest]
+    #[case("QUIT\n", 0)]
+    #[case("\n", 0)]
+    #[case("NOOP\nQUIT\n\r\n", 0)]
+    #[case("NOOP\r\nEHLO a\nQUIT\r\n", 1)]
+    #[case("RCPT TO:<a@b>\r\n\nMAIL FROM:<>\r\n", 1)]
+    fn s16_a_bare_lf_is_told_so_and_closed(#[case] input: &str, #[case] lines: usize) {
+        for replies in [replies(), relay()] {
+            for refuse_at in POINTS {
+                for sizes in [vec![], vec![1; input.len()]] {
+                    let (_, answers) = talk(refuse_at, &replies, input.as_bytes(), sizes);
+                    assert_eq!(answers.len(), lines + 1);
+                    let last = answers.last().unwrap();
+                    let wanted = "521 5.5.2 mailless.example.org does not accept mail, and lines \
+                                  end with CR LF\r\n";
+                    assert_eq!(last.text, wanted);
+                    assert_eq!(last.end, Some(Outcome::Closed));
+                }
+            }
+        }
+    }
+
     #[test]
     fn s20_a_shutdown_is_announced_with_421() {
         let replies = replies();
@@ -776,6 +900,21 @@ mod tests {
         let action = dialog.interrupt(&replies, Interruption::Shutdown).unwrap();
         assert!(action.line.starts_with(b"421 4.3.2 "));
         assert_eq!(action.end, Some(Outcome::Closed));
+    }
+
+    #[test]
+    fn s20_who_makes_room_is_refused_or_put_off() {
+        for (replies, refuse_at, expected) in [
+            (replies(), GREETING, "521 5.3.2 "),
+            (replies(), RefuseAt::Rcpt, "521 5.3.2 "),
+            (relay(), RefuseAt::Rcpt, "421 4.3.2 "),
+        ] {
+            let mut dialog = Dialog::open(refuse_at, &replies).0;
+            let action = dialog.interrupt(&replies, Interruption::NoRoom).unwrap();
+            assert!(action.line.starts_with(expected.as_bytes()));
+            assert_eq!(action.end, Some(Outcome::Closed));
+            assert_eq!(dialog.receive(&replies, b"QUIT\r\n"), (6, None));
+        }
     }
 
     #[test]
@@ -821,7 +960,7 @@ mod tests {
     fn mail_is_refused_at_mail() {
         let input = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\nMAIL FROM:<>\r\n";
         let answers = answers(RefuseAt::Mail, input);
-        let wanted = ["250", "521 5.3.2", "503 5.5.1", "503 5.5.1", "521 5.3.2"];
+        let wanted = ["250", "521 5.3.2", "521 5.3.2", "503 5.5.1", "521 5.3.2"];
         assert_eq!(codes_of(&answers), wanted);
         assert_eq!(answers[1].refused, Some(Refusal::Mail));
         assert_eq!(answers[4].refused, None);
@@ -838,22 +977,24 @@ mod tests {
     }
 
     /// R10, R11, R12, R13, R15, R16, R19: what is said before, between and
-    /// after, where mail is refused at RCPT.
+    /// after, where mail is refused at RCPT. Where RFC 5321 has 501, 503 or 555
+    /// for MAIL and RCPT, the sender goes on to its 521.
     #[rstest]
-    #[case("MAIL FROM:<a@b>", "503 5.5.1")]
-    #[case("RCPT TO:<a@b>", "503 5.5.1")]
+    #[case("MAIL FROM:<a@b>|RCPT TO:<a@b>", "250 2.1.0|521 5.3.2")]
+    #[case("RCPT TO:<a@b>", "521 5.3.2")]
+    #[case("RCPT TO:<a@b>|DATA", "521 5.3.2|503 5.5.1")]
     #[case("DATA", "503 5.5.1")]
-    #[case("EHLO a|RCPT TO:<a@b>", "250|503 5.5.1")]
+    #[case("EHLO a|RCPT TO:<a@b>", "250|521 5.3.2")]
     #[case("EHLO a|DATA", "250|503 5.5.1")]
-    #[case("EHLO a|MAIL FROM:<>|MAIL FROM:<>", "250|250 2.1.0|503 5.5.1")]
+    #[case("EHLO a|MAIL FROM:<>|MAIL FROM:<>", "250|250 2.1.0|250 2.1.0")]
     #[case("EHLO a|MAIL FROM:<>|DATA", "250|250 2.1.0|554 5.5.1")]
     #[case(
-        "EHLO a|MAIL FROM:<>|EHLO a|RCPT TO:<a@b>",
-        "250|250 2.1.0|250|503 5.5.1"
+        "EHLO a|MAIL FROM:<>|EHLO a|RCPT TO:<a@b>|DATA",
+        "250|250 2.1.0|250|521 5.3.2|503 5.5.1"
     )]
     #[case(
-        "EHLO a|MAIL FROM:<>|RSET|RCPT TO:<a@b>",
-        "250|250 2.1.0|250 2.0.0|503 5.5.1"
+        "EHLO a|MAIL FROM:<>|RSET|RCPT TO:<a@b>|DATA",
+        "250|250 2.1.0|250 2.0.0|521 5.3.2|503 5.5.1"
     )]
     #[case(
         "EHLO a|RSET|MAIL FROM:<>|RCPT TO:<a@b>",
@@ -868,27 +1009,17 @@ mod tests {
         "250|250 2.1.0|550 5.1.1|214 2.0.0|521 5.3.2"
     )]
     #[case("NOOP|RSET|VRFY a|HELP", "250 2.0.0|250 2.0.0|550 5.1.1|214 2.0.0")]
-    #[case("EHLO|HELO|EHLO \u{fc}", "501|501|501")]
-    #[case("RSET now|VRFY|DATA now", "501 5.5.4|501 5.5.4|501 5.5.4")]
-    #[case("EHLO a|MAIL FROM:a@b|MAIL FROM:<a@b", "250|501 5.1.7|501 5.1.7")]
-    #[case(
-        "EHLO a|MAIL FROM:<>|RCPT TO:<a>|RCPT TO:<a@b>",
-        "250|250 2.1.0|501 5.1.3|521 5.3.2"
-    )]
-    #[case(
-        "EHLO a|MAIL FROM:<a@b> SIZE=1|MAIL FROM:<a@b>",
-        "250|555 5.5.4|250 2.1.0"
-    )]
-    #[case(
-        "EHLO a|MAIL FROM:<>|RCPT TO:<a@b> NOTIFY=NEVER",
-        "250|250 2.1.0|555 5.5.4"
-    )]
-    #[case("EHLO a|MAIL FROM:<\u{fc}@b>", "250|500 5.5.2")]
-    #[case(
-        "STARTTLS|AUTH PLAIN|EXPN a|BDAT 1",
-        "502 5.5.1|502 5.5.1|502 5.5.1|502 5.5.1"
-    )]
-    #[case("NOSUCH|.|", "500 5.5.1|500 5.5.1|500 5.5.1")]
+    #[case("EHLO|HELO|EHLO \u{fc}|helo", "250|250|250|250")]
+    #[case("RSET now|VRFY|DATA now", "250 2.0.0|550 5.1.1|503 5.5.1")]
+    #[case("EHLO a|MAIL FROM:a@b|MAIL FROM:<a@b", "250|250 2.1.0|250 2.1.0")]
+    #[case("MAIL FROM:<>|RCPT TO:<root>|RCPT", "250 2.1.0|521 5.3.2|521 5.3.2")]
+    #[case("EHLO a|MAIL FROM:<a@b> SIZE=1 RET=HDRS ENVID=x", "250|250 2.1.0")]
+    #[case("MAIL FROM:<>|RCPT TO:<a@b> NOTIFY=NEVER", "250 2.1.0|521 5.3.2")]
+    #[case("EHLO a|MAIL FROM:<\u{fc}@b> SMTPUTF8", "250|250 2.1.0")]
+    #[case("STARTTLS|EXPN a|BDAT 1", "502 5.5.1|502 5.5.1|502 5.5.1")]
+    #[case("AUTH PLAIN|RCPT TO:<a@b>", "521 5.3.2|521 5.3.2")]
+    #[case("NOSUCH|.", "500 5.5.1|500 5.5.1")]
+    #[case("EHLO a||.", "250|500 5.5.1|500 5.5.1")]
     fn r10_to_r19_in_any_order(#[case] lines: &str, #[case] wanted: &str) {
         let input = lines.replace('|', "\r\n") + "\r\n";
         let wanted: Vec<_> = wanted.split('|').collect();
@@ -946,21 +1077,61 @@ mod tests {
         let postmaster = "551 5.1.6 User not local; please try <postmaster@example.net>";
         for recipient in [
             "Postmaster",
+            "postmaster",
             "postmaster@example.com",
             "POSTMASTER@mailless.example.org",
         ] {
             assert_eq!(told(recipient), postmaster, "{recipient}");
         }
         for recipient in [
+            "a@mailless.example.org",
+            "@example.com:a@Mailless.Example.ORG.",
+            "root",
+            "",
+            "a@",
+            "a@-b",
+        ] {
+            let host = "521 5.3.2 mailless.example.org does not accept mail";
+            assert_eq!(told(recipient), host, "{recipient}");
+        }
+        for recipient in [
             "a@example.org",
             "postmaster@example.org",
-            "a@mailless.example.org",
+            "a@sub.mailless.example.org",
             "@example.com:a@example.org",
             "a@[192.0.2.1]",
         ] {
             let other = "550 5.7.1 mailless.example.org does not relay to this domain";
             assert_eq!(told(recipient), other, "{recipient}");
         }
+    }
+
+    /// RFC 1846 section 3: a host that is named in the recipient and takes no mail.
+    #[rstest]
+    #[case("a@[192.0.2.7]", Some("192.0.2.7"), "521 5.3.2")]
+    #[case("a@[192.0.2.7]", Some("::ffff:192.0.2.7"), "521 5.3.2")]
+    #[case("a@[IPv6:2001:DB8::7]", Some("2001:db8::7"), "521 5.3.2")]
+    #[case("a@[2001:db8::7]", Some("2001:db8::7"), "521 5.3.2")]
+    #[case("@example.com:a@[192.0.2.7]", Some("192.0.2.7"), "521 5.3.2")]
+    #[case("postmaster@[192.0.2.7]", Some("192.0.2.7"), "551 5.1.6")]
+    #[case("a@[192.0.2.8]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("postmaster@[192.0.2.8]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@[192.0.2.7]", None, "550 5.7.1")]
+    #[case("a@[IPv6:192.0.2.7]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@[smtp:192.0.2.7]", Some("192.0.2.7"), "550 5.7.1")]
+    #[case("a@example.com", Some("192.0.2.7"), "556 5.1.2")]
+    #[case("a@mailless.example.org", None, "521 5.3.2")]
+    fn a_relay_refuses_mail_for_itself_as_a_host(
+        #[case] recipient: &str,
+        #[case] local: Option<&str>,
+        #[case] code: &str,
+    ) {
+        let replies = relay();
+        let mut dialog = Dialog::open(RefuseAt::Rcpt, &replies).0;
+        let local = || local.map(|address| address.parse().unwrap());
+        let line = format!("RCPT TO:<{recipient}>\r\n");
+        let (_, action) = dialog.receive_at(&replies, line.as_bytes(), &local);
+        assert_eq!(codes_of(&[action.unwrap().into()]), [code]);
     }
 
     #[test]
@@ -993,7 +1164,9 @@ mod tests {
     #[case(b"GET / HTTP/1.1\r\n", Talker::Http)]
     #[case(b"CONNECT a:25 HTTP/1.1\r\n\r\n", Talker::Http)]
     #[case(b"\x16\x03\x01\x02", Talker::Tls)]
+    #[case(b"PROXY TCP4 192.0.2.1 192.0.2.2 1024 25\r\n", Talker::Proxy)]
     #[case(b"NOOP\0\r\nNOOP\r\n", Talker::Garbage)]
+    #[case(b"\0\r\nQUIT\r\n", Talker::Garbage)]
     #[case(b"\xff\xfb\x1f", Talker::Garbage)]
     fn what_is_not_mail_is_told_once_and_closed(#[case] input: &[u8], #[case] kind: Talker) {
         let replies = replies();
@@ -1006,6 +1179,117 @@ mod tests {
             let mut dialog = Dialog::open(refuse_at, &replies).0;
             let (_, action) = dialog.receive(&replies, input);
             assert_eq!(action.unwrap().heard, Some(Heard::Talker(kind)));
+        }
+    }
+
+    /// The signature begins with two empty lines, which wait for no NUL: each has
+    /// its answer, and it is 521.
+    #[rstest]
+    #[case(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", Talker::Proxy)]
+    #[case(b"\r\n\0\r\nQUIT\n", Talker::Garbage)]
+    #[case(b"\r\n\r\n\x01\r\nQUIT\n", Talker::Garbage)]
+    fn the_proxy_protocol_is_refused_from_its_first_line(
+        #[case] input: &[u8],
+        #[case] kind: Talker,
+    ) {
+        for replies in [replies(), relay()] {
+            for refuse_at in POINTS {
+                let whole = talk(refuse_at, &replies, input, []).1;
+                assert!(codes_of(&whole).iter().all(|code| code == "521 5.3.2"));
+                assert_eq!(whole.last().unwrap().end, Some(Outcome::Closed));
+                let split = talk(refuse_at, &replies, input, vec![1; input.len()]).1;
+                assert_eq!(whole, split);
+                let mut dialog = Dialog::open(refuse_at, &replies).0;
+                let mut rest = input;
+                let heard = loop {
+                    let (taken, action) = dialog.receive(&replies, rest);
+                    match action.unwrap().heard {
+                        None => rest = &rest[taken..],
+                        heard => break heard,
+                    }
+                };
+                assert_eq!(heard, Some(Heard::Talker(kind)));
+            }
+        }
+    }
+
+    /// The argument may be longer than a line: the verb says enough.
+    #[rstest]
+    #[case("EHLO ", "a", "250")]
+    #[case("MAIL FROM:<a@b> X=", "a", "250 2.1.0")]
+    #[case("RCPT TO:<a@example.com> ORCPT=", "a", "521 5.3.2|556 5.1.2")]
+    // The domain of a path that is cut is not known.
+    #[case("RCPT TO:<a@", "b.", "521 5.3.2|521 5.3.2")]
+    #[case("RCPT TO:", "a", "521 5.3.2|521 5.3.2")]
+    #[case("NOOP ", "a", "500 5.5.6")]
+    fn r18_a_long_line_is_known_by_its_verb(
+        #[case] start: &str,
+        #[case] filling: &str,
+        #[case] wanted: &str,
+    ) {
+        for length in [513, 600, 5000] {
+            let line = format!("{start}{}\r\n", filling.repeat(length - start.len()));
+            let mut wanted = wanted.split('|').cycle();
+            for replies in [replies(), relay()] {
+                let (_, answers) = talk(RefuseAt::Rcpt, &replies, line.as_bytes(), []);
+                assert_eq!(codes_of(&answers), [wanted.next().unwrap()]);
+            }
+        }
+    }
+
+    /// What mail servers, libraries, printers and scripts say before RCPT and in
+    /// it, each of which keeps some server from its answer.
+    #[rstest]
+    #[case::nothing("")]
+    #[case::helo_alone("HELO")]
+    #[case::lower_case("ehlo a|mail from:<a@b>")]
+    #[case::utf8("EHLO b\u{fc}ro-pc|MAIL FROM:<j\u{f6}rg@b\u{fc}cher.example> SMTPUTF8")]
+    #[case::address("EHLO 192.168.1.20|MAIL FROM:<scanner@[192.168.1.20]>")]
+    #[case::underscore("EHLO my_printer._local|MAIL FROM:scanner@my_printer")]
+    #[case::twice("EHLO a|EHLO a|HELO a|MAIL FROM:<>|MAIL FROM:<>")]
+    #[case::starttls("EHLO a|STARTTLS|EHLO a|MAIL FROM:<a@b>")]
+    #[case::auth("EHLO a|AUTH LOGIN|MAIL FROM:<a@b> AUTH=<>")]
+    #[case::verp("MAIL FROM:<bounces+0123456789012345678901234567890123456789012345=b.example@a>")]
+    #[case::srs(
+        "MAIL FROM:<SRS1=abcd=a.example==efgh=XY=example.org=a-very-long-local-part-indeed@b>"
+    )]
+    #[case::parameters(
+        "EHLO a|MAIL FROM:<a@b> BODY=8BITMIME SIZE=10 RET=HDRS ENVID=QQ314159 X-A=B"
+    )]
+    #[case::local("HELO localhost|MAIL FROM:<root>")]
+    #[case::spaces("HELO a |MAIL FROM: <a@b> ")]
+    #[case::name("MAIL FROM:Printer <a@b>")]
+    #[case::no_colon("MAIL FROM <a@b>")]
+    #[case::route("MAIL FROM:<@a,@[192.0.2.1]:a@b>")]
+    #[case::quoted("MAIL FROM:<\"a b>\"@c>")]
+    #[case::xclient("XCLIENT NAME=a|MAIL FROM:<a@b>")]
+    #[case::data("MAIL FROM:<a@b>|DATA")]
+    #[case::rset("MAIL FROM:<a@b>|RSET|VRFY a|EXPN b|NOOP|HELP")]
+    fn every_sender_gets_to_its_refusal(#[case] before: &str) {
+        let relayed = [
+            ("TO:<a@example.com>", "556 5.1.2"),
+            ("TO: a@example.com", "556 5.1.2"),
+            (
+                "TO:<a@example.com> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@b",
+                "556 5.1.2",
+            ),
+            ("TO:<\"a b\"@EXAMPLE.com.>", "556 5.1.2"),
+            ("TO:<@x,@y:a@example.com>", "556 5.1.2"),
+            ("TO:<a@b\u{fc}cher.example>", "556 5.1.2"),
+            ("TO:<a@other.example>", "550 5.7.1"),
+            ("TO:<root>", "521 5.3.2"),
+            ("TO:", "521 5.3.2"),
+            ("", "521 5.3.2"),
+        ];
+        for (recipient, relayed) in relayed {
+            let lines = [before, "|RCPT ", recipient, "|"].concat();
+            let input = lines.trim_start_matches('|').replace('|', "\r\n");
+            for refuse_at in POINTS {
+                let answer = answers(refuse_at, input.as_bytes()).pop().unwrap();
+                assert_eq!(codes_of(&[answer]), ["521 5.3.2"], "{input}");
+            }
+            let (_, mut answers) = talk(RefuseAt::Rcpt, &relay(), input.as_bytes(), []);
+            assert_eq!(codes_of(&[answers.pop().unwrap()]), [relayed], "{input}");
         }
     }
 
@@ -1030,7 +1314,7 @@ mod tests {
             12 => prop::sample::select(vec![
                 &b"\r\n"[..], b"\r", b"\n", b"QUIT", b" ", b"\t", b"X", b"EHLO a\r\n", b"HELO a\r\n",
                 b"NOOP\r\n", b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@example.com>\r\n", b"DATA\r\n",
-                b"RSET\r\n", b"VRFY a\r\n", b"HELP\r\n", b"GET / HTTP/1.1\r\n", b"\x16\x03", b".\r\n",
+                b"RSET\r\n", b"VRFY a\r\n", b"HELP\r\n", b"\r\n\r\n\0\r\nQUIT\n", b"GET / HTTP/1.1\r\n", b"\x16\x03", b".\r\n",
             ]).prop_map(<[u8]>::to_vec),
             2 => prop::collection::vec(any::<u8>(), 0..8),
             1 => (500usize..520).prop_map(|length| vec![b' '; length]),
@@ -1038,9 +1322,37 @@ mod tests {
         prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
     }
 
-    /// The lines of `input`, each with whether it is the last that is heard.
+    /// The lines of `input`.
     fn lines(input: &[u8]) -> usize {
         input.windows(2).filter(|pair| pair == b"\r\n").count()
+    }
+
+    /// A line that begins with a verb, in any case and with any text behind it.
+    fn command() -> impl Strategy<Value = (Verb, Vec<u8>)> {
+        let text = any::<u8>().prop_filter("no text", |o| !o.is_ascii_control() || *o == b'\t');
+        let argument = prop_oneof![
+            1 => Just(Vec::new()),
+            2 => prop::sample::select(vec![
+                &b" FROM:<>"[..], b" FROM:<a@b> SIZE=1", b" from: a@b", b" TO:<a@b>", b" to:root",
+                b" TO:<@a,@b:c@example.com>", b" TO:<\"a b\"@c> NOTIFY=NEVER", b" TO:<a@b\xfc>",
+            ]).prop_map(<[u8]>::to_vec),
+            2 => prop::collection::vec(text.clone(), 0..30).prop_map(|text| [b" ", &text[..]].concat()),
+            1 => prop::collection::vec(text, 400..700).prop_map(|text| [b" TO:<", &text[..]].concat()),
+        ];
+        (
+            prop::sample::select(Verb::ALL.to_vec()),
+            argument,
+            any::<bool>(),
+        )
+            .prop_map(|(verb, argument, upper)| {
+                let name = verb.name().to_owned();
+                let name = if upper {
+                    name
+                } else {
+                    name.to_ascii_lowercase()
+                };
+                (verb, [name.as_bytes(), &argument, b"\r\n"].concat())
+            })
     }
 
     proptest! {
@@ -1055,6 +1367,28 @@ mod tests {
                 prop_assert_eq!(&whole, &talk(POINTS[point], &replies, &input, sizes.clone()).1);
                 let single = vec![1; input.len()];
                 prop_assert_eq!(&whole, &talk(POINTS[point], &replies, &input, single).1);
+            }
+        }
+
+        #[test]
+        fn rcpt_is_refused_whatever_was_said_before(
+            commands in prop::collection::vec(command(), 0..30),
+            point in 0usize..4,
+        ) {
+            let input: Vec<u8> = commands.iter().flat_map(|(_, line)| line.clone()).collect();
+            let host = talk(POINTS[point], &replies(), &input, []).1;
+            let relayed = talk(RefuseAt::Rcpt, &relay(), &input, []).1;
+            for ((verb, line), (host, relayed)) in commands.iter().zip(host.iter().zip(&relayed)) {
+                let line = line.escape_ascii();
+                if *verb == Verb::Rcpt {
+                    prop_assert_eq!(&host.text, "521 5.3.2 mailless.example.org does not accept mail\r\n");
+                    let code = relayed.text.split(' ').next().unwrap();
+                    prop_assert!(["521", "550", "551", "556"].contains(&code), "{} {}", line, code);
+                } else if *verb == Verb::Mail || verb.is_helo() {
+                    let code = &host.text[..3];
+                    prop_assert!(["250", "521"].contains(&code), "{} {}", line, code);
+                    prop_assert!(relayed.text.starts_with("250"));
+                }
             }
         }
 

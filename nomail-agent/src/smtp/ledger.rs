@@ -69,16 +69,20 @@ pub struct Connections {
     /// Ended by us: after the greeting, on what is not mail, on input over a
     /// bound, on shutdown.
     pub closed: u64,
+    /// Those of `closed` that made room for another, because all places were taken.
+    pub evicted: u64,
     /// Over a limit: refused at once and closed.
     pub shed: u64,
     /// Those of `shed` that were over [`super::listener::Settings::shed_max`] too.
     pub shed_without_linger: u64,
-    /// Shed connections that linger now.
+    /// Connections that linger now and have no place: shed ones, and those that made room.
     pub shed_lingering: u64,
     /// Those of `closed` that spoke HTTP.
     pub http: u64,
     /// Those of `closed` that began with a TLS hello.
     pub tls: u64,
+    /// Those of `closed` that began with the PROXY protocol.
+    pub proxy: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
     /// Refused recipients of other domains than this host's name: is it their MX?
@@ -176,6 +180,8 @@ pub struct Tally {
     pub http: u64,
     /// Began with a TLS hello.
     pub tls: u64,
+    /// Began with the PROXY protocol.
+    pub proxy: u64,
     /// Sent what no protocol of text has.
     pub garbage: u64,
 }
@@ -193,6 +199,7 @@ impl Tally {
             shed: self.shed + other.shed,
             http: self.http + other.http,
             tls: self.tls + other.tls,
+            proxy: self.proxy + other.proxy,
             garbage: self.garbage + other.garbage,
         }
     }
@@ -202,11 +209,12 @@ impl Tally {
             Ended::Shed => &mut self.shed,
             Ended::Talker(Talker::Http) => &mut self.http,
             Ended::Talker(Talker::Tls) => &mut self.tls,
+            Ended::Talker(Talker::Proxy) => &mut self.proxy,
             Ended::Talker(Talker::Garbage) => &mut self.garbage,
             Ended::Session(Outcome::Quit) => &mut self.quit,
             Ended::Session(Outcome::TimedOut) => &mut self.timed_out,
             Ended::Session(Outcome::ClosedByPeer) => &mut self.closed_by_peer,
-            Ended::Session(Outcome::Closed) => &mut self.closed,
+            Ended::Evicted | Ended::Session(Outcome::Closed) => &mut self.closed,
         } += 1;
     }
 }
@@ -234,6 +242,8 @@ impl Activity {
 pub(super) enum Ended {
     /// There was no room for it.
     Shed,
+    /// It made room for another.
+    Evicted,
     /// It did not speak SMTP, and was closed.
     Talker(Talker),
     /// Any other session.
@@ -346,10 +356,15 @@ impl Page {
         let counts = &mut self.counts;
         let outcome = match ended {
             Ended::Shed => return,
+            Ended::Evicted => {
+                counts.evicted += 1;
+                Outcome::Closed
+            }
             Ended::Talker(talker) => {
                 *match talker {
                     Talker::Http => &mut counts.http,
                     Talker::Tls => &mut counts.tls,
+                    Talker::Proxy => &mut counts.proxy,
                     Talker::Garbage => &mut counts.garbage,
                 } += 1;
                 Outcome::Closed

@@ -8,10 +8,12 @@
 //! shutdown of our direction, a bounded drain, close. (Closing with unread
 //! input makes the kernel send RST, and the peer loses the text.)
 //!
-//! Over [`Settings::connections_max`] or
-//! [`Settings::connections_per_source_max`] a connection is *shed*: refused in
-//! the greeting and closed at once. That too is a complete dialog (RFC 1846
-//! section 4.2 a). A relay says 421 instead.
+//! When [`Settings::connections_max`] is reached, a connection of the fullest
+//! prefix makes room for a newcomer from elsewhere: it is told 521 and closed in
+//! order. A newcomer for which none makes room (see [`super::prefixes`]), or that is
+//! over [`Settings::connections_per_source_max`], is *shed*: refused in the greeting
+//! and closed at once. That too is a complete dialog (RFC 1846 section 4.2 a). A
+//! relay says 421 instead.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -44,8 +46,9 @@ use super::{
     dialog::{Action, AfterGreeting, Dialog, Heard, Interruption, Outcome, RefuseAt},
     ledger::{Activity, Connections, Ended, Ledger, SourceHistory},
     notices::Notices,
+    prefixes::Prefixes,
     replies::Replies,
-    senders::{Rung, Senders},
+    senders::{Network, Rung, Senders},
 };
 
 /// The default backlog of a listening socket.
@@ -57,10 +60,14 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How much input a closed connection swallows before it is dropped.
 pub const LINGER_OCTETS_MAX: usize = 256 * 1024;
 
-/// How many shed connections may linger at once, where descriptors suffice. One
-/// more is told and dropped without waiting for the peer, which may lose the
+/// How many shed connections, and such that made room for others, may linger at once,
+/// where descriptors suffice. One more is told and dropped without waiting for the peer, which may lose the
 /// text.
 pub const SHED_MAX: usize = 1024;
+
+/// A connection that was answered within this time makes room only for a prefix that
+/// has far less than its own.
+const IDLE_MIN: Duration = Duration::from_secs(1);
 
 /// How long the kernel goes on with what a peer does not acknowledge, also
 /// after the connection was closed (TCP_USER_TIMEOUT, tcp(7)).
@@ -128,10 +135,20 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// How long `auto` remembers a network.
     pub sender_age_secs: u32,
-    /// Peers that are left out of the log: health checkers.
+    /// Health checkers: always refused at RCPT, unknown to `auto`, and left out of the
+    /// log and of what is counted as mail for others.
+    pub monitors: Vec<IpNet>,
+    /// Peers that are left out of the log.
     pub unlogged: Vec<IpNet>,
     /// Whether envelope addresses are logged.
     pub log_envelope: bool,
+}
+
+impl Settings {
+    fn is_monitor(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.monitors.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// A listening socket, non-blocking and ready for [`Responder::listen`].
@@ -227,6 +244,7 @@ impl Responder {
             sessions: Slab::new(),
             deadlines: BTreeSet::new(),
             of_source: HashMap::new(),
+            prefixes: Prefixes::new(),
             notices: Notices::new(),
             stopping: None,
         };
@@ -368,6 +386,8 @@ struct Server {
     deadlines: BTreeSet<(Instant, usize)>,
     /// Active connections by source.
     of_source: HashMap<Source, usize>,
+    /// Active connections by prefix.
+    prefixes: Prefixes,
     notices: Notices,
     /// When the thread ends at the latest.
     stopping: Option<Instant>,
@@ -523,18 +543,22 @@ impl Server {
     fn welcome(&mut self, mut stream: TcpStream, peer: IpAddr, room: bool, now: Instant) {
         let settings = Arc::clone(&self.settings);
         let source = Source::from(peer);
-        let unlogged = settings.unlogged.iter().any(|net| net.contains(&peer));
+        let is_monitor = settings.is_monitor(peer);
+        let unlogged = is_monitor || settings.unlogged.iter().any(|net| net.contains(&peer));
         let of_source = self.of_source.get(&source).copied().unwrap_or(0);
         let mut on_return = false;
-        let mut room = room && of_source < settings.connections_per_source_max;
+        let room = room
+            && of_source < settings.connections_per_source_max
+            && (self.active() < settings.connections_max
+                || self.make_room(peer, settings.connections_max, now));
         let mut lingers = true;
         let (dialog, action) = {
             let mut page = self.ledger.page();
             page.accept(source, unlogged, now);
-            room &= page.counts.active < settings.connections_max as u64;
             if room {
                 page.counts.active += 1;
                 let refuse_at = match settings.refuse {
+                    _ if is_monitor => RefuseAt::Rcpt,
                     Refuse::At(refuse_at) => refuse_at,
                     Refuse::Auto(after) => match page.senders.contact(peer, unix_now()) {
                         Rung::Greeting => RefuseAt::Greeting(after),
@@ -554,7 +578,7 @@ impl Server {
                 } else {
                     page.counts.shed_without_linger += 1;
                 }
-                if matches!(settings.refuse, Refuse::Auto(_)) {
+                if matches!(settings.refuse, Refuse::Auto(_)) && !is_monitor {
                     page.senders.greeted(peer, unix_now());
                 }
                 page.end(source, unlogged, Ended::Shed);
@@ -588,6 +612,7 @@ impl Server {
             unlogged,
             on_return,
             phase: Phase::Talking(None),
+            has_place: room,
             ended: if room {
                 Ended::Session(Outcome::ClosedByPeer)
             } else {
@@ -597,6 +622,7 @@ impl Server {
         self.deadlines.insert((deadline, key));
         if room {
             *self.of_source.entry(source).or_default() += 1;
+            self.prefixes.add(Network::from(peer), key);
         }
         if !greeted || registered.is_err() {
             self.forget(key, now);
@@ -618,7 +644,11 @@ impl Server {
         };
         match session.go_on(event.is_read_closed(), &mut scene) {
             Next::Wait => {}
-            Next::WaitUntil(deadline) => self.reschedule(key, deadline),
+            Next::WaitUntil(deadline) => {
+                let network = Network::from(session.peer);
+                self.prefixes.touch(network, key);
+                self.reschedule(key, deadline);
+            }
             Next::WaitForRoom => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 let registry = self.poll.registry();
@@ -667,7 +697,7 @@ impl Server {
         let session = &mut self.sessions[key];
         let outcome = match why {
             Interruption::Deadline => Outcome::TimedOut,
-            Interruption::Shutdown => Outcome::Closed,
+            Interruption::NoRoom | Interruption::Shutdown => Outcome::Closed,
         };
         match &session.phase {
             // Part of a line is out: nothing can follow it.
@@ -688,29 +718,77 @@ impl Server {
                 }
                 self.linger(key, outcome, false, now);
             }
-            Phase::Lingering(_) if why == Interruption::Deadline => self.forget(key, now),
-            Phase::Lingering(_) => {}
+            Phase::Lingering(_) if why == Interruption::Shutdown => {}
+            Phase::Lingering(_) => self.forget(key, now),
         }
+    }
+
+    /// Connections that have a place.
+    fn active(&self) -> usize {
+        self.prefixes.len()
+    }
+
+    /// Ends a connection for a newcomer, if one is to make room for it.
+    fn make_room(&mut self, newcomer: IpAddr, places_max: usize, now: Instant) -> bool {
+        let victim = self.prefixes.victim(
+            Network::from(newcomer),
+            places_max,
+            |key| Network::from(self.sessions[key].peer),
+            |key| now.saturating_duration_since(self.sessions[key].answered()) >= IDLE_MIN,
+        );
+        let Some(key) = victim else {
+            return false;
+        };
+        let session = &mut self.sessions[key];
+        if matches!(session.phase, Phase::Talking(_)) {
+            session.ended = Ended::Evicted;
+        }
+        if matches!(session.phase, Phase::Talking(None)) {
+            self.give_up_place(key, now);
+            let shed_max = self.sessions[key].settings.shed_max as u64;
+            let lingers = {
+                let counts = &mut self.ledger.page().counts;
+                counts.shed_lingering += 1;
+                counts.shed_lingering <= shed_max
+            };
+            self.interrupt(key, Interruption::NoRoom, now);
+            if !lingers && self.sessions.contains(key) {
+                // As one that is shed: told, and dropped without waiting for the peer.
+                self.forget(key, now);
+            }
+        } else {
+            self.forget(key, now);
+        }
+        true
+    }
+
+    /// Counts how a connection ended, whose place another may have now.
+    fn give_up_place(&mut self, key: usize, now: Instant) {
+        let session = &mut self.sessions[key];
+        session.has_place = false;
+        self.prefixes.remove(Network::from(session.peer), key);
+        let source = Source::from(session.peer);
+        if let Some(count) = self.of_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_source.remove(&source);
+            }
+        }
+        let mut page = self.ledger.page();
+        page.lasted(now.saturating_duration_since(session.begun));
+        page.end(source, session.unlogged, session.ended);
     }
 
     /// Closes the connection, counts how it ended, and gives up its place.
     fn forget(&mut self, key: usize, now: Instant) {
+        if self.sessions[key].has_place {
+            self.give_up_place(key, now);
+        } else {
+            self.ledger.page().counts.shed_lingering -= 1;
+        }
         let session = self.sessions.remove(key);
         self.deadlines.remove(&(session.deadline, key));
-        let source = Source::from(session.peer);
         let mut page = self.ledger.page();
-        if session.ended == Ended::Shed {
-            page.counts.shed_lingering -= 1;
-        } else {
-            if let Some(count) = self.of_source.get_mut(&source) {
-                *count -= 1;
-                if *count == 0 {
-                    self.of_source.remove(&source);
-                }
-            }
-            page.lasted(now.saturating_duration_since(session.begun));
-            page.end(source, session.unlogged, session.ended);
-        }
         if session.on_return && session.dialog.left_after_ehlo() && session.left_by_itself() {
             page.senders.left_after_ehlo(session.peer, unix_now());
         }
@@ -734,6 +812,8 @@ struct Session {
     /// `auto` refuses it at RCPT, because its network comes back.
     on_return: bool,
     phase: Phase,
+    /// It is one of [`Settings::connections_max`]; else it was shed, or made room.
+    has_place: bool,
     /// How it has ended, or would if the peer were gone now.
     ended: Ended,
 }
@@ -789,7 +869,8 @@ impl Scene<'_> {
             }
         }
         match action.heard {
-            Some(Heard::Sender(path)) if log_envelope => {
+            Some(Heard::Sender(sender)) if log_envelope => {
+                let path = sender.path();
                 self.notices.envelope(self.now, peer, "MAIL FROM", path);
             }
             Some(Heard::Recipient(recipient)) => {
@@ -800,6 +881,7 @@ impl Scene<'_> {
                 if let Recipient::Mailbox(mailbox) = recipient
                     && settings.replies.relay().is_none()
                     && !settings.replies.is_own(mailbox.domain)
+                    && !settings.is_monitor(peer)
                 {
                     self.ledger.page().counts.recipients_elsewhere += 1;
                     if !unlogged {
@@ -877,7 +959,9 @@ impl Session {
         let mut out = Vec::new();
         let mut answered = false;
         while !input.is_empty() {
-            let (taken, action) = self.dialog.receive(&self.settings.replies, input);
+            let local = || self.stream.local_addr().ok().map(|address| address.ip());
+            let replies = &self.settings.replies;
+            let (taken, action) = self.dialog.receive_at(replies, input, &local);
             let Some(action) = action else { break };
             scene.note(&action, self.peer, self.unlogged, &self.settings);
             if let Some(Heard::Talker(talker)) = action.heard {
@@ -943,6 +1027,16 @@ impl Session {
         }
     }
 
+    /// When it was answered last, or a little earlier near the end of its time.
+    fn answered(&self) -> Instant {
+        let wait = match self.phase {
+            Phase::Talking(_) => self.settings.idle_timeout,
+            Phase::Lingering(_) => LINGER_MAX,
+        };
+        let answered = self.deadline.checked_sub(wait);
+        answered.map_or(self.begun, |answered| answered.max(self.begun))
+    }
+
     const fn end(&mut self, outcome: Outcome) {
         if let Ended::Session(ended) = &mut self.ended {
             *ended = outcome;
@@ -961,8 +1055,10 @@ impl Session {
     fn story(&self, now: Instant) -> String {
         let ended = match self.ended {
             Ended::Shed => "shed",
+            Ended::Evicted => "made room for another",
             Ended::Talker(Talker::Http) => "spoke HTTP",
             Ended::Talker(Talker::Tls) => "began with TLS",
+            Ended::Talker(Talker::Proxy) => "sent a PROXY header",
             Ended::Talker(Talker::Garbage) => "sent garbage",
             Ended::Session(Outcome::Quit) => "quit",
             Ended::Session(Outcome::TimedOut) => "timed out",
@@ -1037,6 +1133,7 @@ mod tests {
             idle_timeout: PATIENCE,
             session_timeout: PATIENCE,
             sender_age_secs: 3600,
+            monitors: Vec::new(),
             unlogged: Vec::new(),
             log_envelope: false,
         }
@@ -1340,6 +1437,137 @@ mod tests {
         );
     }
 
+    /// Connects from an address of 127.0.0.0/8.
+    async fn visit_from(house: &House, from: [u8; 4]) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(house.address).await.unwrap()
+    }
+
+    fn full(connections_max: usize) -> Settings {
+        Settings {
+            refuse: Refuse::At(RefuseAt::Rcpt),
+            connections_max,
+            ..settings()
+        }
+    }
+
+    const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
+
+    #[tokio::test]
+    async fn when_it_is_full_the_fullest_prefix_makes_room() {
+        const PLACES: usize = 6;
+        let house = House::open(full(PLACES));
+        let mut crowd = Vec::new();
+        for host in 1..=5 {
+            crowd.push(visit_from(&house, [127, 1, 1, host]).await);
+            expect(crowd.last_mut().unwrap(), WELCOME).await;
+        }
+        let mut other = visit_from(&house, [127, 1, 2, 1]).await;
+        expect(&mut other, WELCOME).await;
+        // The first of the crowd is not idle any more: the second is.
+        crowd[0].write_all(b"NOOP\r\n").await.unwrap();
+        expect(&mut crowd[0], "250 2.0.0 done\r\n").await;
+        // It makes no room for itself.
+        let mut shed = visit_from(&house, [127, 1, 1, 9]).await;
+        assert_eq!(read_all(&mut shed).await, GREETING);
+
+        // A newcomer from elsewhere has the whole dialog.
+        let mut newcomer = visit_from(&house, [127, 1, 3, 1]).await;
+        expect(&mut newcomer, WELCOME).await;
+        assert_eq!(read_all(&mut crowd[1]).await, REFUSAL);
+        let counts = house.until(|counts| counts.evicted == 1).await;
+        assert_eq!((counts.active, counts.shed), (PLACES as u64, 1));
+        newcomer
+            .write_all(b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nQUIT\r\n")
+            .await
+            .unwrap();
+        let told = [
+            "250 mailless.example.org\r\n",
+            "250 2.1.0 sender noted\r\n",
+            REFUSAL,
+            GOODBYE,
+        ];
+        assert_eq!(read_all(&mut newcomer).await, told.concat());
+
+        // All others are where they were.
+        crowd.push(other);
+        for client in [0, 2, 5] {
+            crowd[client].write_all(b"QUIT\r\n").await.unwrap();
+            assert_eq!(read_all(&mut crowd[client]).await, GOODBYE);
+        }
+        drop((crowd, newcomer));
+        let counts = house.drained().await;
+        assert_eq!((counts.evicted, counts.closed, counts.quit), (1, 1, 4));
+    }
+
+    /// A crowd that fills all places again and again takes none from another, and what
+    /// it takes itself changes hands.
+    #[tokio::test]
+    async fn a_crowd_that_comes_again_takes_no_place_of_another() {
+        let house = House::open(full(8));
+        let mut others = Vec::new();
+        for network in 1..=3 {
+            others.push(visit_from(&house, [127, 2, network, 1]).await);
+            expect(others.last_mut().unwrap(), WELCOME).await;
+        }
+        let mut crowd = Vec::new();
+        for host in 1..=50 {
+            let mut one = visit_from(&house, [127, 1, 1, host]).await;
+            let greeting = if host <= 5 { WELCOME } else { GREETING };
+            expect(&mut one, greeting).await;
+            crowd.push(one);
+        }
+        for other in &mut others {
+            other.write_all(b"NOOP\r\n").await.unwrap();
+            expect(other, "250 2.0.0 done\r\n").await;
+        }
+        assert_eq!(house.responder.snapshot().evicted, 0);
+    }
+
+    /// With one place for each prefix the idle make room, and those whose dialog goes on
+    /// do not.
+    #[tokio::test]
+    async fn of_equals_the_idle_one_makes_room() {
+        let house = House::open(full(3));
+        let mut clients = Vec::new();
+        for network in 1..=3 {
+            clients.push(visit_from(&house, [127, 1, network, 1]).await);
+            expect(clients.last_mut().unwrap(), WELCOME).await;
+        }
+        let mut shed = visit_from(&house, [127, 1, 4, 1]).await;
+        assert_eq!(read_all(&mut shed).await, GREETING);
+        sleep(IDLE_MIN).await;
+        for client in &mut clients[..2] {
+            client.write_all(b"NOOP\r\n").await.unwrap();
+            expect(client, "250 2.0.0 done\r\n").await;
+        }
+        let mut newcomer = visit_from(&house, [127, 1, 4, 1]).await;
+        expect(&mut newcomer, WELCOME).await;
+        assert_eq!(read_all(&mut clients[2]).await, REFUSAL);
+        assert_eq!(house.responder.snapshot().evicted, 1);
+    }
+
+    #[tokio::test]
+    async fn over_their_own_bound_those_that_make_room_do_not_linger() {
+        let house = House::open(Settings {
+            shed_max: 0,
+            ..full(2)
+        });
+        let mut first = visit_from(&house, [127, 1, 1, 1]).await;
+        expect(&mut first, WELCOME).await;
+        let mut second = visit_from(&house, [127, 1, 1, 2]).await;
+        expect(&mut second, WELCOME).await;
+        let mut newcomer = visit_from(&house, [127, 1, 2, 1]).await;
+        expect(&mut newcomer, WELCOME).await;
+        assert_eq!(read_all(&mut first).await, REFUSAL);
+        // Its end of the connection is still open.
+        let counts = house.responder.snapshot();
+        assert_eq!((counts.evicted, counts.shed_lingering), (1, 0));
+        drop((first, second, newcomer));
+        house.drained().await;
+    }
+
     #[tokio::test]
     async fn over_its_own_bound_shedding_does_not_linger() {
         let house = House::open(Settings {
@@ -1462,6 +1690,43 @@ mod tests {
         assert_eq!((counts.senders, counts.recipients_elsewhere), (1, 1));
     }
 
+    /// As `option smtpchk` of HAProxy asks, also where others are greeted with 521.
+    #[rstest]
+    #[case(Refuse::Auto(AfterGreeting::Hold))]
+    #[case(Refuse::At(RefuseAt::Greeting(AfterGreeting::Close)))]
+    #[case(Refuse::At(RefuseAt::Ehlo))]
+    #[tokio::test]
+    async fn a_monitor_is_always_refused_at_rcpt_and_leaves_no_trace(#[case] refuse: Refuse) {
+        let checked = Settings {
+            refuse,
+            monitors: vec!["127.0.0.1/32".parse().unwrap()],
+            ..settings()
+        };
+        let house = House::open(checked.clone());
+        for _ in 0..6 {
+            let told = house.told(b"EHLO check.example\r\nQUIT\r\n").await;
+            let codes: Vec<_> = told.lines().map(|line| &line[..4]).collect();
+            assert_eq!(codes, ["220 ", "250-", "250-", "250-", "250 ", "221 "]);
+        }
+        let told = house.told(b"RCPT TO:<a@example.com>\r\nQUIT\r\n").await;
+        let expected = [
+            "220 mailless.example.org ESMTP nomail\r\n",
+            REFUSAL,
+            GOODBYE,
+        ];
+        assert_eq!(told, expected.concat());
+        let counts = house.drained().await;
+        assert_eq!((counts.quit, counts.senders), (7, 0));
+        assert_eq!(counts.recipients_elsewhere, 0);
+        assert_eq!(house.responder.take_activity(), Activity::default());
+        // Nobody else is a monitor.
+        house.responder.configure(Settings {
+            monitors: vec!["127.0.0.2/32".parse().unwrap()],
+            ..checked
+        });
+        assert!(!house.told(b"EHLO a\r\nQUIT\r\n").await.contains("250"));
+    }
+
     #[tokio::test]
     async fn a_relay_without_room_says_421() {
         let relay = Relay::new(
@@ -1491,6 +1756,7 @@ mod tests {
     #[rstest]
     #[case::http(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
     #[case::tls(b"\x16\x03\x01\x02\x00\x01\x00")]
+    #[case::proxy(b"PROXY UNKNOWN\r\n")]
     #[case::garbage(b"\x00\x01\x02")]
     #[tokio::test]
     async fn what_is_not_mail_is_told_once_and_closed(#[case] input: &[u8]) {
@@ -1504,11 +1770,12 @@ mod tests {
             ["220 mailless.example.org ESMTP nomail\r\n", REFUSAL].concat()
         );
         let counts = house.drained().await;
-        let kinds = [counts.http, counts.tls, counts.garbage];
+        let kinds = [counts.http, counts.tls, counts.proxy, counts.garbage];
         assert_eq!((counts.closed, kinds.iter().sum::<u64>()), (1, 1));
         let activity = house.responder.take_activity();
         let tally = activity.of_source.values().next().unwrap();
-        assert_eq!((tally.http, tally.tls, tally.garbage), kinds.into());
+        let told = [tally.http, tally.tls, tally.proxy, tally.garbage];
+        assert_eq!(told, kinds);
     }
 
     #[tokio::test]

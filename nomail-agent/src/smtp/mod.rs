@@ -5,7 +5,8 @@
 //! [`replies`] the words, [`relay`] what is said of the domains of others.
 //! [`senders`] is the memory of `refuse_at = "auto"`. [`listener`] serves all
 //! that: it accepts, writes, watches the deadlines, and closes so that the peer
-//! can read what it was told. [`ledger`] is what can be told about it.
+//! can read what it was told. [`ledger`] is what can be told about it,
+//! `prefixes` says which connection makes room for another.
 //!
 //! Nothing here ever accepts a message, and nothing grows without a named
 //! bound.
@@ -15,6 +16,7 @@ pub mod dialog;
 pub mod ledger;
 pub mod listener;
 mod notices;
+mod prefixes;
 pub mod relay;
 pub mod replies;
 pub mod senders;

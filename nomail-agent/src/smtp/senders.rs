@@ -4,9 +4,10 @@
 //! Not every sender returns the mail after a 521 greeting, but every one that
 //! was tried does after a refusal at RCPT. So the first contact of a network
 //! is greeted with 521, and one that comes back is refused at RCPT. One that
-//! went away after EHLO wanted TLS: it is refused at EHLO once, which some of
-//! these return, and at RCPT after that. Refusing at RCPT harms nobody, so
-//! that is what is done whenever the memory does not know.
+//! went away after EHLO wanted TLS: it is refused at EHLO at its next contact, which
+//! some of these return, and at RCPT after that. Refusing at RCPT harms nobody, so
+//! that is what is done whenever the memory does not know, and steadily for a
+//! network that goes on to leave after EHLO as health checkers do.
 //!
 //! Times are in seconds since the Unix epoch.
 
@@ -24,10 +25,18 @@ pub const SENDERS_MAX: usize = 65_536;
 pub const FILE_MAX: usize = HEADER.len() + (SENDERS_MAX + 2) * LINE_MAX;
 
 /// No line of a saved memory is longer.
-const LINE_MAX: usize = "ffff:ffff:ffff::/48 4294967295 rcpt\n".len();
+const LINE_MAX: usize = "ffff:ffff:ffff::/48 4294967295 steady\n".len();
 
 /// The first line of a saved memory.
 const HEADER: &str = "nomail senders 1";
+
+/// A network is refused at EHLO so often, for as many messages of a sender that
+/// insists on TLS. If it leaves after EHLO again it gets RCPT steadily.
+const EHLO_REFUSALS_MAX: u8 = 2;
+
+/// A network that was away for so long is refused at EHLO anew. No health checker is,
+/// and no sender that still has mail in its queue.
+const STEADY_SECS: u32 = 24 * 60 * 60;
 
 /// A full memory is searched for expired networks at most so often.
 const SWEEP_SECS: u32 = 60;
@@ -63,6 +72,30 @@ struct Entry {
     /// The last contact.
     last: u32,
     next: Next,
+    /// How often it was refused at EHLO, up to [`EHLO_REFUSALS_MAX`].
+    ehlo_refusals: u8,
+}
+
+impl Entry {
+    const fn new(last: u32, next: Next) -> Self {
+        Self {
+            last,
+            next,
+            ehlo_refusals: 0,
+        }
+    }
+
+    /// A contact, however it is answered.
+    const fn seen(&mut self, now: u32) {
+        if !is_recent(STEADY_SECS, self.last, now) {
+            self.ehlo_refusals = 0;
+        }
+        self.last = now;
+    }
+
+    const fn is_steady(&self) -> bool {
+        self.ehlo_refusals >= EHLO_REFUSALS_MAX
+    }
 }
 
 /// What a known network gets at its next contact.
@@ -108,9 +141,12 @@ impl Senders {
     pub fn contact(&mut self, peer: IpAddr, now: u32) -> Rung {
         let network = Network::from(peer);
         if let Some(entry) = self.known(network, now) {
-            entry.last = now;
+            entry.seen(now);
             let (rung, next) = match entry.next {
-                Next::Ehlo => (Rung::Ehlo, Next::RcptAfterEhlo),
+                Next::Ehlo => {
+                    entry.ehlo_refusals += 1;
+                    (Rung::Ehlo, Next::RcptAfterEhlo)
+                }
                 Next::Rcpt | Next::RcptAfterEhlo => (Rung::Rcpt, Next::Rcpt),
             };
             entry.next = next;
@@ -128,22 +164,22 @@ impl Senders {
     pub fn greeted(&mut self, peer: IpAddr, now: u32) {
         let network = Network::from(peer);
         if let Some(entry) = self.known(network, now) {
-            entry.last = now;
+            entry.seen(now);
         } else {
             self.remember(network, Next::Rcpt, now);
         }
     }
 
     /// A contact whose rung was [`Rung::Rcpt`] left after EHLO without MAIL:
-    /// it wanted TLS.
+    /// it wanted TLS, or it checks whether this host answers.
     ///
     /// Not to be called for the other rungs: after a refused EHLO every
     /// client leaves.
     pub fn left_after_ehlo(&mut self, peer: IpAddr, now: u32) {
         let network = Network::from(peer);
         if let Some(entry) = self.known(network, now) {
-            entry.last = now;
-            if entry.next == Next::Rcpt {
+            entry.seen(now);
+            if entry.next == Next::Rcpt && !entry.is_steady() {
                 entry.next = Next::Ehlo;
             }
         } else {
@@ -167,7 +203,8 @@ impl Senders {
     ///
     /// A first line with the version, a line `forgotten TIME` while a lost
     /// memory matters, and one line such as `192.0.2.0/24 1764000000 rcpt` for
-    /// each network, in order: its last contact and its next rung.
+    /// each network, in order: its last contact and its next rung. That is
+    /// `steady` for one that was refused at EHLO often enough.
     pub fn save(&self, now: u32) -> String {
         let mut lines: Vec<_> = self
             .networks
@@ -184,6 +221,7 @@ impl Senders {
                 Next::Ehlo => "ehlo",
                 // Contacts do not outlive the agent, so nobody is left who
                 // was here before the EHLO.
+                Next::Rcpt | Next::RcptAfterEhlo if entry.is_steady() => "steady",
                 Next::Rcpt | Next::RcptAfterEhlo => "rcpt",
             };
             // Writing to a String does not fail.
@@ -251,20 +289,21 @@ impl Senders {
         };
         let network = Network::parse(network).ok_or("not an IPv4 /24 or IPv6 /48")?;
         let last = seconds(last)?;
-        let next = match next {
-            "rcpt" => Next::Rcpt,
-            "ehlo" => Next::Ehlo,
-            _ => return Err("neither rcpt nor ehlo"),
+        let (next, ehlo_refusals) = match next {
+            "rcpt" => (Next::Rcpt, 0),
+            "ehlo" => (Next::Ehlo, 0),
+            "steady" => (Next::Rcpt, EHLO_REFUSALS_MAX),
+            _ => return Err("neither rcpt nor ehlo nor steady"),
         };
         if is_recent(self.age, last, now) {
             if self.len() >= SENDERS_MAX {
                 return Err("more networks than can be remembered");
             }
-            if self
-                .networks
-                .insert(network, Entry { last, next })
-                .is_some()
-            {
+            let entry = Entry {
+                ehlo_refusals,
+                ..Entry::new(last, next)
+            };
+            if self.networks.insert(network, entry).is_some() {
                 return Err("a network for the second time");
             }
         }
@@ -288,7 +327,7 @@ impl Senders {
                 return false;
             }
         }
-        self.networks.insert(network, Entry { last: now, next });
+        self.networks.insert(network, Entry::new(now, next));
         true
     }
 
@@ -337,7 +376,7 @@ pub enum StateError {
 /// The upper 48 bits of an IPv6 address, or the upper 24 of an IPv4 address
 /// and [`IPV4_MARK`], which no IPv6 network has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Network(u64);
+pub(super) struct Network(u64);
 
 const IPV4_MARK: u64 = 1 << 48;
 
@@ -420,13 +459,58 @@ mod tests {
         let mut senders = Senders::new(AGE);
         let peer = ip("192.0.2.7");
         senders.contact(peer, NOW);
-        for _ in 0..3 {
+        for _ in 0..EHLO_REFUSALS_MAX {
             assert_eq!(senders.contact(peer, NOW), Rung::Rcpt);
             senders.left_after_ehlo(peer, NOW);
             assert_eq!(senders.contact(peer, NOW), Rung::Ehlo);
         }
         assert_eq!(senders.contact(peer, NOW), Rung::Rcpt);
         assert_eq!(senders.contact(peer, NOW), Rung::Rcpt);
+    }
+
+    /// `option smtpchk` of HAProxy: EHLO and QUIT, every few seconds.
+    #[test]
+    fn a_health_checker_gets_one_steady_answer() {
+        const WEEK: u32 = 7 * 24 * 3600;
+        let mut senders = Senders::new(AGE);
+        let peer = ip("192.0.2.7");
+        let mut changes = 0;
+        let mut last = senders.contact(peer, NOW);
+        for later in (10..WEEK).step_by(10) {
+            if last == Rung::Rcpt {
+                senders.left_after_ehlo(peer, NOW + later - 9);
+            }
+            if later % 10_000 == 0 {
+                // A restart, in the middle of it.
+                let file = senders.save(NOW + later);
+                senders = Senders::restore(file.as_bytes(), NOW + later, AGE).unwrap();
+            }
+            let rung = senders.contact(peer, NOW + later);
+            changes += u32::from(rung != last);
+            if changes > 2 * u32::from(EHLO_REFUSALS_MAX) {
+                assert_eq!(rung, Rung::Rcpt, "after {later} s");
+            }
+            last = rung;
+        }
+        assert_eq!(changes, 2 * u32::from(EHLO_REFUSALS_MAX) + 1);
+    }
+
+    #[rstest]
+    #[case(STEADY_SECS - 1, Rung::Rcpt)]
+    #[case(STEADY_SECS, Rung::Ehlo)]
+    fn who_was_away_for_a_day_is_refused_at_ehlo_anew(#[case] away: u32, #[case] expected: Rung) {
+        let mut senders = Senders::new(AGE);
+        let peer = ip("192.0.2.7");
+        senders.contact(peer, NOW);
+        for _ in 0..EHLO_REFUSALS_MAX {
+            senders.left_after_ehlo(peer, NOW);
+            assert_eq!(senders.contact(peer, NOW), Rung::Ehlo);
+            assert_eq!(senders.contact(peer, NOW), Rung::Rcpt);
+        }
+        senders.left_after_ehlo(peer, NOW);
+        assert_eq!(senders.contact(peer, NOW + away), Rung::Rcpt);
+        senders.left_after_ehlo(peer, NOW + away);
+        assert_eq!(senders.contact(peer, NOW + away), expected);
     }
 
     #[test]
@@ -436,9 +520,14 @@ mod tests {
         for _ in 0..10 {
             senders.contact(prober, NOW);
         }
-        for _ in 0..4 {
+        for round in 0..4 {
             senders.left_after_ehlo(prober, NOW);
-            assert_eq!(senders.contact(neighbour, NOW), Rung::Ehlo);
+            let expected = if round < EHLO_REFUSALS_MAX {
+                Rung::Ehlo
+            } else {
+                Rung::Rcpt
+            };
+            assert_eq!(senders.contact(neighbour, NOW), expected);
             senders.left_after_ehlo(prober, NOW);
             assert_eq!(senders.contact(neighbour, NOW), Rung::Rcpt);
         }
@@ -568,11 +657,17 @@ mod tests {
         senders.contact(ip("2001:db8:1:2::3"), NOW + 1);
         senders.left_after_ehlo(ip("2001:db8:1:2::3"), NOW + 2);
         senders.contact(ip("198.51.100.7"), NOW - AGE);
+        for _ in 0..EHLO_REFUSALS_MAX {
+            senders.contact(ip("203.0.113.7"), NOW);
+            senders.left_after_ehlo(ip("203.0.113.7"), NOW);
+            senders.contact(ip("203.0.113.7"), NOW);
+        }
         assert_eq!(
             senders.save(NOW + 2),
             "nomail senders 1\n\
              2001:db8:1::/48 1764000002 ehlo\n\
-             192.0.2.0/24 1764000000 rcpt\n"
+             192.0.2.0/24 1764000000 rcpt\n\
+             203.0.113.0/24 1764000000 steady\n"
         );
     }
 
@@ -617,7 +712,7 @@ mod tests {
     )]
     #[case(
         "nomail senders 1\n::/48 1 greeting\n",
-        "line 2: neither rcpt nor ehlo"
+        "line 2: neither rcpt nor ehlo nor steady"
     )]
     #[case(
         "nomail senders 1\n::/48 1764000000 rcpt\n::/48 1764000000 ehlo\n",
@@ -696,6 +791,7 @@ mod tests {
         last: Option<u32>,
         ehlo_next: bool,
         had_ehlo: bool,
+        refusals: u8,
     }
 
     impl Model {
@@ -707,12 +803,13 @@ mod tests {
             match call {
                 Call::Greeted => None,
                 Call::LeftAfterEhlo => {
-                    self.ehlo_next |= !self.had_ehlo;
+                    self.ehlo_next |= !self.had_ehlo && self.refusals < EHLO_REFUSALS_MAX;
                     None
                 }
                 Call::Contact if !known => Some(Rung::Greeting),
                 Call::Contact => {
                     self.had_ehlo = std::mem::take(&mut self.ehlo_next);
+                    self.refusals += u8::from(self.had_ehlo);
                     Some(if self.had_ehlo {
                         Rung::Ehlo
                     } else {

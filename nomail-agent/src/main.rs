@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use log::error;
+use log::{error, warn};
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
     config::{self, LogFormat, Overrides},
@@ -101,6 +101,7 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
         return Ok(());
     }
     let config = load(&asked.overrides)?;
+    check_lists(&config)?;
     if let Some(crowdsec) = &config.crowdsec {
         check_key(crowdsec)?;
     }
@@ -125,6 +126,26 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
     }
     let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
     Ok(!findings.iter().any(failed))
+}
+
+/// Warns of what a start leaves out. A file that it would do without is an error here:
+/// most likely its name is wrong.
+fn check_lists(config: &config::Config) -> Result<(), Failure> {
+    for line in config.list_files().flat_map(|file| &file.warnings) {
+        warn!("{line}");
+    }
+    let unread = config.list_files().find(|file| file.unread.is_some());
+    match unread {
+        None => Ok(()),
+        Some(file) => Err(Failure::new(
+            Exit::Configuration,
+            anyhow::anyhow!(
+                "{}: nomail-agent starts without this file of {}, and reports it; correct it",
+                file.path.display(),
+                file.key
+            ),
+        )),
+    }
 }
 
 /// The key is secret: whoever checks the rest need not be able to read it.

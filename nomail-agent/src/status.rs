@@ -1,10 +1,13 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
+mod lists;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
+pub use self::lists::{ListFileStatus, ListsStatus};
 use crate::{crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
@@ -46,6 +49,9 @@ pub struct Status {
     pub unguarded: Vec<String>,
     /// CrowdSec's decisions, if the agent was started to deny them.
     pub crowdsec: Option<CrowdsecStatus>,
+    /// The lists in force, and what of their files is not.
+    #[serde(default)]
+    pub lists: ListsStatus,
     /// SYNs received for them, by verdict.
     pub syn: SynStatus,
     /// What XDP answered.
@@ -676,6 +682,9 @@ impl Status {
             );
         }
         notes.push(("sources", tracked, None));
+        for line in self.lists.about() {
+            notes.push(("lists", line, Some(AnsiColor::Red)));
+        }
         if let Some(crowdsec) = &self.crowdsec {
             let failing = !crowdsec.error.is_empty() || crowdsec.left_out > 0;
             let colour = failing.then_some(AnsiColor::Red);

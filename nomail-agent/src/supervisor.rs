@@ -2,6 +2,7 @@
 //! changes, detach. The only module that knows all the others.
 
 mod failover;
+mod lists;
 mod pinned;
 mod places;
 mod telling;
@@ -59,8 +60,8 @@ use crate::{
     },
     state::State,
     status::{
-        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ResponderStatus, Speaker,
-        Status,
+        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
+        ResponderStatus, Speaker, Status,
     },
 };
 
@@ -193,6 +194,7 @@ struct Told {
     interfaces: Vec<InterfaceStatus>,
     guarded: Vec<String>,
     unguarded: Vec<String>,
+    lists: ListsStatus,
 }
 
 struct Signals {
@@ -219,6 +221,7 @@ impl Agent {
         handed: Handed,
         manager: Manager,
     ) -> Result<Self, Failure> {
+        lists::warn_of(&config);
         listen_as_handed(&mut config, &handed);
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
@@ -262,6 +265,7 @@ impl Agent {
             interfaces: Vec::new(),
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
+            lists: ListsStatus::from(&config),
         };
         let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
@@ -294,6 +298,10 @@ impl Agent {
         })
         .context("the thread that serves cannot be started")?;
         let crowdsec = start_crowdsec(subscription, guard.is_some())?;
+        if let Some(crowdsec) = crowdsec.as_ref().filter(|_| config.lists.denies_nothing) {
+            // Until a reload.
+            crowdsec.subscribe(None);
+        }
         privilege::restrict_syscalls(crowdsec.is_some()).map_err(denied)?;
         memory::give_back();
         listeners.serve(&responder);
@@ -692,7 +700,8 @@ impl Agent {
 
     /// Gives the keys whose changes need a restart.
     fn try_reload(&mut self, overrides: &Overrides) -> Result<Vec<&'static str>, Failure> {
-        let mut new = config::load(&overrides.after(&self.config))?;
+        let mut new = config::reload(overrides, &self.config)?;
+        lists::warn_of(&new);
         listen_as_handed(&mut new, &self.listeners.handed);
         let mut needs_restart = self.config.changes_that_need_restart(&new);
         let mut new = new.with_fixed_from(&self.config);
@@ -713,12 +722,13 @@ impl Agent {
             .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
         self.shared.responder.configure(settings);
         if let Some(crowdsec) = &self.crowdsec {
-            crowdsec.subscribe(subscription);
+            crowdsec.subscribe(subscription.filter(|_| !new.lists.denies_nothing));
         }
         {
             let mut told = self.shared.told();
             told.hostname = hostname;
             told.observe = new.observe;
+            told.lists = ListsStatus::from(&new);
         }
         self.config = new;
         self.texts = texts;
@@ -1040,6 +1050,7 @@ impl Shared {
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
             unguarded: told.unguarded,
+            lists: told.lists,
             syn: counts.all.syn,
             answers: counts.all.answers,
             contended: counts.all.contended,
@@ -1743,12 +1754,11 @@ fn warn_of_unreadable(config: &Config, account: Account) {
 
 /// The files beside the configuration's own that a reload reads.
 fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let relay = config.relay.iter().flat_map(|relay| relay.files.iter());
     let keys = config
         .crowdsec
         .iter()
         .map(|crowdsec| &crowdsec.api_key_file);
-    relay.chain(&config.lists.files).chain(keys)
+    config.list_files().map(|file| &file.path).chain(keys)
 }
 
 /// Raises the limit of descriptors to what the most connections need that a

@@ -742,28 +742,9 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
 }
 
 #[test]
-fn a_relay_without_its_list_or_with_another_point_does_not_start() {
+fn a_relay_without_a_list_or_with_another_point_does_not_start() {
     let host = Host::new();
     let toml = format!("[relay]\ndomain_files = [{}]\n", host.quoted("domains"));
-    let shown = host.path("domains").display().to_string();
-    let refused = |why: &str| {
-        let (code, log) = host.refused(&toml, &[]);
-        assert_eq!(code, 78, "{log}");
-        assert!(log.contains(&shown) && log.contains(why), "{log}");
-    };
-    refused("there is no such file");
-    fs::create_dir(host.path("domains")).unwrap();
-    refused("is not a file");
-    fs::remove_dir(host.path("domains")).unwrap();
-    for empty in ["", "\n\n", "# example.org\n"] {
-        fs::write(host.path("domains"), empty).unwrap();
-        refused("lists no domain");
-    }
-    fs::write(host.path("domains"), b"example.org\n\xff\xfe\n").unwrap();
-    refused("not UTF-8");
-    fs::write(host.path("domains"), "example.org\nexample..org\n").unwrap();
-    refused("domains:2:1: ");
-
     fs::write(host.path("domains"), "example.org\n").unwrap();
     for point in ["greeting", "ehlo", "mail", "auto"] {
         let (code, log) = host.refused(&toml, &["--refuse-at", point]);

@@ -335,7 +335,7 @@ fn origin_of(entry: Option<&Entry>) -> String {
         return "default".to_owned();
     };
     match &entry.key {
-        Origin::File { path, position } | Origin::LineFile { path, position, .. } => {
+        Origin::File { path, position } => {
             let path = escaped(&path.display().to_string());
             match position {
                 Some(position) => format!("{path}:{}", position.line),

@@ -16,6 +16,7 @@ mod fqdn;
 mod layer;
 mod lines;
 mod lists;
+mod prefixes;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -36,12 +37,13 @@ pub use self::{
     error::{ConfigError, ValueError},
     file::drop_in_directory,
     fqdn::host_fqdn,
+    lines::ListFile,
     lists::{LIST_PREFIXES_MAX, Lists},
     relay::{Relay, RelayCode, RelayDomain},
     values::{Hostname, ListenAddress, StateDir, User},
 };
 use self::{
-    error::{Problem, ValueError::Wrong},
+    error::{Origin, Problem, ValueError::Wrong},
     file::Files,
     layer::{Chosen, Layers},
     values::{boolean, choice, number},
@@ -373,6 +375,12 @@ impl LogFormat {
 }
 
 impl Config {
+    /// The list files that it names, and what became of each.
+    pub fn list_files(&self) -> impl Iterator<Item = &ListFile> {
+        let relay = self.relay.iter().flat_map(|relay| &relay.files);
+        self.lists.files.iter().chain(relay)
+    }
+
     /// The keys that differ in `new` and that a reload cannot change: their
     /// resources are made at the start, with privileges that are gone.
     pub fn changes_that_need_restart(&self, new: &Self) -> Vec<&'static str> {
@@ -475,6 +483,33 @@ impl Overrides {
 pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     let (path, required) = file_of(overrides);
     load_from(path, required, overrides)
+}
+
+/// As [`load`], for an agent that has `current` in effect. What a start would go without
+/// is no reason to give up what is in force: a list file that cannot be read is an error
+/// here, unless it could not be read before either.
+///
+/// # Errors
+/// All that is wrong.
+pub fn reload(overrides: &Overrides, current: &Config) -> Result<Config, ConfigError> {
+    let new = load(&overrides.after(current))?;
+    let was_unread = |path: &Path| {
+        let mut files = current.list_files();
+        files.any(|file| file.unread.is_some() && file.path == path)
+    };
+    let lost = new.list_files().filter(|file| !was_unread(&file.path));
+    let problems: Vec<_> = lost
+        .filter_map(|file| {
+            Some(Problem {
+                origin: Origin::whole_file(&file.path),
+                text: file.unread.clone()?,
+            })
+        })
+        .collect();
+    match problems.is_empty() {
+        true => Ok(new),
+        false => Err(ConfigError::new(problems)),
+    }
 }
 
 /// The configuration in effect as TOML, each value with where it is from.

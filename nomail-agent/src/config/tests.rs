@@ -167,6 +167,7 @@ fn every_key() {
             deny: ["192.0.2.0/24", "2001:db8::/32"]
                 .map(|net| net.parse().unwrap())
                 .to_vec(),
+            denies_nothing: false,
             files: Vec::new(),
         }),
         relay: None,

@@ -35,6 +35,7 @@ checks! {
     BpfLoad "bpf_load",
     Configuration "configuration",
     Agent "agent",
+    Lists "lists",
     User "user",
     Descriptors "descriptors",
     StateDir "state_dir",

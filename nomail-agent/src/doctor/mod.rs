@@ -11,6 +11,7 @@ mod finding;
 mod firewall;
 mod kernel;
 mod link;
+mod lists;
 mod name;
 mod netdev;
 mod port;
@@ -85,6 +86,7 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
     let config = loaded.unwrap_or_default();
     let (status, finding) = agent::running(&config);
     findings.push(finding);
+    findings.extend(lists::check(&config, status.as_ref()));
     findings.extend(agent::check(&config, status.as_ref(), root));
 
     let kernel = Interfaces::connect()?;

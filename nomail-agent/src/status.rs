@@ -1,5 +1,6 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
+mod domains;
 mod lists;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
@@ -7,7 +8,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
-pub use self::lists::{ListFileStatus, ListsStatus};
+pub use self::{
+    domains::{ForeignDomainStatus, foreign_domains, suspects},
+    lists::{ListFileStatus, ListsStatus},
+};
 use crate::{crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
@@ -58,6 +62,9 @@ pub struct Status {
     pub answers: AnswerStatus,
     /// The connections of the responder.
     pub connections: ConnectionStatus,
+    /// Other domains that mail has arrived for, those that matter most first.
+    #[serde(default)]
+    pub foreign_domains: Vec<ForeignDomainStatus>,
     /// The busiest sources.
     pub sources: Vec<SourceStatus>,
     /// Sources in the table of the XDP program.
@@ -402,7 +409,7 @@ pub struct ConnectionStatus {
     pub tls: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
-    /// Refused recipients of other domains than this host's name.
+    /// Refused recipients of other domains than this host's names.
     pub recipients_elsewhere: u64,
     /// Networks that `refuse_at = "auto"` remembers.
     pub senders: u64,
@@ -666,13 +673,10 @@ impl Status {
         if !spoke.is_empty() {
             notes.push(("spoke", spoke, None));
         }
-        if connections.recipients_elsewhere > 0 {
-            let text = format!(
-                "{} recipients of other domains were refused: is this host an MX of one? The log \
-                 names them",
-                count(connections.recipients_elsewhere)
-            );
-            notes.push(("warning", text, Some(AnsiColor::Red)));
+        let mut label = "mail for";
+        for line in domains::about(&self.foreign_domains) {
+            notes.push((label, line, Some(AnsiColor::Red)));
+            label = "";
         }
         let mut tracked = format!("{} tracked", count(self.sources_tracked));
         if self.source_evictions > 0 {
@@ -905,7 +909,7 @@ mod tests {
     #[test]
     fn what_is_0_and_rare_is_left_out() {
         let mut status = sample();
-        let rare = ["not guarded", "contended", "lost their place", "warning"];
+        let rare = ["not guarded", "contended", "lost their place", "mail for"];
         let text = status.text(false);
         for word in rare {
             assert!(!text.contains(word), "{word} in {text}");
@@ -913,7 +917,10 @@ mod tests {
         status.unguarded = vec!["wg0".to_owned()];
         status.contended = 7;
         status.source_evictions = 8000;
-        status.connections.recipients_elsewhere = 1;
+        status.foreign_domains = vec![ForeignDomainStatus {
+            suspect: true,
+            ..ForeignDomainStatus::default()
+        }];
         let text = status.text(false);
         for word in rare {
             assert!(text.contains(word), "{word} not in {text}");

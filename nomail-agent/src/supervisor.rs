@@ -2,6 +2,7 @@
 //! changes, detach. The only module that knows all the others.
 
 mod failover;
+mod foreign;
 mod lists;
 mod pinned;
 mod places;
@@ -61,7 +62,7 @@ use crate::{
     state::State,
     status::{
         ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
-        ResponderStatus, Speaker, Status,
+        ResponderStatus, Speaker, Status, foreign_domains,
     },
 };
 
@@ -129,6 +130,8 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
+    /// Its other names in /etc/hosts, as found at the start.
+    found_aliases: Vec<String>,
     /// What XDP says where nobody listens, or takes connections.
     texts: Option<Texts>,
     room: Room,
@@ -236,6 +239,7 @@ impl Agent {
         }
         handed.check(|address| places.has(address))?;
         let found_hostname = find_hostname(&places);
+        let found_aliases = config::host_aliases(places.guarded().iter().map(|pair| pair.0));
         let hostname = config
             .hostname
             .as_ref()
@@ -291,12 +295,15 @@ impl Agent {
         if let Some(state) = &mut state {
             state.save(&senders);
         }
+        let mut domains = state.as_ref().map(State::load_domains).unwrap_or_default();
+        domains.set_own(config.aliases.iter().chain(&found_aliases));
         let (responder, served) = Responder::start(settings, senders, || {
             if let Err(error) = privilege::drop_capabilities() {
                 warn!("{error:#}");
             }
         })
         .context("the thread that serves cannot be started")?;
+        responder.with_foreign_domains(|kept| *kept = domains);
         let crowdsec = start_crowdsec(subscription, guard.is_some())?;
         if let Some(crowdsec) = crowdsec.as_ref().filter(|_| config.lists.denies_nothing) {
             // Until a reload.
@@ -338,6 +345,7 @@ impl Agent {
             gone: BTreeSet::new(),
             refused_interfaces: BTreeSet::new(),
             found_hostname,
+            found_aliases,
             texts,
             room,
             served,
@@ -432,6 +440,7 @@ impl Agent {
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
+                    foreign::warn_of_due(&self.shared.responder);
                     if let Some(change) = self.undenied.take() {
                         self.deny(change, false);
                     }
@@ -617,7 +626,10 @@ impl Agent {
         let accepted = self.shared.responder.snapshot().accepted;
         if let Some(state) = &mut self.state
             && accepted != self.saved_at
-            && state.save(&self.shared.responder.senders())
+            && state.save_all(
+                &self.shared.responder.senders(),
+                &self.shared.responder.foreign_domains(),
+            )
         {
             self.saved_at = accepted;
         }
@@ -721,6 +733,10 @@ impl Agent {
         self.shared
             .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
         self.shared.responder.configure(settings);
+        let own = new.aliases.iter().chain(&self.found_aliases);
+        self.shared
+            .responder
+            .with_foreign_domains(|domains| domains.set_own(own));
         if let Some(crowdsec) = &self.crowdsec {
             crowdsec.subscribe(subscription.filter(|_| !new.lists.denies_nothing));
         }
@@ -1060,6 +1076,7 @@ impl Shared {
             durations: durations_of(&connections),
             interfaces: told.interfaces,
             crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
+            foreign_domains: foreign_domains(&self.responder.foreign_domains(), smtp::unix_now()),
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,

@@ -36,7 +36,7 @@ pub use self::{
     crowdsec::{ApiUrl, Crowdsec},
     error::{ConfigError, ValueError},
     file::drop_in_directory,
-    fqdn::host_fqdn,
+    fqdn::{host_aliases, host_fqdn},
     lines::ListFile,
     lists::{LIST_PREFIXES_MAX, Lists},
     relay::{Relay, RelayCode, RelayDomain},
@@ -93,6 +93,9 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The first word of the greeting. None: see [`host_fqdn`].
     pub hostname: Option<Hostname>,
+    /// Other names of this host, and `*.example.org` for all below `example.org`: mail for
+    /// them is no news.
+    pub aliases: Vec<String>,
     /// Who speaks the refusal.
     pub responder: Responder,
     /// Who speaks it while that one cannot.
@@ -137,6 +140,7 @@ impl Default for Config {
             interfaces: vec![DEFAULT_ROUTE.to_owned()],
             listen: Vec::new(),
             hostname: None,
+            aliases: Vec::new(),
             responder: Responder::default(),
             fallback: Fallback::default(),
             refuse_at: RefuseAt::default(),
@@ -598,6 +602,9 @@ fn read(layers: &mut Layers) -> Config {
             .list("listen", "\"192.0.2.7:25\"", values::listen_address)
             .unwrap_or(default.listen),
         hostname: layers.value("hostname", |value| value.text()?.parse()),
+        aliases: layers
+            .list_or_empty("aliases", "\"www.example.org\"", values::alias)
+            .unwrap_or(default.aliases),
         responder: layers
             .value_with_origin("responder", choice(Responder::CHOICES))
             .map_or(default.responder, |(chosen, origin)| {

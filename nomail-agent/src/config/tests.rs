@@ -86,6 +86,7 @@ const FULL: &str = r#"
 interfaces = ["eth0", "wlan0"]
 listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
 hostname = "mailless.example.org"
+aliases = ["www.example.org", "*.Bücher.example"]
 responder = "listener"
 fallback = "none"
 refuse_at = "ehlo"
@@ -132,6 +133,10 @@ fn every_key() {
             .map(|address| address.parse().unwrap())
             .to_vec(),
         hostname: Some("mailless.example.org".parse().unwrap()),
+        aliases: vec![
+            "www.example.org".to_owned(),
+            "*.xn--bcher-kva.example".to_owned(),
+        ],
         responder: Responder::Listener,
         fallback: Fallback::None,
         refuse_at: RefuseAt::Ehlo,
@@ -200,8 +205,8 @@ fn every_key() {
 #[rstest]
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
-    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
      control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
@@ -211,14 +216,14 @@ fn every_key() {
 )]
 #[case::unknown_section(
     "[nosuch]\nlisten = []",
-    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
      control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
-    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
      control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
@@ -794,6 +799,7 @@ fn reload() {
     assert_eq!(old.changes_that_need_restart(&effective), [""; 0]);
     let expected = Config {
         hostname: new.hostname,
+        aliases: new.aliases,
         refuse_at: new.refuse_at,
         after_greeting: new.after_greeting,
         observe: new.observe,

@@ -36,6 +36,8 @@ const LOCAL_PART_MAX: usize = 64;
 const MAILBOX_MAX: usize = 254;
 /// Most health checkers that the log can be told to leave out.
 const IGNORED_MAX: usize = 1000;
+/// Most other names of the host.
+const ALIASES_MAX: usize = 1000;
 /// Most files that one key names.
 const LIST_FILES_MAX: usize = 64;
 
@@ -514,6 +516,22 @@ pub(super) fn domain(text: &str) -> Result<String, ValueError> {
     domain.push_str(&name);
     domain.make_ascii_lowercase();
     Ok(domain)
+}
+
+/// Another name of this host, beside those `before` it; written as [`domain`].
+pub(super) fn alias(text: &str, before: &[String]) -> Result<String, ValueError> {
+    let name = domain(text)?;
+    if before.contains(&name) {
+        return wrong(format!("{} is named twice: leave one out", quoted(text)));
+    }
+    if before.len() >= ALIASES_MAX {
+        return wrong(format!(
+            "{} is one more than the {ALIASES_MAX} names that can be given: write *.example.org \
+             for all below example.org",
+            quoted(text)
+        ));
+    }
+    Ok(name)
 }
 
 /// Whether nothing but its case is to be changed in `name`. Nearly all names

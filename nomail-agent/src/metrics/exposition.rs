@@ -9,7 +9,7 @@ use std::{
 use nomail_common::abi::{LINES, SLOTS_PER_LINE};
 
 use super::process::Figures;
-use crate::status::{GuardCounts, Speaker, Status};
+use crate::status::{GuardCounts, Speaker, Status, suspects};
 
 /// The modes that an interface's guard can be in.
 const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
@@ -259,8 +259,13 @@ fn responder(out: &mut Exposition, status: &Status) {
     );
     out.counter(
         "nomail_recipients_elsewhere",
-        "Refused recipients of other domains than this host's name: is it their MX?",
+        "Refused recipients of other domains than this host's names: is it their MX?",
         connections.recipients_elsewhere,
+    );
+    out.gauge(
+        "nomail_foreign_domains",
+        "Other domains that mail arrived for in the last day, tests for an open relay left out.",
+        suspects(&status.foreign_domains),
     );
     out.gauge(
         "nomail_senders_remembered",

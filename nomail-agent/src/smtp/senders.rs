@@ -337,13 +337,13 @@ pub enum StateError {
 /// The upper 48 bits of an IPv6 address, or the upper 24 of an IPv4 address
 /// and [`IPV4_MARK`], which no IPv6 network has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Network(u64);
+pub(super) struct Network(u64);
 
 const IPV4_MARK: u64 = 1 << 48;
 
 impl Network {
     /// A network exactly as it is displayed.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, _) = text.split_once('/')?;
         let network = Self::from(address.parse::<IpAddr>().ok()?);
         (network.to_string() == text).then_some(network)

@@ -54,6 +54,7 @@ checks! {
     SynCookies "tcp_syncookies",
     Somaxconn "somaxconn",
     Hostname "hostname",
+    OwnMail "own_mail",
     Mx "mx",
     NullMx "null_mx",
     Spf "spf",

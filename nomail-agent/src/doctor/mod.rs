@@ -14,6 +14,7 @@ mod link;
 mod lists;
 mod name;
 mod netdev;
+mod own_mail;
 mod port;
 mod rules;
 
@@ -120,6 +121,7 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
     findings.extend(port::check(&host).await);
     findings.extend(firewall::check(&host, &numbered));
     findings.push(name::check(host.name.as_str()));
+    findings.extend(own_mail::check(&host).await);
     findings.extend(dns::check(&host, domains).await);
     Ok(findings)
 }

@@ -1076,7 +1076,9 @@ impl Shared {
             durations: durations_of(&connections),
             interfaces: told.interfaces,
             crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
-            foreign_domains: foreign_domains(&self.responder.foreign_domains(), smtp::unix_now()),
+            foreign_domains: self
+                .responder
+                .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,

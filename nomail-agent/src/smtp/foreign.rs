@@ -246,11 +246,22 @@ impl ForeignDomains {
         victim.is_some_and(|victim| self.domains.remove(&victim).is_some())
     }
 
-    /// Whether a domain looks like somebody's mail and not like a test for an open relay.
-    fn is_suspect(&self, entry: &Entry) -> bool {
+    /// How many domains each network alone has asked for.
+    fn singles(&self) -> HashMap<Network, u32> {
+        let mut singles = HashMap::new();
+        for entry in self.domains.values().filter(|entry| entry.is_single()) {
+            *singles.entry(entry.networks[0]).or_default() += 1;
+        }
+        singles
+    }
+
+    /// Whether a domain looks like somebody's mail and not like a test for an open relay:
+    /// `singles` or what was named today says whether its network names many.
+    fn is_suspect(&self, entry: &Entry, singles: &HashMap<Network, u32>) -> bool {
         let names_many = |network: &Network| {
-            let naming = self.naming.peek(network);
-            naming.is_some_and(|naming| naming.domains > PROBE_DOMAINS)
+            let named = self.naming.peek(network).map_or(0, |naming| naming.domains);
+            let kept = singles.get(network).copied().unwrap_or(0);
+            named.max(kept) > PROBE_DOMAINS
         };
         !entry.is_single() || entry.repeated || !entry.networks.iter().any(names_many)
     }
@@ -261,6 +272,7 @@ impl ForeignDomains {
             self.warned = [0; 2];
             self.warned_since = now;
         }
+        let singles = self.singles();
         let mut due: Vec<_> = self
             .domains
             .iter()
@@ -270,9 +282,9 @@ impl ForeignDomains {
                 let again = entry.warned.is_none_or(|warned| {
                     now.saturating_sub(warned) >= WARN_SECS && entry.last > warned
                 });
-                settled && again && self.is_suspect(entry)
+                settled && again && self.is_suspect(entry, &singles)
             })
-            .map(|(name, entry)| self.shown(name, entry))
+            .map(|(name, entry)| self.shown(name, entry, &singles))
             .collect();
         sort(&mut due);
         due.retain(|domain| {
@@ -292,24 +304,25 @@ impl ForeignDomains {
     /// All that are kept: suspects first, and of these those that most networks ask for.
     pub fn list(&self, now: u32) -> Vec<ForeignDomain> {
         let recent = |entry: &&Entry| now.saturating_sub(entry.last) < AGE_SECS;
+        let singles = self.singles();
         let mut list: Vec<_> = self
             .domains
             .iter()
             .filter(|(_, entry)| recent(entry))
-            .map(|(name, entry)| self.shown(name, entry))
+            .map(|(name, entry)| self.shown(name, entry, &singles))
             .collect();
         sort(&mut list);
         list
     }
 
-    fn shown(&self, name: &str, entry: &Entry) -> ForeignDomain {
+    fn shown(&self, name: &str, entry: &Entry, singles: &HashMap<Network, u32>) -> ForeignDomain {
         ForeignDomain {
             name: name.to_owned(),
             networks: entry.networks.len(),
             recipients: entry.recipients,
             first: entry.first,
             last: entry.last,
-            suspect: self.is_suspect(entry),
+            suspect: self.is_suspect(entry, singles),
             peer: entry.peer,
         }
     }
@@ -369,15 +382,6 @@ impl ForeignDomains {
                 hash_map::Entry::Occupied(_) => return None,
                 hash_map::Entry::Vacant(vacant) => drop(vacant.insert(entry)),
             }
-        }
-        // Who named many of them is a probe also after a restart.
-        for entry in domains.domains.values() {
-            let network = entry.networks[0];
-            let naming = domains.naming.get_or_insert_mut(network, || Naming {
-                since: now,
-                domains: 0,
-            });
-            naming.domains += 1;
         }
         domains
             .domains

@@ -116,6 +116,19 @@ fn who_names_many_once_looks_for_a_relay_and_who_comes_back_does_not() {
     assert_eq!(due(&mut domains, NOW + REPEAT_SECS), ["3.example"]);
 }
 
+/// A day later it may name new ones; what it named before does not become mail by that.
+#[test]
+fn a_probe_that_comes_back_the_next_day_is_still_one() {
+    let mut domains = ForeignDomains::default();
+    for number in 0..40 {
+        domains.ask(format!("{number}.example").as_bytes(), nth(1), NOW);
+    }
+    domains.ask(b"new.example", nth(1), NOW + DAY);
+    assert!(due(&mut domains, NOW + DAY + SETTLE_SECS).is_empty());
+    let list = domains.list(NOW + DAY);
+    assert!(list.iter().all(|domain| !domain.suspect), "{list:?}");
+}
+
 #[rstest]
 #[case::other(b"example.org", true)]
 #[case::upper(b"WWW.Example.ORG.", true)]

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use log::error;
+use log::{error, warn};
 use nomail_agent::{
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
     config::{self, LogFormat, Overrides},
@@ -99,6 +99,7 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
         return Ok(print(&shown)?);
     }
     let config = load(&asked.overrides)?;
+    check_lists(&config)?;
     if let Some(crowdsec) = &config.crowdsec {
         check_key(crowdsec)?;
     }
@@ -123,6 +124,26 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
     print(&text)?;
     let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
     Ok(!findings.iter().any(failed))
+}
+
+/// Warns of what a start leaves out. A file that it would do without is an error here:
+/// most likely its name is wrong.
+fn check_lists(config: &config::Config) -> Result<(), Failure> {
+    for line in config.list_files().flat_map(|file| &file.warnings) {
+        warn!("{line}");
+    }
+    let unread = config.list_files().find(|file| file.unread.is_some());
+    match unread {
+        None => Ok(()),
+        Some(file) => Err(Failure::new(
+            Exit::Configuration,
+            anyhow::anyhow!(
+                "{}: nomail-agent starts without this file of {}, and reports it; correct it",
+                file.path.display(),
+                file.key
+            ),
+        )),
+    }
 }
 
 /// The key is secret: whoever checks the rest need not be able to read it.

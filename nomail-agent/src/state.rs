@@ -1,5 +1,5 @@
-//! What outlives the process: the memory of `refuse_at = "auto"`, one file in
-//! `state_dir`, replaced as a whole.
+//! What outlives the process, files in `state_dir` that are replaced as a whole: the
+//! memory of `refuse_at = "auto"`, and the domains that mail arrives for.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,14 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use log::{info, warn};
 
-use crate::smtp::{Senders, senders::FILE_MAX, unix_now};
+use crate::smtp::{ForeignDomains, Senders, foreign, senders, unix_now};
 
-/// The file in the directory, and the one that becomes it.
+/// The files in the directory.
 const FILE: &str = "senders";
-const NEW_FILE: &str = "senders.new";
+const DOMAINS_FILE: &str = "domains";
+/// What the name of a file ends in that is to become one of these.
+const NEW: &str = ".new";
 
 /// Where the memory is kept.
 #[derive(Debug)]
@@ -38,7 +40,11 @@ impl State {
     /// who was here, so everybody is answered as if he had been.
     pub fn load(&self, age_secs: u32) -> Senders {
         let path = self.directory.join(FILE);
-        match read(&path, age_secs) {
+        let restored = read(&path, senders::FILE_MAX).and_then(|bytes| {
+            let restore = |bytes: Vec<u8>| Senders::restore(&bytes, unix_now(), age_secs);
+            Ok(bytes.map(restore).transpose()?)
+        });
+        match restored {
             Ok(None) => Senders::new(age_secs),
             Ok(Some(senders)) => {
                 info!("{}: {} networks remembered", path.display(), senders.len());
@@ -55,10 +61,40 @@ impl State {
         }
     }
 
+    /// The domains that mail has arrived for. Where they cannot be read they are learnt
+    /// again.
+    pub fn load_domains(&self) -> ForeignDomains {
+        let path = self.directory.join(DOMAINS_FILE);
+        let domains = match read(&path, foreign::FILE_MAX) {
+            Ok(None) => return ForeignDomains::default(),
+            Ok(Some(bytes)) => ForeignDomains::restore(&bytes, unix_now())
+                .ok_or_else(|| anyhow!("is not what nomail wrote")),
+            Err(error) => Err(error),
+        };
+        domains.unwrap_or_else(|error| {
+            warn!(
+                "{}: cannot be used, so that the list of domains that mail arrives for begins \
+                 empty: {error:#}",
+                path.display()
+            );
+            ForeignDomains::default()
+        })
+    }
+
+    /// Writes both down; whether that could be done.
+    pub fn save_all(&mut self, senders: &Senders, domains: &ForeignDomains) -> bool {
+        let text = domains.save(unix_now());
+        self.save(senders) && self.write(DOMAINS_FILE, &text)
+    }
+
     /// Writes the memory down; whether that could be done. A failure leaves the
     /// file as it was.
     pub fn save(&mut self, senders: &Senders) -> bool {
-        match write(&self.directory, &senders.save(unix_now())) {
+        self.write(FILE, &senders.save(unix_now()))
+    }
+
+    fn write(&mut self, name: &str, text: &str) -> bool {
+        match write(&self.directory, name, text) {
             Ok(()) => {
                 self.failing = false;
                 return true;
@@ -66,8 +102,8 @@ impl State {
             Err(error) if !self.failing => {
                 self.failing = true;
                 warn!(
-                    "the memory of refuse_at = \"auto\" cannot be written to {}, and will be lost \
-                     with the process: {error:#}",
+                    "what nomail remembers of senders and domains cannot be written to {}, and will \
+                     be lost with the process: {error:#}",
                     self.directory.display()
                 );
             }
@@ -77,7 +113,8 @@ impl State {
     }
 }
 
-fn read(path: &Path, age_secs: u32) -> Result<Option<Senders>> {
+/// The file, if it is there, and one byte more than `max` at most.
+fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     let file = match OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -86,13 +123,13 @@ fn read(path: &Path, age_secs: u32) -> Result<Option<Senders>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut octets = Vec::new();
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut octets)?;
-    Ok(Some(Senders::restore(&octets, unix_now(), age_secs)?))
+    let mut bytes = Vec::new();
+    file.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
-fn write(directory: &Path, text: &str) -> Result<()> {
-    let new = directory.join(NEW_FILE);
+fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let new = directory.join(format!("{name}{NEW}"));
     let written = || -> io::Result<()> {
         let mut file: File = OpenOptions::new()
             .write(true)
@@ -109,7 +146,7 @@ fn write(directory: &Path, text: &str) -> Result<()> {
         let _ = fs::remove_file(&new);
         return Err(error).with_context(|| new.display().to_string());
     }
-    let path = directory.join(FILE);
+    let path = directory.join(name);
     fs::rename(&new, &path).with_context(|| path.display().to_string())
 }
 
@@ -121,6 +158,7 @@ mod tests {
     use crate::smtp::senders::Rung;
 
     const AGE: u32 = 3600;
+    const NEW_FILE: &str = "senders.new";
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     #[test]
@@ -146,6 +184,26 @@ mod tests {
         for content in [&b"nonsense"[..], b"\xff\xfe", b""] {
             fs::write(directory.path().join(FILE), content).unwrap();
             assert_eq!(state.load(AGE).contact(PEER, unix_now()), Rung::Rcpt);
+        }
+    }
+
+    #[test]
+    fn domains_are_kept_over_a_restart_and_nonsense_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = State::new(directory.path()).unwrap();
+        let mut domains = state.load_domains();
+        assert!(domains.list(unix_now()).is_empty());
+        domains.ask(b"example.org", PEER, unix_now());
+        assert!(state.save_all(&Senders::new(AGE), &domains));
+        let kept = state.load_domains().list(unix_now());
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].name, "example.org");
+        let file = directory.path().join(DOMAINS_FILE);
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for content in [&b"nonsense"[..], b"\xff\xfe", b"", b"nomail domains 1\nx\n"] {
+            fs::write(&file, content).unwrap();
+            assert!(state.load_domains().list(unix_now()).is_empty());
         }
     }
 

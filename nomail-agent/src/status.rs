@@ -1,10 +1,17 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
+mod domains;
+mod lists;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    domains::{ForeignDomainStatus, foreign_domains, suspects},
+    lists::{ListFileStatus, ListsStatus},
+};
 use crate::{crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
@@ -46,12 +53,18 @@ pub struct Status {
     pub unguarded: Vec<String>,
     /// CrowdSec's decisions, if the agent was started to deny them.
     pub crowdsec: Option<CrowdsecStatus>,
+    /// The lists in force, and what of their files is not.
+    #[serde(default)]
+    pub lists: ListsStatus,
     /// SYNs received for them, by verdict.
     pub syn: SynStatus,
     /// What XDP answered.
     pub answers: AnswerStatus,
     /// The connections of the responder.
     pub connections: ConnectionStatus,
+    /// Other domains that mail has arrived for, those that matter most first.
+    #[serde(default)]
+    pub foreign_domains: Vec<ForeignDomainStatus>,
     /// The busiest sources.
     pub sources: Vec<SourceStatus>,
     /// Sources in the table of the XDP program.
@@ -410,7 +423,7 @@ pub struct ConnectionStatus {
     pub proxy: u64,
     /// Those of `closed` that sent what no protocol of text has.
     pub garbage: u64,
-    /// Refused recipients of other domains than this host's name.
+    /// Refused recipients of other domains than this host's names.
     pub recipients_elsewhere: u64,
     /// Networks that `refuse_at = "auto"` remembers.
     pub senders: u64,
@@ -684,13 +697,10 @@ impl Status {
             );
             notes.push(("full", text, None));
         }
-        if connections.recipients_elsewhere > 0 {
-            let text = format!(
-                "{} recipients of other domains were refused: is this host an MX of one? The log \
-                 names them",
-                count(connections.recipients_elsewhere)
-            );
-            notes.push(("warning", text, Some(AnsiColor::Red)));
+        let mut label = "mail for";
+        for line in domains::about(&self.foreign_domains) {
+            notes.push((label, line, Some(AnsiColor::Red)));
+            label = "";
         }
         let mut tracked = format!("{} tracked", count(self.sources_tracked));
         if self.source_evictions > 0 {
@@ -700,6 +710,9 @@ impl Status {
             );
         }
         notes.push(("sources", tracked, None));
+        for line in self.lists.about() {
+            notes.push(("lists", line, Some(AnsiColor::Red)));
+        }
         if let Some(crowdsec) = &self.crowdsec {
             let failing = !crowdsec.error.is_empty() || crowdsec.left_out > 0;
             let colour = failing.then_some(AnsiColor::Red);
@@ -920,7 +933,7 @@ mod tests {
     #[test]
     fn what_is_0_and_rare_is_left_out() {
         let mut status = sample();
-        let rare = ["not guarded", "contended", "lost their place", "warning"];
+        let rare = ["not guarded", "contended", "lost their place", "mail for"];
         let text = status.text(false);
         for word in rare {
             assert!(!text.contains(word), "{word} in {text}");
@@ -928,7 +941,10 @@ mod tests {
         status.unguarded = vec!["wg0".to_owned()];
         status.contended = 7;
         status.source_evictions = 8000;
-        status.connections.recipients_elsewhere = 1;
+        status.foreign_domains = vec![ForeignDomainStatus {
+            suspect: true,
+            ..ForeignDomainStatus::default()
+        }];
         let text = status.text(false);
         for word in rare {
             assert!(text.contains(word), "{word} not in {text}");

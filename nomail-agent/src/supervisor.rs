@@ -2,6 +2,8 @@
 //! changes, detach. The only module that knows all the others.
 
 mod failover;
+mod foreign;
+mod lists;
 mod own;
 mod pinned;
 mod places;
@@ -62,8 +64,8 @@ use crate::{
     },
     state::State,
     status::{
-        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ResponderStatus, Speaker,
-        Status,
+        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
+        ResponderStatus, Speaker, Status, foreign_domains,
     },
 };
 
@@ -131,6 +133,8 @@ struct Agent {
     /// The name to greet with where none is configured, as found at the start:
     /// the files it is found in cannot be relied on once root is given up.
     found_hostname: Hostname,
+    /// Its other names in /etc/hosts, as found at the start.
+    found_aliases: Vec<String>,
     /// What XDP says where nobody listens, or takes connections.
     texts: Option<Texts>,
     room: Room,
@@ -198,6 +202,7 @@ struct Told {
     interfaces: Vec<InterfaceStatus>,
     guarded: Vec<String>,
     unguarded: Vec<String>,
+    lists: ListsStatus,
 }
 
 struct Signals {
@@ -224,6 +229,7 @@ impl Agent {
         handed: Handed,
         manager: Manager,
     ) -> Result<Self, Failure> {
+        lists::warn_of(&config);
         listen_as_handed(&mut config, &handed);
         let signals = Signals::catch()?;
         let kernel = Interfaces::connect()?;
@@ -238,6 +244,7 @@ impl Agent {
         }
         handed.check(|address| places.has(address))?;
         let found_hostname = find_hostname(&places);
+        let found_aliases = config::host_aliases(places.guarded().iter().map(|pair| pair.0));
         let hostname = config
             .hostname
             .as_ref()
@@ -267,6 +274,7 @@ impl Agent {
             interfaces: Vec::new(),
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
+            lists: ListsStatus::from(&config),
         };
         let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
@@ -293,13 +301,20 @@ impl Agent {
         if let Some(state) = &mut state {
             state.save(&senders);
         }
+        let mut domains = state.as_ref().map(State::load_domains).unwrap_or_default();
+        domains.set_own(config.aliases.iter().chain(&found_aliases));
         let (responder, served) = Responder::start(settings, senders, || {
             if let Err(error) = privilege::drop_capabilities() {
                 warn!("{error:#}");
             }
         })
         .context("the thread that serves cannot be started")?;
+        responder.with_foreign_domains(|kept| *kept = domains);
         let crowdsec = start_crowdsec(subscription, guard.is_some())?;
+        if let Some(crowdsec) = crowdsec.as_ref().filter(|_| config.lists.denies_nothing) {
+            // Until a reload.
+            crowdsec.subscribe(None);
+        }
         privilege::restrict_syscalls(crowdsec.is_some()).map_err(denied)?;
         memory::give_back();
         listeners.serve(&responder);
@@ -336,6 +351,7 @@ impl Agent {
             gone: BTreeSet::new(),
             refused_interfaces: BTreeSet::new(),
             found_hostname,
+            found_aliases,
             texts,
             room,
             served,
@@ -431,6 +447,7 @@ impl Agent {
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
+                    foreign::warn_of_due(&self.shared.responder);
                     if let Some(change) = self.undenied.take() {
                         self.deny(change, false);
                     }
@@ -640,7 +657,10 @@ impl Agent {
         let accepted = self.shared.responder.snapshot().accepted;
         if let Some(state) = &mut self.state
             && accepted != self.saved_at
-            && state.save(&self.shared.responder.senders())
+            && state.save_all(
+                &self.shared.responder.senders(),
+                &self.shared.responder.foreign_domains(),
+            )
         {
             self.saved_at = accepted;
         }
@@ -723,7 +743,8 @@ impl Agent {
 
     /// Gives the keys whose changes need a restart.
     fn try_reload(&mut self, overrides: &Overrides) -> Result<Vec<&'static str>, Failure> {
-        let mut new = config::load(&overrides.after(&self.config))?;
+        let mut new = config::reload(overrides, &self.config)?;
+        lists::warn_of(&new);
         listen_as_handed(&mut new, &self.listeners.handed);
         let mut needs_restart = self.config.changes_that_need_restart(&new);
         let mut new = new.with_fixed_from(&self.config);
@@ -743,13 +764,18 @@ impl Agent {
         self.shared
             .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
         self.shared.responder.configure(settings);
+        let own = new.aliases.iter().chain(&self.found_aliases);
+        self.shared
+            .responder
+            .with_foreign_domains(|domains| domains.set_own(own));
         if let Some(crowdsec) = &self.crowdsec {
-            crowdsec.subscribe(subscription);
+            crowdsec.subscribe(subscription.filter(|_| !new.lists.denies_nothing));
         }
         {
             let mut told = self.shared.told();
             told.hostname = hostname;
             told.observe = new.observe;
+            told.lists = ListsStatus::from(&new);
         }
         self.config = new;
         self.texts = texts;
@@ -1071,6 +1097,7 @@ impl Shared {
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
             unguarded: told.unguarded,
+            lists: told.lists,
             syn: counts.all.syn,
             answers: counts.all.answers,
             contended: counts.all.contended,
@@ -1080,6 +1107,9 @@ impl Shared {
             durations: durations_of(&connections),
             interfaces: told.interfaces,
             crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
+            foreign_domains: self
+                .responder
+                .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),
             connections: ConnectionStatus {
                 accepted: connections.accepted,
                 active: connections.active,
@@ -1787,12 +1817,11 @@ fn warn_of_unreadable(config: &Config, account: Account) {
 
 /// The files beside the configuration's own that a reload reads.
 fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let relay = config.relay.iter().flat_map(|relay| relay.files.iter());
     let keys = config
         .crowdsec
         .iter()
         .map(|crowdsec| &crowdsec.api_key_file);
-    relay.chain(&config.lists.files).chain(keys)
+    config.list_files().map(|file| &file.path).chain(keys)
 }
 
 /// Raises the limit of descriptors to what the most connections need that a

@@ -337,6 +337,49 @@ listed.example.com. 60 IN MX 0 mailless.example.org.
     assert_eq!(found.code, 0, "{:#?}", found.all);
 }
 
+/// The mail that arrives says what to look at.
+#[test]
+fn domains_that_mail_arrives_for_are_looked_up() {
+    const RECORDS: &str = "\
+mailless.example.org. 60 IN A 192.0.2.1
+stale.example.com. 60 IN MX 5 mx.example.org.
+stale.example.com. 60 IN MX 10 mailless.example.org.
+mx.example.org. 60 IN A 192.0.2.9
+fine.example.com. 60 IN MX 5 mx.example.org.
+";
+    let lab = Lab::new();
+    let internet = Internet::new();
+    internet.serve_names(&lab.client, NAME_SERVER, RECORDS);
+    let agent = Agent::start(
+        &lab.host,
+        &[
+            "--iface",
+            HOST_INTERFACE,
+            "--hostname",
+            HOSTNAME,
+            "--refuse-at",
+            "rcpt",
+        ],
+    );
+    let mail = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<u@stale.example.com>\r\n\
+                RCPT TO:<u@fine.example.com>\r\nQUIT\r\n";
+    let heard = lab.client.within(|| {
+        let mut stream = std::net::TcpStream::connect((HOST_IPV4, 25)).unwrap();
+        std::io::Write::write_all(&mut stream, mail.as_bytes()).unwrap();
+        std::io::read_to_string(stream).unwrap()
+    });
+    assert_eq!(heard.matches("\r\n521 5.3.2 ").count(), 2, "{heard}");
+    let found = Findings::of(&Files::of(&agent).run(&lab.host, &["--json"]));
+    let stale = "stale.example.com, which mail arrived for, from 1 network: MX 10 ";
+    found.has("mx", "fail", &[stale]);
+    found.has(
+        "mx",
+        "ok",
+        &["1 domains that mail arrived for have their MX elsewhere"],
+    );
+    agent.stop();
+}
+
 #[test]
 fn a_name_server_that_hangs_is_not_waited_for() {
     let lab = Lab::new();

@@ -304,6 +304,27 @@ const MECHANISMS: &[Mechanism] = &[
         instead: "until == 0 || until.wrapping_sub(now) < u32::MAX",
         tests: &["lifetime::a_dead_agent_challenges_nobody"],
     },
+    Mechanism {
+        without: "a wrong line of a list file costs the whole file",
+        file: "nomail-agent/src/config/lines.rs",
+        text: "if file.entries == 0 && file.left_out > 0 {",
+        instead: "if file.left_out > 0 {",
+        tests: &["lists::a_bad_line_costs_that_line_and_public_lists_are_read"],
+    },
+    Mechanism {
+        without: "what a missing file allows may be denied",
+        file: "nomail-agent/src/config/lists.rs",
+        text: "let denies_nothing = files.iter().any(|file| file.unread.is_some());",
+        instead: "let denies_nothing = false;",
+        tests: &["lists::without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there"],
+    },
+    Mechanism {
+        without: "a network names as many domains as it likes",
+        file: "nomail-agent/src/smtp/foreign.rs",
+        text: ">= OF_NETWORK_MAX {",
+        instead: ">= usize::MAX {",
+        tests: &["foreign_domains::forty_invented_domains_do_not_silence_the_warning"],
+    },
 ];
 
 /// Longest for a test program, which has deadlines of its own.

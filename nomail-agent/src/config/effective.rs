@@ -39,6 +39,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         interfaces,
         listen,
         hostname,
+        aliases,
         responder,
         fallback,
         refuse_at,
@@ -76,6 +77,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
                 Some(name) => text(name),
             },
         ),
+        ("aliases", texts(aliases)),
         ("responder", named(Responder::CHOICES, *responder)),
         ("fallback", named(Fallback::CHOICES, *fallback)),
         ("refuse_at", named(RefuseAt::CHOICES, *refuse_at)),
@@ -337,7 +339,7 @@ fn origin_of(entry: Option<&Entry>) -> String {
         return "default".to_owned();
     };
     match &entry.key {
-        Origin::File { path, position } | Origin::LineFile { path, position, .. } => {
+        Origin::File { path, position } => {
             let path = escaped(&path.display().to_string());
             match position {
                 Some(position) => format!("{path}:{}", position.line),

@@ -7,8 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use super::lines::List;
-
 /// Most characters of a value or a key that an error repeats.
 pub(super) const SHOWN_MAX: usize = 64;
 
@@ -22,25 +20,12 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// The problems: those of the file first and in its order, then those of its
-    /// drop-ins, whose paths sort behind its own, then those of the files that they
-    /// name.
+    /// drop-ins, whose paths sort behind its own.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_cached_key(|problem| match &problem.origin {
-            Origin::File { path, position } => (0, Some(Arc::clone(path)), None, 0, *position),
-            Origin::LineFile {
-                list,
-                number,
-                position,
-                ..
-            } => (
-                1,
-                None,
-                Some(*list),
-                *number,
-                Some(position.unwrap_or(Position::END)),
-            ),
-            Origin::Flag(_) => (2, None, None, 0, None),
-            Origin::Environment(_) => (3, None, None, 0, None),
+            Origin::File { path, position } => (0, Some(Arc::clone(path)), *position),
+            Origin::Flag(_) => (1, None, None),
+            Origin::Environment(_) => (2, None, None),
         });
         Self { problems }
     }
@@ -98,18 +83,9 @@ impl fmt::Display for Problem {
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// In a file.
+    /// In a file, or in one that it names.
     File {
         path: Arc<Path>,
-        position: Option<Position>,
-    },
-    /// In one of the files that the file names.
-    LineFile {
-        path: Arc<Path>,
-        list: List,
-        /// Its place among those of its list.
-        number: usize,
-        /// None: the file as a whole.
         position: Option<Position>,
     },
     /// On the command line, in this option.
@@ -131,7 +107,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, position } | Self::LineFile { path, position, .. } => {
+            Self::File { path, position } => {
                 path.display().fmt(out)?;
                 match position {
                     Some(Position { line, column }) => write!(out, ":{line}:{column}"),
@@ -148,14 +124,6 @@ impl fmt::Display for Origin {
 pub(super) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
-}
-
-impl Position {
-    /// Behind every other.
-    const END: Self = Self {
-        line: usize::MAX,
-        column: usize::MAX,
-    };
 }
 
 /// What is wrong with a value, and what to write instead.

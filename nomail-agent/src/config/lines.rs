@@ -1,5 +1,8 @@
-//! Files of one entry a line, in UTF-8. A `#` at the beginning of a word begins
-//! a comment.
+//! Files of one entry a line. A `#` or a `;` begins a comment.
+//!
+//! Files are written by other programs, downloaded, and sometimes cut off. So a
+//! line that is wrong is left out and reported, and never keeps the agent from
+//! starting.
 
 #[cfg(test)]
 mod tests;
@@ -8,21 +11,40 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::error::{Origin, Position, Problem, ValueError};
 
-/// Longest file that is read.
+/// Most bytes of a file that are read.
 const FILE_MAX: u64 = 64 << 20;
-/// Most problems of one file that are told one by one.
-const PROBLEMS_MAX: usize = 10;
+/// Most lines of one file that are reported one by one.
+const REPORTED_MAX: usize = 10;
 /// What separates the words of a line.
 pub(super) const BLANK: [char; 2] = [' ', '\t'];
+/// What begins a comment.
+pub(super) const COMMENT: [char; 2] = ['#', ';'];
 
-/// What files add to, in the order in which their problems are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A list file that the configuration names, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListFile {
+    /// Where it is; absolute.
+    pub path: PathBuf,
+    /// The key that names it, such as `lists.deny_files`.
+    pub key: &'static str,
+    /// Lines that were taken.
+    pub entries: usize,
+    /// Lines that are wrong, and were left out.
+    pub left_out: usize,
+    /// Why nothing of the file is in force. None: it was read.
+    pub unread: Option<String>,
+    /// What to log of it, each on a line with its place; bounded.
+    pub warnings: Vec<String>,
+}
+
+/// What a file adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     Allow,
     Deny,
@@ -31,7 +53,7 @@ pub(super) enum List {
 
 impl List {
     /// The key that names the files.
-    const fn key(self) -> &'static str {
+    pub(super) const fn key(self) -> &'static str {
         match self {
             Self::Allow => "lists.allow_files",
             Self::Deny => "lists.deny_files",
@@ -48,122 +70,156 @@ impl List {
     }
 }
 
-/// An entry that is wrong.
+/// What a line that is right has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// An entry.
+    Entry,
+    /// An entry that means something else than its letter: a network with host bits.
+    Corrected,
+    /// None: a comment, a heading.
+    Nothing,
+}
+
+/// A line that is wrong.
 #[derive(Debug)]
 pub(super) struct EntryError {
-    /// The octet of the entry at which it is wrong.
+    /// The byte of the line at which it is wrong.
     pub(super) at: usize,
     pub(super) error: ValueError,
-    /// Whether reading on is of no use.
-    pub(super) is_last: bool,
 }
 
 impl EntryError {
-    /// One that does not end the reading.
     pub(super) const fn new(at: usize, error: ValueError) -> Self {
-        Self {
-            at,
-            error,
-            is_last: false,
-        }
+        Self { at, error }
     }
 }
 
-/// A file, the `number`th of its list.
+/// A file to be read.
 #[derive(Clone, Debug)]
 pub(super) struct LineFile {
     path: Arc<Path>,
     list: List,
-    number: usize,
 }
 
 impl LineFile {
-    pub(super) fn new(path: &Path, list: List, number: usize) -> Self {
+    pub(super) fn new(path: &Path, list: List) -> Self {
         Self {
             path: path.into(),
             list,
-            number,
         }
     }
 
     /// A place in the file. None: the file as a whole.
     pub(super) fn origin(&self, position: Option<Position>) -> Origin {
-        Origin::LineFile {
+        Origin::File {
             path: Arc::clone(&self.path),
-            list: self.list,
-            number: self.number,
             position,
         }
     }
 
-    /// Gives `add` each line that has an entry, without its comment, and where
-    /// the entry begins. Returns whether there was none, as far as is known.
-    pub(super) fn read(
-        &self,
-        problems: &mut Vec<Problem>,
-        mut add: impl FnMut(&str, Position) -> Result<(), EntryError>,
-    ) -> bool {
-        let problem = |position, text| Problem {
+    /// A line of the log about a place in the file.
+    pub(super) fn warning(&self, position: Option<Position>, text: String) -> String {
+        Problem {
             origin: self.origin(position),
             text,
-        };
-        let octets = match self.octets(FILE_MAX) {
-            Ok(octets) => octets,
-            Err(text) => {
-                problems.push(problem(None, text));
-                return false;
-            }
-        };
-        let text = match str::from_utf8(&octets) {
-            Ok(text) => text,
-            Err(error) => {
-                let valid = octets.get(..error.valid_up_to()).unwrap_or_default();
-                let valid = String::from_utf8_lossy(valid);
-                let last = valid.rsplit('\n').next().unwrap_or_default();
-                let position = Position {
-                    line: valid.bytes().filter(|&octet| octet == b'\n').count() + 1,
-                    column: last.chars().count() + 1,
-                };
-                let text = "not UTF-8: write the file in UTF-8".to_owned();
-                problems.push(problem(Some(position), text));
-                return false;
-            }
-        };
-        // What some editors put first.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut is_empty = true;
-        let mut wrong = 0_usize;
-        for (line_number, line) in text.lines().enumerate() {
-            let entry = without_comment(line);
-            let begin = begin_of(entry);
-            if begin == entry.len() {
-                continue;
-            }
-            is_empty = false;
-            let position = |octet: usize| Position {
-                line: line_number + 1,
-                column: line.get(..octet).unwrap_or(line).chars().count() + 1,
-            };
-            if let Err(error) = add(entry, position(begin)) {
-                wrong += 1;
-                if wrong <= PROBLEMS_MAX || error.is_last {
-                    let position = position(error.at);
-                    problems.push(problem(Some(position), error.error.to_string()));
-                }
-                if error.is_last {
-                    return false;
-                }
-            }
         }
-        if wrong > PROBLEMS_MAX {
-            let text = format!("and {} more problems", wrong - PROBLEMS_MAX);
-            problems.push(problem(None, text));
-        }
-        is_empty
+        .to_string()
     }
 
-    /// All of the file, or what is wrong with it.
-    fn octets(&self, max: u64) -> Result<Vec<u8>, String> {
+    /// Gives `add` each line and its number. What is not UTF-8 is replaced, so that
+    /// it may be in a comment, and is wrong in an entry.
+    pub(super) fn read(
+        &self,
+        add: impl FnMut(&str, usize) -> Result<Line, EntryError>,
+    ) -> ListFile {
+        self.read_at_most(FILE_MAX, add)
+    }
+
+    fn read_at_most(
+        &self,
+        max: u64,
+        mut add: impl FnMut(&str, usize) -> Result<Line, EntryError>,
+    ) -> ListFile {
+        let mut file = ListFile {
+            path: self.path.to_path_buf(),
+            key: self.list.key(),
+            ..ListFile::default()
+        };
+        let mut bytes = match self.bytes(max) {
+            Ok(bytes) => bytes,
+            Err(text) => {
+                file.warnings.push(self.warning(None, text.clone()));
+                file.unread = Some(text);
+                return file;
+            }
+        };
+        let is_cut = bytes.len() as u64 > max;
+        if is_cut {
+            // The line that the bound is in is not known as a whole.
+            let end = bytes.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
+            bytes.truncate(end);
+        }
+        // What some editors put first.
+        let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+        let (mut corrected, mut first_corrected) = (0_usize, None);
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = String::from_utf8_lossy(line);
+            match add(&line, index + 1) {
+                Ok(Line::Nothing) => {}
+                Ok(Line::Entry) => file.entries += 1,
+                Ok(Line::Corrected) => {
+                    file.entries += 1;
+                    corrected += 1;
+                    first_corrected.get_or_insert(Position {
+                        line: index + 1,
+                        column: 1,
+                    });
+                }
+                Err(EntryError { at, error }) => {
+                    file.left_out += 1;
+                    if file.left_out <= REPORTED_MAX {
+                        let before = line.get(..at).unwrap_or(&line);
+                        let position = Position {
+                            line: index + 1,
+                            column: before.chars().count() + 1,
+                        };
+                        let text = format!("left out: {error}");
+                        file.warnings.push(self.warning(Some(position), text));
+                    }
+                }
+            }
+        }
+        if file.left_out > REPORTED_MAX {
+            let text = format!("{} more lines are left out", file.left_out - REPORTED_MAX);
+            file.warnings.push(self.warning(None, text));
+        }
+        if is_cut {
+            file.left_out += 1;
+            let text =
+                format!("is longer than {max} bytes: all that follows is left out; split it");
+            file.warnings.push(self.warning(None, text));
+        }
+        if corrected > 0 {
+            let text = format!(
+                "is a network with bits set behind its length, or IPv4 written as IPv6: read as \
+                 the network that it is in; lines like this: {corrected}"
+            );
+            file.warnings.push(self.warning(first_corrected, text));
+        }
+        // As when a server has answered the download with a page of its own.
+        if file.entries == 0 && file.left_out > 0 {
+            let entry = self.list.entry();
+            let text = format!("has no line that is a {entry}: is it the file it should be?");
+            file.warnings.push(self.warning(None, text.clone()));
+            file.unread = Some(text);
+        }
+        file
+    }
+
+    /// The bytes of the file, at most one more than `max`, or why it has none.
+    fn bytes(&self, max: u64) -> Result<Vec<u8>, String> {
         let (key, entry) = (self.list.key(), self.list.entry());
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -184,25 +240,20 @@ impl LineFile {
         if !file.metadata().map_err(cannot)?.is_file() {
             return Err(format!("is not a file: name one with a {entry} a line"));
         }
-        let mut octets = Vec::new();
-        file.take(max + 1)
-            .read_to_end(&mut octets)
-            .map_err(cannot)?;
-        if octets.len() as u64 > max {
-            return Err(format!("is longer than {max} octets: split it"));
-        }
-        Ok(octets)
+        let mut bytes = Vec::new();
+        file.take(max + 1).read_to_end(&mut bytes).map_err(cannot)?;
+        Ok(bytes)
     }
 }
 
-/// The octet at which the first word of `entry` begins.
-pub(super) fn begin_of(entry: &str) -> usize {
-    entry.len() - entry.trim_start_matches(BLANK).len()
+/// The byte at which the first word of `line` begins.
+pub(super) fn begin_of(line: &str) -> usize {
+    line.len() - line.trim_start_matches(BLANK).len()
 }
 
-/// `line` up to the first `#` that begins a word.
-fn without_comment(line: &str) -> &str {
-    line.match_indices('#')
+/// `line` up to the first `#` or `;` that begins a word.
+pub(super) fn without_comment(line: &str) -> &str {
+    line.match_indices(COMMENT)
         .map(|(begin, _)| &line[..begin])
         .find(|before| before.is_empty() || before.ends_with(BLANK))
         .unwrap_or(line)

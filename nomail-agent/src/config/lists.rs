@@ -6,7 +6,6 @@ mod tests;
 
 use std::{
     collections::{HashMap, hash_map},
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -15,13 +14,16 @@ use ipnet::IpNet;
 use super::{
     error::{Origin, Position, Problem, ValueError, quoted},
     layer::Layers,
-    lines::{BLANK, EntryError, LineFile, List, begin_of},
+    lines::{EntryError, Line, LineFile, List, ListFile, begin_of},
+    prefixes::{Listed, listed},
     values,
 };
 
 /// Most prefixes of each of the two lists.
 pub const LIST_PREFIXES_MAX: usize = 1 << 20;
 
+/// Most warnings of one file.
+const WARNINGS_MAX: usize = 32;
 /// An example of a prefix.
 const EXAMPLE: &str = "\"192.0.2.0/24\"";
 
@@ -33,8 +35,10 @@ pub struct Lists {
     pub allow: Vec<IpNet>,
     /// Networks as in [`Self::allow`].
     pub deny: Vec<IpNet>,
-    /// The files that a reload reads, absolute.
-    pub files: Vec<PathBuf>,
+    /// Nothing is denied, because a file of allowed sources is not known.
+    pub denies_nothing: bool,
+    /// The files that a reload reads, those of allowed sources first.
+    pub files: Vec<ListFile>,
 }
 
 /// Reads the table and the files that it names.
@@ -66,21 +70,40 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
         .unwrap_or_default();
 
     let problems = &mut layers.problems;
+    let mut files = Vec::new();
     let mut allow = Prefixes::new(LIST_PREFIXES_MAX, None);
-    allow.add_all("lists.allow", allowed.unwrap_or_default(), problems);
-    for (number, path) in allow_files.iter().enumerate() {
-        allow.read(&LineFile::new(path, List::Allow, number), problems);
+    allow.add_all(
+        "lists.allow",
+        allowed.unwrap_or_default(),
+        problems,
+        &mut files,
+    );
+    for path in &allow_files {
+        let file = LineFile::new(path, List::Allow);
+        files.push(allow.read(&file, files.len()));
     }
+    // Whoever is on it must not be denied for want of the file.
+    let denies_nothing = files.iter().any(|file| file.unread.is_some());
     let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
-    deny.add_all("lists.deny", denied.unwrap_or_default(), problems);
-    for (number, path) in deny_files.iter().enumerate() {
-        deny.read(&LineFile::new(path, List::Deny, number), problems);
+    deny.add_all(
+        "lists.deny",
+        denied.unwrap_or_default(),
+        problems,
+        &mut files,
+    );
+    for path in &deny_files {
+        let file = LineFile::new(path, List::Deny);
+        files.push(deny.read(&file, files.len()));
     }
-    let deny = deny.into_sorted();
+    let deny = match denies_nothing {
+        true => Vec::new(),
+        false => deny.into_sorted(),
+    };
     Arc::new(Lists {
         allow: allow.into_sorted(),
         deny,
-        files: allow_files.into_iter().chain(deny_files).collect(),
+        denies_nothing,
+        files,
     })
 }
 
@@ -91,15 +114,14 @@ struct Prefixes<'a> {
     other: Option<&'a Prefixes<'a>>,
     prefixes: HashMap<IpNet, Place>,
     sources: Vec<Source>,
-    /// There were more prefixes than may be.
-    overfull: bool,
 }
 
 /// Where prefixes are from.
 enum Source {
     /// From the configuration: one.
     Entry(Origin),
-    File(LineFile),
+    /// A file, and its index among all.
+    File(LineFile, usize),
 }
 
 /// Where a prefix is written first. There may be a million of them, so that this
@@ -118,68 +140,88 @@ impl<'a> Prefixes<'a> {
             other,
             prefixes: HashMap::new(),
             sources: Vec::new(),
-            overfull: false,
         }
     }
 
-    /// Adds what `key` of the configuration has.
+    /// Adds what `key` of the configuration has. What is in the other list too is an
+    /// error; where a file has put it there it is allowed, with a warning of that file.
     fn add_all(
         &mut self,
         key: &'static str,
         entries: Vec<(String, Origin)>,
         problems: &mut Vec<Problem>,
+        files: &mut [ListFile],
     ) {
         for (text, origin) in entries {
-            if self.overfull {
-                return;
-            }
             let source = self.add_source(Source::Entry(origin.clone()));
             let place = Place {
                 source,
                 line: 0,
                 column: 0,
             };
-            let added = values::network(&text).and_then(|prefix| self.add(prefix, place));
-            if let Err(error) = added {
+            let prefix = match values::network(&text) {
+                Ok(prefix) => prefix,
+                Err(error) => {
+                    problems.push(Problem::with_value(&origin, key, &error));
+                    continue;
+                }
+            };
+            match self.other.and_then(|other| other.place(&prefix)) {
+                None => {}
+                Some((Source::Entry(other), _)) => {
+                    let error = ValueError::Wrong(format!(
+                        "\"{}\" is allowed too, at {other}: leave it out of one of the two lists",
+                        shown(prefix)
+                    ));
+                    problems.push(Problem::with_value(&origin, key, &error));
+                    continue;
+                }
+                Some((Source::File(file, index), position)) => {
+                    let text = format!(
+                        "\"{}\" is allowed, though {key} has it too, at {origin}",
+                        shown(prefix)
+                    );
+                    if let Some(of) = files.get_mut(*index)
+                        && of.warnings.len() < WARNINGS_MAX
+                    {
+                        of.warnings.push(file.warning(Some(position), text));
+                    }
+                    continue;
+                }
+            }
+            if let Err(error) = self.add(prefix, place) {
                 problems.push(Problem::with_value(&origin, key, &error));
+                return;
             }
         }
     }
 
-    /// Adds what a file lists, which may be nothing.
-    fn read(&mut self, file: &LineFile, problems: &mut Vec<Problem>) {
-        if self.overfull {
-            return;
-        }
-        let source = self.add_source(Source::File(file.clone()));
-        file.read(problems, |entry, Position { line, column }| {
-            // A file is too short for numbers that do not fit.
-            let place = Place {
-                source,
-                line: u32::try_from(line).unwrap_or(u32::MAX),
-                column: u32::try_from(column).unwrap_or(u32::MAX),
+    /// Adds what a file lists, which may be nothing. What is allowed is not denied,
+    /// and no reason to say so: that is what the list of allowed sources is for.
+    fn read(&mut self, file: &LineFile, index: usize) -> ListFile {
+        let source = self.add_source(Source::File(file.clone(), index));
+        file.read(|line, number| {
+            let (network, taken) = match listed(line)? {
+                Listed::Nothing => return Ok(Line::Nothing),
+                Listed::Network { network, corrected } => match corrected {
+                    true => (network, Line::Corrected),
+                    false => (network, Line::Entry),
+                },
             };
-            let begin = begin_of(entry);
-            let words = entry[begin..].trim_end_matches(BLANK);
-            let (prefix, rest) = match words.split_once(BLANK) {
-                Some((prefix, rest)) => (prefix, rest.trim_start_matches(BLANK)),
-                None => (words, ""),
-            };
-            let wrong = |error| EntryError::new(begin, error);
-            let network = values::network(prefix).map_err(wrong)?;
-            if !rest.is_empty() {
-                let text = format!(
-                    "{} follows a prefix: write one a line, and \" #\" before a comment",
-                    quoted(rest)
-                );
-                let at = begin + words.len() - rest.len();
-                return Err(EntryError::new(at, ValueError::Wrong(text)));
+            let begin = begin_of(line);
+            let is_allowed = self.other.is_some_and(|other| other.has(&network));
+            if !is_allowed {
+                // A file is too short for numbers that do not fit.
+                let place = Place {
+                    source,
+                    line: u32::try_from(number).unwrap_or(u32::MAX),
+                    column: u32::try_from(begin + 1).unwrap_or(u32::MAX),
+                };
+                let added = self.add(network, place);
+                added.map_err(|error| EntryError::new(begin, error))?;
             }
-            self.add(network, place).map_err(|error| EntryError {
-                is_last: self.overfull,
-                ..wrong(error)
-            })
-        });
+            Ok(taken)
+        })
     }
 
     fn add_source(&mut self, source: Source) -> u32 {
@@ -188,17 +230,10 @@ impl<'a> Prefixes<'a> {
     }
 
     fn add(&mut self, prefix: IpNet, place: Place) -> Result<(), ValueError> {
-        if let Some(origin) = self.other.and_then(|other| other.origin(&prefix)) {
-            return Err(ValueError::Wrong(format!(
-                "\"{}\" is allowed too, at {origin}: leave it out of one of the two lists",
-                shown(prefix)
-            )));
-        }
         let number = self.prefixes.len();
         match self.prefixes.entry(prefix) {
             hash_map::Entry::Occupied(_) => {}
             hash_map::Entry::Vacant(_) if number >= self.max => {
-                self.overfull = true;
                 return Err(ValueError::Wrong(format!(
                     "\"{}\" is one more than the {} prefixes of a list: leave some out, or write \
                      the networks that they are in",
@@ -213,16 +248,18 @@ impl<'a> Prefixes<'a> {
         Ok(())
     }
 
+    fn has(&self, prefix: &IpNet) -> bool {
+        self.prefixes.contains_key(prefix)
+    }
+
     /// Where `prefix` is, if it is here.
-    fn origin(&self, prefix: &IpNet) -> Option<Origin> {
+    fn place(&self, prefix: &IpNet) -> Option<(&Source, Position)> {
         let place = self.prefixes.get(prefix)?;
-        Some(match self.sources.get(place.source as usize)? {
-            Source::Entry(origin) => origin.clone(),
-            Source::File(file) => file.origin(Some(Position {
-                line: place.line as usize,
-                column: place.column as usize,
-            })),
-        })
+        let position = Position {
+            line: place.line as usize,
+            column: place.column as usize,
+        };
+        Some((self.sources.get(place.source as usize)?, position))
     }
 
     fn into_sorted(self) -> Vec<IpNet> {

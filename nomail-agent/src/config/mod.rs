@@ -16,6 +16,7 @@ mod fqdn;
 mod layer;
 mod lines;
 mod lists;
+mod prefixes;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -35,13 +36,14 @@ pub use self::{
     crowdsec::{ApiUrl, Crowdsec},
     error::{ConfigError, ValueError},
     file::drop_in_directory,
-    fqdn::host_fqdn,
+    fqdn::{host_aliases, host_fqdn},
+    lines::ListFile,
     lists::{LIST_PREFIXES_MAX, Lists},
     relay::{Relay, RelayCode, RelayDomain},
     values::{Hostname, ListenAddress, StateDir, User},
 };
 use self::{
-    error::{Problem, ValueError::Wrong},
+    error::{Origin, Problem, ValueError::Wrong},
     file::Files,
     layer::{Chosen, Layers},
     values::{boolean, choice, number},
@@ -91,6 +93,9 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The first word of the greeting. None: see [`host_fqdn`].
     pub hostname: Option<Hostname>,
+    /// Other names of this host, and `*.example.org` for all below `example.org`: mail for
+    /// them is no news.
+    pub aliases: Vec<String>,
     /// Who speaks the refusal.
     pub responder: Responder,
     /// Who speaks it while that one cannot.
@@ -138,6 +143,7 @@ impl Default for Config {
             interfaces: vec![DEFAULT_ROUTE.to_owned()],
             listen: Vec::new(),
             hostname: None,
+            aliases: Vec::new(),
             responder: Responder::default(),
             fallback: Fallback::default(),
             refuse_at: RefuseAt::default(),
@@ -377,6 +383,12 @@ impl LogFormat {
 }
 
 impl Config {
+    /// The list files that it names, and what became of each.
+    pub fn list_files(&self) -> impl Iterator<Item = &ListFile> {
+        let relay = self.relay.iter().flat_map(|relay| &relay.files);
+        self.lists.files.iter().chain(relay)
+    }
+
     /// The keys that differ in `new` and that a reload cannot change: their
     /// resources are made at the start, with privileges that are gone.
     pub fn changes_that_need_restart(&self, new: &Self) -> Vec<&'static str> {
@@ -481,6 +493,33 @@ pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     load_from(path, required, overrides)
 }
 
+/// As [`load`], for an agent that has `current` in effect. What a start would go without
+/// is no reason to give up what is in force: a list file that cannot be read is an error
+/// here, unless it could not be read before either.
+///
+/// # Errors
+/// All that is wrong.
+pub fn reload(overrides: &Overrides, current: &Config) -> Result<Config, ConfigError> {
+    let new = load(&overrides.after(current))?;
+    let was_unread = |path: &Path| {
+        let mut files = current.list_files();
+        files.any(|file| file.unread.is_some() && file.path == path)
+    };
+    let lost = new.list_files().filter(|file| !was_unread(&file.path));
+    let problems: Vec<_> = lost
+        .filter_map(|file| {
+            Some(Problem {
+                origin: Origin::whole_file(&file.path),
+                text: file.unread.clone()?,
+            })
+        })
+        .collect();
+    match problems.is_empty() {
+        true => Ok(new),
+        false => Err(ConfigError::new(problems)),
+    }
+}
+
 /// The configuration in effect as TOML, each value with where it is from.
 ///
 /// # Errors
@@ -567,6 +606,9 @@ fn read(layers: &mut Layers) -> Config {
             .list("listen", "\"192.0.2.7:25\"", values::listen_address)
             .unwrap_or(default.listen),
         hostname: layers.value("hostname", |value| value.text()?.parse()),
+        aliases: layers
+            .list_or_empty("aliases", "\"www.example.org\"", values::alias)
+            .unwrap_or(default.aliases),
         responder: layers
             .value_with_origin("responder", choice(Responder::CHOICES))
             .map_or(default.responder, |(chosen, origin)| {

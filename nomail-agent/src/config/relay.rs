@@ -6,14 +6,13 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
-    path::PathBuf,
     sync::Arc,
 };
 
 use super::{
-    error::{Origin, Problem, ValueError, wrong},
+    error::{Origin, Position, Problem, ValueError, wrong},
     layer::{Layers, Value},
-    lines::{BLANK, EntryError, LineFile, List, begin_of},
+    lines::{BLANK, EntryError, Line, LineFile, List, ListFile, begin_of, without_comment},
     values,
 };
 
@@ -25,7 +24,8 @@ const DEFAULT_TEXT: &str = "this domain does not accept mail";
 /// `[relay]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// The domains, each once, at least one, in the order they are written in.
+    /// The domains, each once, in the order they are written in. None only where
+    /// their files have none, or could not be read.
     pub domains: Vec<RelayDomain>,
     /// The codes of the refusal.
     pub code: RelayCode,
@@ -33,8 +33,8 @@ pub struct Relay {
     pub text: String,
     /// The mailbox that mail to postmaster is pointed to, in ASCII.
     pub postmaster: Option<String>,
-    /// The files that a reload reads, absolute.
-    pub files: Vec<PathBuf>,
+    /// The files that a reload reads.
+    pub files: Vec<ListFile>,
 }
 
 /// A domain that takes no mail.
@@ -113,19 +113,19 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
     }
     let mut lists = Lists::new(&text, DOMAINS_MAX);
     for (entry, origin) in entries {
-        if lists.is_full() {
-            break;
-        }
         if let Err(wrong) = lists.add(&entry, || origin.clone()) {
             layers
                 .problems
                 .push(Problem::with_value(&origin, "relay.domains", &wrong.error));
         }
+        if lists.overfull {
+            break;
+        }
     }
-    for (number, path) in files.iter().enumerate() {
-        let file = LineFile::new(path, List::Domains, number);
-        lists.read(&file, &mut layers.problems);
-    }
+    let files = files
+        .iter()
+        .map(|path| lists.read(&LineFile::new(path, List::Domains)))
+        .collect();
     Some(Arc::new(Relay {
         domains: lists.into_domains(),
         code,
@@ -192,11 +192,6 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Whether reading on is of no use.
-    const fn is_full(&self) -> bool {
-        self.overfull
-    }
-
     /// Adds `DOMAIN` or `DOMAIN TEXT`.
     fn add(&mut self, entry: &str, origin: impl FnOnce() -> Origin) -> Result<(), EntryError> {
         let begin = begin_of(entry);
@@ -234,10 +229,7 @@ impl<'a> Lists<'a> {
                      *.example.org for all below example.org",
                     self.domains_max
                 );
-                return Err(EntryError {
-                    is_last: true,
-                    ..EntryError::new(begin, ValueError::Wrong(text))
-                });
+                return Err(EntryError::new(begin, ValueError::Wrong(text)));
             }
             hash_map::Entry::Vacant(place) => {
                 let text = text.map(|text| match self.texts.get(text) {
@@ -258,22 +250,27 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// Adds what a file lists, which has to be something.
-    fn read(&mut self, file: &LineFile, problems: &mut Vec<Problem>) {
-        if self.overfull {
-            return;
-        }
-        let is_empty = file.read(problems, |entry, position| {
-            self.add(entry, || file.origin(Some(position)))
+    /// Adds what a file lists, which should be something.
+    fn read(&mut self, file: &LineFile) -> ListFile {
+        let mut read = file.read(|line, number| {
+            let entry = without_comment(line);
+            let begin = begin_of(entry);
+            if begin == entry.len() {
+                return Ok(Line::Nothing);
+            }
+            let position = Position {
+                line: number,
+                column: begin + 1,
+            };
+            self.add(entry, || file.origin(Some(position)))?;
+            Ok(Line::Entry)
         });
-        if is_empty {
-            problems.push(Problem {
-                origin: file.origin(None),
-                text: "lists no domain: write one a line, or leave the file out of \
-                       relay.domain_files"
-                    .to_owned(),
-            });
+        if read.entries == 0 && read.unread.is_none() {
+            let text = "lists no domain: write one a line, or leave the file out of \
+                        relay.domain_files";
+            read.warnings.push(file.warning(None, text.to_owned()));
         }
+        read
     }
 
     fn into_domains(self) -> Vec<RelayDomain> {

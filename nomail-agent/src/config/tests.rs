@@ -86,6 +86,7 @@ const FULL: &str = r#"
 interfaces = ["eth0", "wlan0"]
 listen = ["192.0.2.7:25", "[2001:db8::1]:25", "[fe80::1%eth0]:25"]
 hostname = "mailless.example.org"
+aliases = ["www.example.org", "*.Bücher.example"]
 responder = "listener"
 fallback = "none"
 refuse_at = "ehlo"
@@ -133,6 +134,10 @@ fn every_key() {
             .map(|address| address.parse().unwrap())
             .to_vec(),
         hostname: Some("mailless.example.org".parse().unwrap()),
+        aliases: vec![
+            "www.example.org".to_owned(),
+            "*.xn--bcher-kva.example".to_owned(),
+        ],
         responder: Responder::Listener,
         fallback: Fallback::None,
         refuse_at: RefuseAt::Ehlo,
@@ -171,6 +176,7 @@ fn every_key() {
             deny: ["192.0.2.0/24", "2001:db8::/32"]
                 .map(|net| net.parse().unwrap())
                 .to_vec(),
+            denies_nothing: false,
             files: Vec::new(),
         }),
         relay: None,
@@ -203,9 +209,9 @@ fn every_key() {
 #[rstest]
 #[case::unknown_key(
     "observe = true\n\n  bogus = 1",
-    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
-     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:3:3: bogus: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_of_a_section(
     "[log]\ninterval = 60",
@@ -214,15 +220,15 @@ fn every_key() {
 )]
 #[case::unknown_section(
     "[nosuch]\nlisten = []",
-    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
-     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:1:2: nosuch: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::unknown_key_with_a_dot(
     "\"a.b\" = 1",
-    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, responder, \
-     fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, \
-     state_dir, user, control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
+    "t.toml:1:1: a.b: unknown key; this version knows interfaces, listen, hostname, aliases, \
+     responder, fallback, refuse_at, after_greeting, monitors, xdp_mode, observe, on_exit, pin_dir, state_dir, user, \
+     control, [limits], [lists], [relay], [log], [metrics], [crowdsec]"
 )]
 #[case::control_characters_in_a_key(
     "[log]\n\"a\\u001b[2J\" = 1",
@@ -807,6 +813,7 @@ fn reload() {
     assert_eq!(old.changes_that_need_restart(&effective), [""; 0]);
     let expected = Config {
         hostname: new.hostname,
+        aliases: new.aliases,
         refuse_at: new.refuse_at,
         after_greeting: new.after_greeting,
         monitors: new.monitors,

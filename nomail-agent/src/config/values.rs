@@ -10,7 +10,7 @@ use std::{
 };
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     error::{ValueError, quoted, wrong},
@@ -36,6 +36,8 @@ const LOCAL_PART_MAX: usize = 64;
 const MAILBOX_MAX: usize = 254;
 /// Most health checkers that the log can be told to leave out.
 const IGNORED_MAX: usize = 1000;
+/// Most other names of the host.
+const ALIASES_MAX: usize = 1000;
 /// Most files that one key names.
 const LIST_FILES_MAX: usize = 64;
 
@@ -516,6 +518,22 @@ pub(super) fn domain(text: &str) -> Result<String, ValueError> {
     Ok(domain)
 }
 
+/// Another name of this host, beside those `before` it; written as [`domain`].
+pub(super) fn alias(text: &str, before: &[String]) -> Result<String, ValueError> {
+    let name = domain(text)?;
+    if before.contains(&name) {
+        return wrong(format!("{} is named twice: leave one out", quoted(text)));
+    }
+    if before.len() >= ALIASES_MAX {
+        return wrong(format!(
+            "{} is one more than the {ALIASES_MAX} names that can be given: write *.example.org \
+             for all below example.org",
+            quoted(text)
+        ));
+    }
+    Ok(name)
+}
+
 /// Whether nothing but its case is to be changed in `name`. Nearly all names
 /// are so; the others are looked at closely.
 pub(super) fn is_plain_domain(name: &str) -> bool {
@@ -652,21 +670,13 @@ pub(super) fn mailbox(value: &Value) -> Result<String, ValueError> {
 /// An address or a network without host bits.
 pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
     let shown = quoted(text);
-    let give = "write \"192.0.2.7\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
-    let parsed = match text.parse::<IpAddr>() {
-        Ok(address) => Some(IpNet::from(address)),
-        Err(_) => text.parse::<IpNet>().ok(),
-    };
-    let Some(net) = parsed else {
-        return wrong(format!("{shown} is not an address or a network: {give}"));
-    };
-    if let IpNet::V6(ipv6) = net
-        && let Some(ipv4) = ipv6.addr().to_ipv4_mapped()
-    {
+    let net = any_network(text)?;
+    if let Some(ipv4) = mapped(net) {
         // ::ffff:0:0/96 is all of IPv4.
-        let ipv4 = match ipv6.prefix_len().checked_sub(96) {
-            None | Some(32) => ipv4.to_string(),
-            Some(length) => format!("{ipv4}/{length}"),
+        let ipv4 = match ipv4 {
+            Ok(net) if net.prefix_len() < 32 => net.to_string(),
+            Ok(net) => net.addr().to_string(),
+            Err(address) => address.to_string(),
         };
         return wrong(format!("{shown} is IPv4 in disguise: write \"{ipv4}\""));
     }
@@ -679,6 +689,44 @@ pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
         ));
     }
     Ok(net)
+}
+
+/// As [`network`], for files, which other programs write: host bits are cut off, and
+/// IPv4 in disguise is IPv4. Says whether that was needed.
+pub(super) fn network_of_list(text: &str) -> Result<(IpNet, bool), ValueError> {
+    let net = any_network(text)?;
+    let plain = match mapped(net) {
+        None => net.trunc(),
+        Some(Ok(ipv4)) => IpNet::V4(ipv4.trunc()),
+        // Wider than IPv4: nobody knows what it is to mean.
+        Some(Err(_)) => return network(text).map(|net| (net, false)),
+    };
+    Ok((plain, plain != net))
+}
+
+fn any_network(text: &str) -> Result<IpNet, ValueError> {
+    let parsed = match text.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().ok(),
+    };
+    let not_one = || {
+        let give = "write \"192.0.2.7\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
+        let shown = quoted(text);
+        ValueError::Wrong(format!("{shown} is not an address or a network: {give}"))
+    };
+    parsed.ok_or_else(not_one)
+}
+
+/// The IPv4 network that is meant by one within `::ffff:0:0/96`, or only its address
+/// where the network is wider than that.
+fn mapped(net: IpNet) -> Option<Result<Ipv4Net, Ipv4Addr>> {
+    let IpNet::V6(ipv6) = net else {
+        return None;
+    };
+    let address = ipv6.addr().to_ipv4_mapped()?;
+    let length = ipv6.prefix_len().checked_sub(96);
+    let ipv4 = length.and_then(|length| Ipv4Net::new(address, length).ok());
+    Some(ipv4.ok_or(address))
 }
 
 /// An address or a network that the log leaves out, beside those `before` it.

@@ -19,7 +19,7 @@ use hickory_resolver::{
 };
 use tokio::time::timeout;
 
-use super::{Check, Finding, Host};
+use super::{Check, Finding, Host, Outcome, plain_domain};
 use crate::config::Relay;
 
 /// Longest for an answer.
@@ -32,6 +32,8 @@ const ADDRESSES_MAX: usize = 8;
 const NAMES_MAX: usize = 4;
 /// Domains that are looked at without having been asked for.
 const DOMAINS_MAX: usize = 32;
+/// Domains that mail has arrived for: those that matter most.
+const ARRIVED_MAX: usize = 32;
 /// Domains at a time.
 const DOMAINS_AT_ONCE: usize = 8;
 /// Mail exchangers of a domain.
@@ -66,6 +68,8 @@ enum Reason {
     Parent(String),
     /// An address of the host has this name.
     Pointer(IpAddr),
+    /// Mail for it has arrived, from so many networks.
+    Arrived(u64),
     Asked,
 }
 
@@ -144,6 +148,11 @@ pub(super) async fn check(host: &Host, asked: &[String]) -> Vec<Finding> {
     let name = host.name.as_str().to_ascii_lowercase();
     let mut domains = wanted(&resolver, &name, &host.addresses, asked).await;
     domains.truncate(DOMAINS_MAX + asked.len());
+    for (domain, reason) in arrived(host) {
+        if !domains.iter().any(|(known, _)| *known == domain) {
+            domains.push((domain, reason));
+        }
+    }
     let domains: Vec<Domain> = stream::iter(domains)
         .map(|(name, reason)| resolver.domain(name, reason))
         .buffered(DOMAINS_AT_ONCE)
@@ -154,7 +163,20 @@ pub(super) async fn check(host: &Host, asked: &[String]) -> Vec<Finding> {
         addresses: &host.addresses,
         relay: host.config.relay.as_deref(),
     };
-    let mut findings: Vec<_> = domains.iter().map(|domain| mx(domain, &own)).collect();
+    let mut findings = Vec::new();
+    let mut elsewhere = 0;
+    for domain in &domains {
+        let finding = mx(domain, &own);
+        let arrived = matches!(domain.reason, Reason::Arrived(_));
+        match arrived && finding.result == Outcome::Ok {
+            true => elsewhere += 1,
+            false => findings.push(finding),
+        }
+    }
+    if elsewhere > 0 {
+        let found = format!("{elsewhere} domains that mail arrived for have their MX elsewhere");
+        findings.push(Finding::ok(Check::Mx, found));
+    }
     if findings.is_empty() {
         findings.push(Finding::skip(Check::Mx, "the host has no name to look up"));
     }
@@ -209,6 +231,69 @@ async fn wanted(
     wanted
 }
 
+/// The domains that mail has arrived for, as the running agent says.
+fn arrived(host: &Host) -> Vec<(String, Reason)> {
+    let domains = host
+        .status
+        .iter()
+        .flat_map(|status| &status.foreign_domains);
+    let named = domains.filter_map(|domain| {
+        // What an agent says may be anything.
+        let name = plain_domain(&domain.domain).ok()?;
+        Some((name, Reason::Arrived(domain.networks)))
+    });
+    named.take(ARRIVED_MAX).collect()
+}
+
+/// Where mail for a domain goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// To this host of others.
+    Elsewhere(String),
+    /// Here.
+    Here,
+    /// It says that it takes none.
+    NullMx,
+    /// There is no such domain, or it has no address.
+    Nowhere,
+    /// Why that could not be found out.
+    Unknown(String),
+}
+
+/// Asks where mail for a domain goes.
+pub(super) async fn destination_of(host: &Host, domain: &str) -> Destination {
+    let resolver = match Resolver::of_system() {
+        Ok(resolver) => resolver,
+        Err(error) => return Destination::Unknown(error.to_string()),
+    };
+    let name = host.name.as_str().to_ascii_lowercase();
+    let own = Own {
+        name: &name,
+        addresses: &host.addresses,
+        relay: None,
+    };
+    let domain = resolver.domain(domain.to_owned(), Reason::Arrived(0)).await;
+    destination(&domain, &own)
+}
+
+fn destination(domain: &Domain, own: &Own<'_>) -> Destination {
+    match (&domain.exchanges, &domain.addresses) {
+        (Told::Unknown(error), _) | (Told::None, Told::Unknown(error)) => {
+            Destination::Unknown(error.clone())
+        }
+        (Told::None, Told::None) => Destination::Nowhere,
+        (Told::None, _) if own.has(&domain.addresses) || domain.name == own.name => {
+            Destination::Here
+        }
+        (Told::None, Told::Some(_)) => Destination::Elsewhere(domain.name.clone()),
+        (Told::Some(exchanges), _) => match elsewhere(domain, own) {
+            Some(exchange) => Destination::Elsewhere(exchange.name.clone()),
+            None if exchanges.iter().all(Exchange::is_null) => Destination::NullMx,
+            None => Destination::Here,
+        },
+    }
+}
+
 /// The domains that a name is below, of two labels and more.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(parent(name), |name| parent(name)).filter(|parent| parent.contains('.'))
@@ -225,6 +310,8 @@ fn mx(domain: &Domain, own: &Own<'_>) -> Finding {
         Reason::Name => "the name of the greeting".to_owned(),
         Reason::Parent(of) => format!("which {of} is below"),
         Reason::Pointer(address) => format!("the name of {address}"),
+        Reason::Arrived(1) => "which mail arrived for, from 1 network".to_owned(),
+        Reason::Arrived(networks) => format!("which mail arrived for, from {networks} networks"),
         Reason::Asked => "asked for".to_owned(),
     };
     let exchanges = match &domain.exchanges {
@@ -289,13 +376,15 @@ fn implicit(domain: &Domain, why: &str, own: &Own<'_>) -> Finding {
     let Domain { name, .. } = domain;
     let found = format!("{name}, {why}: has no MX, and this address: its mail is refused here");
     let hosts = matches!(domain.reason, Reason::Name | Reason::Pointer(_));
-    match hosts || own.relays(name) {
-        true => Finding::ok(Check::Mx, found),
-        false => Finding::warn(
+    let remedy = format!("if it takes no mail: {name}. IN MX 0 .; else its real MX");
+    match domain.reason {
+        _ if hosts || own.relays(name) => Finding::ok(Check::Mx, found),
+        Reason::Arrived(_) => Finding::warn(
             Check::Mx,
             found,
-            format!("if it takes no mail: {name}. IN MX 0 .; else its real MX"),
+            format!("{remedy}; if it is another name of this host: aliases = [\"{name}\"]"),
         ),
+        _ => Finding::warn(Check::Mx, found, remedy),
     }
 }
 
@@ -556,7 +645,7 @@ fn text_of(record: &RData) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Outcome, *};
+    use super::*;
 
     const OWN: &str = "mailless.example.org";
 
@@ -677,7 +766,51 @@ mod tests {
             Outcome::Ok
         );
         assert_eq!(result(below()), Outcome::Warn);
+        assert_eq!(result(Reason::Arrived(2)), Outcome::Warn);
         assert_eq!(result(Reason::Asked), Outcome::Warn);
+    }
+
+    #[test]
+    fn a_domain_that_mail_arrives_for_is_looked_at() {
+        let result = |exchanges| mx(&domain(Reason::Arrived(3), exchanges), &own(None));
+        let mine = result(Told::Some(vec![exchange(OWN, Told::None)]));
+        assert_eq!(mine.result, Outcome::Fail);
+        let expected = "example.org, which mail arrived for, from 3 networks: MX 10 ";
+        assert!(mine.found.starts_with(expected), "{}", mine.found);
+        let other = exchange("mx.example.org", address("192.0.2.9"));
+        assert_eq!(result(Told::Some(vec![other])).result, Outcome::Ok);
+    }
+
+    #[test]
+    fn destinations() {
+        let of = |exchanges, addresses| {
+            let domain = Domain {
+                addresses,
+                ..domain(Reason::Asked, exchanges)
+            };
+            destination(&domain, &own(None))
+        };
+        let other = || exchange("mx.example.org", address("192.0.2.9"));
+        let mine = || exchange(OWN, Told::None);
+        let elsewhere = |name: &str| Destination::Elsewhere(name.to_owned());
+        let late = || "late".to_owned();
+        assert_eq!(
+            of(Told::Some(vec![mine(), other()]), Told::None),
+            elsewhere("mx.example.org")
+        );
+        assert_eq!(of(Told::Some(vec![mine()]), Told::None), Destination::Here);
+        let null = Told::Some(vec![exchange("", Told::None)]);
+        assert_eq!(of(null, address("192.0.2.1")), Destination::NullMx);
+        assert_eq!(of(Told::None, address("192.0.2.1")), Destination::Here);
+        assert_eq!(
+            of(Told::None, address("192.0.2.9")),
+            elsewhere("example.org")
+        );
+        assert_eq!(of(Told::None, Told::None), Destination::Nowhere);
+        assert_eq!(
+            of(Told::Unknown(late()), Told::None),
+            Destination::Unknown(late())
+        );
     }
 
     #[test]

@@ -11,8 +11,10 @@ mod finding;
 mod firewall;
 mod kernel;
 mod link;
+mod lists;
 mod name;
 mod netdev;
+mod own_mail;
 mod port;
 mod reach;
 mod syn;
@@ -98,6 +100,7 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
     }
     let (status, finding) = agent::running(&config);
     findings.push(finding);
+    findings.extend(lists::check(&config, status.as_ref()));
     findings.extend(agent::check(&config, status.as_ref(), root));
 
     let kernel = Interfaces::connect()?;
@@ -133,6 +136,7 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
     findings.extend(reach::findings(&host, &reach));
     findings.extend(firewall::check());
     findings.push(name::check(host.name.as_str()));
+    findings.extend(own_mail::check(&host).await);
     findings.extend(dns::check(&host, domains).await);
     Ok(findings)
 }

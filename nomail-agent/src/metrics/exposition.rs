@@ -9,7 +9,7 @@ use std::{
 use nomail_common::abi::{LINES, SLOTS_PER_LINE};
 
 use super::process::Figures;
-use crate::status::{GuardCounts, Speaker, Status};
+use crate::status::{GuardCounts, Speaker, Status, suspects};
 
 /// The modes that an interface's guard can be in.
 const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
@@ -72,6 +72,7 @@ pub(super) fn render(status: &Status, process: &Figures, format: Format) -> Stri
     guard(&mut out, status);
     responder(&mut out, status);
     configuration(&mut out, status);
+    lists(&mut out, status);
     crowdsec(&mut out, status);
     of_process(&mut out, process);
     if format == Format::OpenMetrics {
@@ -265,8 +266,13 @@ fn responder(out: &mut Exposition, status: &Status) {
     );
     out.counter(
         "nomail_recipients_elsewhere",
-        "Refused recipients of other domains than this host's name: is it their MX?",
+        "Refused recipients of other domains than this host's names: is it their MX?",
         connections.recipients_elsewhere,
+    );
+    out.gauge(
+        "nomail_foreign_domains",
+        "Other domains that mail arrived for in the last day, tests for an open relay left out.",
+        suspects(&status.foreign_domains),
     );
     out.gauge(
         "nomail_senders_remembered",
@@ -305,6 +311,51 @@ fn configuration(out: &mut Exposition, status: &Status) {
         "A number that changes with the configuration in effect.",
         // A sample is a double, which has 53 bits.
         u64::from_str_radix(&status.config_hash, 16).map_or(0, |hash| hash >> 11),
+    );
+}
+
+/// The lists of prefixes and domains.
+fn lists(out: &mut Exposition, status: &Status) {
+    let lists = &status.lists;
+    let mut family = out.family(
+        "nomail_list_entries",
+        Kind::Gauge,
+        "Prefixes and domains in force, by list.",
+    );
+    for (list, count) in [
+        ("allow", lists.allow),
+        ("deny", lists.deny),
+        ("domains", lists.domains),
+    ] {
+        family.sample("", &[("list", list)], count);
+    }
+    let of_files = [
+        ("allow", "lists.allow_files"),
+        ("deny", "lists.deny_files"),
+        ("domains", "relay.domain_files"),
+    ];
+    let mut family = out.family(
+        "nomail_list_lines_left_out",
+        Kind::Gauge,
+        "Wrong lines of list files, which are not in force. The log names them.",
+    );
+    for (list, key) in of_files {
+        let (_, left_out) = lists.missing_of(key);
+        family.sample("", &[("list", list)], left_out);
+    }
+    let mut family = out.family(
+        "nomail_list_files_unread",
+        Kind::Gauge,
+        "List files that could not be read, so that nothing of them is in force.",
+    );
+    for (list, key) in of_files {
+        let (unread, _) = lists.missing_of(key);
+        family.sample("", &[("list", list)], unread);
+    }
+    out.gauge(
+        "nomail_denies_nothing",
+        "Whether nothing is denied, because a file of lists.allow_files could not be read.",
+        u8::from(lists.denies_nothing),
     );
 }
 

@@ -15,6 +15,7 @@ use nomail_common::source::Source;
 use super::{
     command::{Talker, Verb},
     dialog::{Outcome, Refusal, Said},
+    foreign::ForeignDomains,
     senders::Senders,
 };
 
@@ -258,6 +259,7 @@ pub(super) struct Ledger(Mutex<Page>);
 pub(super) struct Page {
     pub(super) counts: Connections,
     pub(super) senders: Senders,
+    pub(super) foreign: ForeignDomains,
     history: LruCache<Source, Seen>,
     activity: Activity,
 }
@@ -273,6 +275,7 @@ impl Ledger {
         Self(Mutex::new(Page {
             counts: Connections::default(),
             senders,
+            foreign: ForeignDomains::default(),
             history: LruCache::new(SOURCES_MAX),
             activity: Activity::default(),
         }))

@@ -44,6 +44,7 @@ use tokio::sync::oneshot;
 use super::{
     command::{Recipient, Talker},
     dialog::{Action, AfterGreeting, Dialog, Heard, Interruption, Outcome, RefuseAt},
+    foreign::ForeignDomains,
     ledger::{Activity, Connections, Ended, Ledger, SourceHistory},
     notices::Notices,
     prefixes::Prefixes,
@@ -322,6 +323,16 @@ impl Responder {
     /// The memory of `auto`, as it is now.
     pub fn senders(&self) -> Senders {
         self.ledger.page().senders.clone()
+    }
+
+    /// Other domains that mail arrives for, as they are now.
+    pub fn foreign_domains(&self) -> ForeignDomains {
+        self.ledger.page().foreign.clone()
+    }
+
+    /// Changes what is known of them, or takes what is due of it.
+    pub fn with_foreign_domains<T>(&self, change: impl FnOnce(&mut ForeignDomains) -> T) -> T {
+        change(&mut self.ledger.page().foreign)
     }
 
     fn order(&self, order: Order) {
@@ -883,9 +894,10 @@ impl Scene<'_> {
                     && !settings.replies.is_own(mailbox.domain)
                     && !settings.is_monitor(peer)
                 {
-                    self.ledger.page().counts.recipients_elsewhere += 1;
-                    if !unlogged {
-                        self.notices.domain(mailbox.domain, peer, self.now);
+                    let mut page = self.ledger.page();
+                    let now = unix_now();
+                    if page.foreign.asked(mailbox.domain, peer, now, !unlogged) {
+                        page.counts.recipients_elsewhere += 1;
                     }
                 }
             }

@@ -3,7 +3,8 @@
 //! [`dialog`] is what is said: a state machine that takes octets and gives
 //! replies, and knows neither sockets nor clocks; [`command`] is what it hears,
 //! [`replies`] the words, [`relay`] what is said of the domains of others.
-//! [`senders`] is the memory of `refuse_at = "auto"`. [`listener`] serves all
+//! [`senders`] is the memory of `refuse_at = "auto"`, [`foreign`] that of domains whose
+//! mail should not come here. [`listener`] serves all
 //! that: it accepts, writes, watches the deadlines, and closes so that the peer
 //! can read what it was told. [`ledger`] is what can be told about it,
 //! `prefixes` says which connection makes room for another.
@@ -13,6 +14,7 @@
 
 pub mod command;
 pub mod dialog;
+pub mod foreign;
 pub mod ledger;
 pub mod listener;
 mod notices;
@@ -22,6 +24,7 @@ pub mod replies;
 pub mod senders;
 
 pub use dialog::{AfterGreeting, Dialog, Outcome, RefuseAt};
+pub use foreign::{ForeignDomain, ForeignDomains};
 pub use ledger::{Activity, Commands, Connections, Durations, SourceHistory, Tally};
 pub use listener::{
     LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, adopt, bind, unix_now,

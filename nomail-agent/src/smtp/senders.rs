@@ -382,7 +382,7 @@ const IPV4_MARK: u64 = 1 << 48;
 
 impl Network {
     /// A network exactly as it is displayed.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, _) = text.split_once('/')?;
         let network = Self::from(address.parse::<IpAddr>().ok()?);
         (network.to_string() == text).then_some(network)

@@ -103,7 +103,11 @@ fn every_key() {
     assert_eq!(relay.text, "no mail # here");
     let postmaster = relay.postmaster.as_deref();
     assert_eq!(postmaster, Some("post.master+x@example.org"));
-    let names: Vec<_> = relay.files.iter().map(|file| file.file_name()).collect();
+    let names: Vec<_> = relay
+        .files
+        .iter()
+        .map(|file| file.path.file_name())
+        .collect();
     assert_eq!(names, [Some("one".as_ref()), Some("two".as_ref())]);
 }
 
@@ -259,18 +263,26 @@ fn equal_texts_are_kept_once() {
 #[test]
 fn two_texts_for_one_domain() {
     let error = error_of(
-        "[relay]\ndomains = [\"a.example\", \"b.example x\",\n  \"A.example x\"]\n\
-         domain_files = [\"@/one\", \"@/two\"]",
-        &[("one", b"c\n b.example y"), ("two", b"\nc z")],
+        "[relay]\ndomains = [\"a.example\", \"b.example x\",\n  \"A.example x\"]",
+        &[],
     );
     assert_eq!(
         error,
         "@/t.toml:3:3: relay.domains: \"a.example\" has another text at @/t.toml:2:12: write the \
-         same, or leave one out\n\
-         @/one:2:2: \"b.example\" has another text at @/t.toml:2:25: write the same, or leave one \
-         out\n\
-         @/two:2:1: \"c\" has another text at @/one:1:1: write the same, or leave one out"
+         same, or leave one out"
     );
+}
+
+#[test]
+fn of_two_texts_in_files_the_first_counts() {
+    let (warnings, domains) = warned(b"c\n b.example y\n\nc z\n");
+    assert_eq!(
+        warnings,
+        [
+            "@/list:4:1: left out: \"c\" has another text at @/list:1:1: write the same, or leave one out"
+        ]
+    );
+    assert_eq!(domains, ["c", "b.example (y)"]);
 }
 
 #[rstest]
@@ -329,16 +341,7 @@ fn two_texts_for_one_domain() {
 )]
 #[case::file_twice(
     "relay.domain_files = [\"/dev/null\", \"//dev/null\"]",
-    "@/t.toml:1:36: relay.domain_files: \"//dev/null\" is named twice: leave one out\n\
-     /dev/null: is not a file: name one with a domain a line"
-)]
-#[case::file_missing(
-    "relay.domains = [\"a\"]\nrelay.domain_files = [\"@/none\"]",
-    "@/none: there is no such file: create it, or leave it out of relay.domain_files"
-)]
-#[case::file_is_a_directory(
-    "relay.domain_files = [\"@\"]",
-    "@: is not a file: name one with a domain a line"
+    "@/t.toml:1:36: relay.domain_files: \"//dev/null\" is named twice: leave one out"
 )]
 #[case::code(
     "[relay]\ndomains = [\"a\"]\ncode = 550",
@@ -431,36 +434,54 @@ fn wrong_postmasters(#[case] written: &str) {
     assert!(error.ends_with(end), "{error}");
 }
 
+/// What is logged of a list of one file with this content, and the domains in force.
+fn warned(content: &[u8]) -> (Vec<String>, Vec<String>) {
+    let directory = TempDir::new().unwrap();
+    let list = directory.path().join("list");
+    fs::write(&list, content).unwrap();
+    let path = directory.path().join("t.toml");
+    fs::write(&path, format!("relay.domain_files = [{list:?}]")).unwrap();
+    let config = load_from(&path, true, &Overrides::default()).unwrap();
+    let at = directory.path().display().to_string();
+    let warnings = config.list_files().flat_map(|file| &file.warnings);
+    let warnings = warnings.map(|warning| warning.replace(&at, "@")).collect();
+    (warnings, shown(&config.relay.unwrap()))
+}
+
 #[rstest]
 #[case::empty(
     b"",
     "@/list: lists no domain: write one a line, or leave the file out of relay.domain_files"
 )]
 #[case::only_comments(
-    b"# example.org\n\n",
+    b"# example.org\n; example.org\n",
     "@/list: lists no domain: write one a line, or leave the file out of relay.domain_files"
 )]
 #[case::not_utf8(
-    b"a.example\nb\xC3\xA4\xFF",
-    "@/list:2:3: not UTF-8: write the file in UTF-8"
+    b"right.example\nb\xC3\xA4\xFF",
+    "@/list:2:1: left out: \"b\u{e4}\u{fffd}\" is not an internationalised domain name: give a domain \
+     like \"example.org\" or \"*.example.org\""
 )]
 #[case::domain(
-    b"a.example\n\xC3\xA4.example\n\t a_b.example\r\n",
-    "@/list:3:3: \"a_b\" in \"a_b.example\" has other characters than letters, digits and hyphens: \
-     give a domain like \"example.org\" or \"*.example.org\""
+    b"right.example\n\t a_b.example\r\n",
+    "@/list:2:3: left out: \"a_b\" in \"a_b.example\" has other characters than letters, digits and \
+     hyphens: give a domain like \"example.org\" or \"*.example.org\""
 )]
 #[case::text(
-    b"\xC3\xA4.example   no\tmail \t # x\n",
-    "@/list:1:13: \"no\\tmail\" has control characters: give a text like \"this domain does not \
-     accept mail\""
-)]
-#[case::carriage_return(
-    b"a.example no\rb.example yes\n",
-    "@/list:1:11: \"no\\rb.example yes\" has control characters: give a text like \"this domain \
+    b"\xC3\xA4.example   no\tmail \t # x\nright.example",
+    "@/list:1:13: left out: \"no\\tmail\" has control characters: give a text like \"this domain \
      does not accept mail\""
 )]
-fn errors_of_a_list(#[case] content: &[u8], #[case] expected: &str) {
-    assert_eq!(listed(content), Err(expected.to_owned()));
+#[case::carriage_return(
+    b"right.example\na.example no\rb.example yes\n",
+    "@/list:2:11: left out: \"no\\rb.example yes\" has control characters: give a text like \"this \
+     domain does not accept mail\""
+)]
+fn a_bad_line_is_left_out(#[case] content: &[u8], #[case] expected: &str) {
+    let (warnings, domains) = warned(content);
+    assert_eq!(warnings, [expected]);
+    let right = content.windows(5).any(|word| word == b"right");
+    assert_eq!(domains, vec!["right.example"; usize::from(right)]);
 }
 
 #[test]
@@ -469,31 +490,22 @@ fn the_longest_text() {
     let list = format!("a {text}\n");
     assert_eq!(listed(list.as_bytes()).unwrap(), [format!("a ({text})")]);
     let cut = "x".repeat(64);
-    assert_eq!(
-        listed(format!("a {text}x\n").as_bytes()).unwrap_err(),
-        format!("@/list:1:3: \"{cut}\"... is longer than 400 characters: give a shorter text")
+    let (warnings, domains) = warned(format!("a {text}x\nb\n").as_bytes());
+    let expected = format!(
+        "@/list:1:3: left out: \"{cut}\"... is longer than 400 characters: give a shorter text"
     );
+    assert_eq!(warnings, [expected]);
+    assert_eq!(domains, ["b"]);
 }
 
 #[test]
-fn problems_of_a_list_are_bounded_and_in_order() {
-    let many = "a..b\n".repeat(12);
-    let error = error_of(
-        "relay.domain_files = [\"@/many\", \"@/few\"]\nobserve = 1",
-        &[("many", many.as_bytes()), ("few", b"-\n")],
-    );
-    let lines: Vec<_> = error.lines().collect();
-    assert_eq!(lines.len(), 13);
-    assert_eq!(
-        lines[0],
-        "@/t.toml:2:11: observe: an integer is neither true nor false"
-    );
-    for (number, line) in lines[1..11].iter().enumerate() {
-        let begin = format!("@/many:{}:1: \"a..b\" has an empty label", number + 1);
-        assert!(line.starts_with(&begin), "{line}");
-    }
-    assert_eq!(lines[11], "@/many: and 2 more problems");
-    assert!(lines[12].starts_with("@/few:1:1: \"-\" in \"-\" begins"));
+fn a_page_in_place_of_a_list_is_no_list() {
+    let (warnings, domains) = warned(&b"a..b\n".repeat(12));
+    assert_eq!(warnings.len(), 12);
+    assert_eq!(warnings[10], "@/list: 2 more lines are left out");
+    let expected = "@/list: has no line that is a domain: is it the file it should be?";
+    assert_eq!(warnings[11], expected);
+    assert_eq!(domains, [""; 0]);
 }
 
 #[test]
@@ -502,18 +514,17 @@ fn too_many_domains() {
     let path = directory.path().join("list");
     fs::write(&path, "a\nb\na\nc\nd\n").unwrap();
     let mut lists = Lists::new("", 2);
-    let mut problems = Vec::new();
-    for number in 0..2 {
-        let file = LineFile::new(&path, List::Domains, number);
-        lists.read(&file, &mut problems);
-    }
-    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let file = LineFile::new(&path, List::Domains);
     let expected = format!(
-        "{}:4:1: is one more than the 2 domains of a relay: leave some out, or write *.example.org \
-         for all below example.org",
+        "{}:4:1: left out: is one more than the 2 domains of a relay: leave some out, or write \
+         *.example.org for all below example.org",
         path.display()
     );
-    assert_eq!(told, [expected]);
+    for _ in 0..2 {
+        let read = lists.read(&file);
+        assert_eq!((read.entries, read.left_out), (3, 2));
+        assert_eq!(read.warnings[0], expected);
+    }
 }
 
 /// Also the measure of the time: `cargo test -p nomail-agent --lib
@@ -565,21 +576,21 @@ proptest! {
         }
     }
 
-    /// Whatever a list holds, there is an answer, and it is fit for a terminal.
+    /// Whatever a list holds, the agent starts, and what it says of it is fit for a
+    /// terminal.
     #[test]
-    fn any_list_is_answered(
+    fn any_list_is_taken(
         content in prop_oneof![
             any::<Vec<u8>>(),
             any::<String>().prop_map(String::into_bytes),
-            "([-a-zü*.#\\t \\r\\n]{0,9}\\n){0,9}".prop_map(String::into_bytes),
+            "([-a-z\u{fc}*.#;\t \r\n]{0,9}\n){0,9}".prop_map(String::into_bytes),
         ],
     ) {
-        match listed(&content) {
-            Ok(domains) => prop_assert!(!domains.is_empty()),
-            Err(error) => for line in error.lines() {
-                prop_assert!(line.starts_with("@/list"), "{line:?}");
-                prop_assert!(!line.contains(char::is_control), "{line:?}");
-            },
+        let (warnings, domains) = warned(&content);
+        prop_assert!(!domains.is_empty() || !warnings.is_empty());
+        for line in warnings {
+            prop_assert!(line.starts_with("@/list"), "{line:?}");
+            prop_assert!(!line.contains(char::is_control), "{line:?}");
         }
     }
 }

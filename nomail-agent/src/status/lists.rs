@@ -1,0 +1,136 @@
+//! The lists of prefixes and of domains, and what of their files is not in force.
+
+use serde::{Deserialize, Serialize};
+
+use super::{count, escaped};
+use crate::config::{Config, ListFile};
+
+/// The lists in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListsStatus {
+    /// Prefixes that are allowed.
+    pub allow: u64,
+    /// Prefixes that are denied, CrowdSec's decisions apart.
+    pub deny: u64,
+    /// Domains of `[relay]`.
+    pub domains: u64,
+    /// Whether nothing is denied, because a file of allowed sources could not be read.
+    pub denies_nothing: bool,
+    /// The files.
+    pub files: Vec<ListFileStatus>,
+}
+
+/// A list file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFileStatus {
+    /// Where it is.
+    pub path: String,
+    /// The key that names it.
+    pub key: String,
+    /// Lines that were taken.
+    pub entries: u64,
+    /// Lines that are wrong, and were left out.
+    pub left_out: u64,
+    /// Why nothing of it is in force; empty if it was read.
+    pub error: String,
+}
+
+impl From<&ListFile> for ListFileStatus {
+    fn from(file: &ListFile) -> Self {
+        Self {
+            path: file.path.display().to_string(),
+            key: file.key.to_owned(),
+            entries: file.entries as u64,
+            left_out: file.left_out as u64,
+            error: file.unread.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&Config> for ListsStatus {
+    fn from(config: &Config) -> Self {
+        let domains = config.relay.as_ref().map_or(0, |relay| relay.domains.len());
+        Self {
+            allow: config.lists.allow.len() as u64,
+            deny: config.lists.deny.len() as u64,
+            domains: domains as u64,
+            denies_nothing: config.lists.denies_nothing,
+            files: config.list_files().map(ListFileStatus::from).collect(),
+        }
+    }
+}
+
+impl ListsStatus {
+    /// The files of a key: how many could not be read, and lines left out of the others.
+    pub fn missing_of(&self, key: &str) -> (u64, u64) {
+        let files = self.files.iter().filter(|file| file.key == key);
+        files.fold((0, 0), |(unread, left_out), file| {
+            match file.error.is_empty() {
+                true => (unread, left_out + file.left_out),
+                false => (unread + 1, left_out),
+            }
+        })
+    }
+
+    /// What is not in force, a line for each file; empty if all is.
+    pub fn about(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.denies_nothing {
+            lines.push(
+                "NOTHING IS DENIED until a reload reads the file of allowed sources".to_owned(),
+            );
+        }
+        for file in &self.files {
+            let path = escaped(&file.path);
+            if !file.error.is_empty() {
+                lines.push(format!("{path} NOT READ: {}", escaped(&file.error)));
+            } else if file.left_out > 0 {
+                let wrong = count(file.left_out);
+                lines.push(format!("{path}: {wrong} wrong lines are left out"));
+            }
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, key: &str, left_out: u64, error: &str) -> ListFileStatus {
+        ListFileStatus {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            entries: 1,
+            left_out,
+            error: error.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_force_is_shown_and_counted_by_key() {
+        let mut lists = ListsStatus {
+            files: vec![file("/a", "lists.allow_files", 0, "")],
+            ..ListsStatus::default()
+        };
+        assert!(lists.about().is_empty());
+        lists.denies_nothing = true;
+        lists.files = vec![
+            file("/a", "lists.allow_files", 0, "there is no such file"),
+            file("/\u{1b}[2J", "lists.deny_files", 1200, ""),
+            file("/d", "lists.deny_files", 1, ""),
+        ];
+        assert_eq!(
+            lists.about(),
+            [
+                "NOTHING IS DENIED until a reload reads the file of allowed sources",
+                "/a NOT READ: there is no such file",
+                "/\\u{1b}[2J: 1,200 wrong lines are left out",
+                "/d: 1 wrong lines are left out",
+            ]
+        );
+        assert_eq!(lists.missing_of("lists.allow_files"), (1, 0));
+        assert_eq!(lists.missing_of("lists.deny_files"), (0, 1201));
+        assert_eq!(lists.missing_of("relay.domain_files"), (0, 0));
+    }
+}

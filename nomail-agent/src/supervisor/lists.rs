@@ -1,0 +1,38 @@
+//! What is logged of list files that are not, or not wholly, in force.
+
+use log::{error, warn};
+
+use crate::config::Config;
+
+/// Most lines of the log for all files of one look at the configuration.
+const LINES_MAX: usize = 100;
+
+/// Logs what is wrong with the list files, each line with its place. They are in force
+/// without it.
+pub(super) fn warn_of(config: &Config) {
+    let warnings = || config.list_files().flat_map(|file| &file.warnings);
+    for line in warnings().take(LINES_MAX) {
+        warn!(event = "list_line"; "{line}");
+    }
+    let more = warnings().count().saturating_sub(LINES_MAX);
+    if more > 0 {
+        warn!("{more} more warnings about list files: `nomail-agent check-config` prints all");
+    }
+    for file in config.list_files() {
+        if file.unread.is_some() {
+            error!(
+                event = "list_unread", path:% = file.path.display(), key = file.key;
+                "{} is not in force: nomail goes on without this file; correct it, then send \
+                 SIGHUP (systemctl reload nomail-agent)",
+                file.path.display()
+            );
+        }
+    }
+    if config.lists.denies_nothing {
+        error!(
+            event = "denies_nothing";
+            "nothing is denied, because a file of lists.allow_files is not known: what it allows \
+             could be on a list of what to deny"
+        );
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod control;
 pub mod crowdsec;
@@ -24,3 +25,4 @@ pub mod state;
 pub mod status;
 pub mod supervisor;
 pub mod top;
+pub mod walk;

@@ -14,7 +14,7 @@ use log::{info, warn};
 use crate::smtp::{Senders, senders::FILE_MAX, unix_now};
 
 /// The file in the directory, and the one that becomes it.
-const FILE: &str = "senders";
+pub(crate) const FILE: &str = "senders";
 const NEW_FILE: &str = "senders.new";
 
 /// Where the memory is kept.

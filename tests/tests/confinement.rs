@@ -123,7 +123,7 @@ fn forbidden_to_all(process: Pid, other: Pid, page: u64) -> Vec<Call> {
         (
             "ptrace",
             libc::SYS_ptrace,
-            [libc::PTRACE_DETACH as u64, 0, 0, 0, 0, 0],
+            [u64::from(libc::PTRACE_DETACH), 0, 0, 0, 0, 0],
         ),
         (
             "memory of a process",

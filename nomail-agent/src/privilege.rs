@@ -157,9 +157,16 @@ fn is_shared(directory: &Path) -> bool {
     above.is_none_or(|above| above.parent().is_none())
 }
 
-/// Whether only the file itself stays reachable, not its directory.
+/// Whether only the file itself stays reachable, not its directory; or what it, a
+/// link, leads to.
 pub fn is_in_shared_directory(file: &Path) -> bool {
-    reloaded(file).iter().any(|path| !path.is_dir())
+    let file = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let Ok(target) = fs::canonicalize(&file) else {
+        return false;
+    };
+    [file, target]
+        .iter()
+        .any(|file| file.parent().is_none_or(is_shared))
 }
 
 /// Gives up everything but `keep`. Afterwards no file but `paths` can be
@@ -340,6 +347,15 @@ mod tests {
         std::os::unix::fs::symlink("../lists/deny", real.join("etc/deny")).unwrap();
         let reached = reloaded(&real.join("etc/deny"));
         assert_eq!(reached, [real.join("etc"), real.join("lists")]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_in_no_shared_directory() {
+        assert!(!is_in_shared_directory(Path::new(
+            "/nonexistent/nomail.toml"
+        )));
+        assert!(!is_in_shared_directory(Path::new("/etc/nonexistent")));
+        assert!(is_in_shared_directory(Path::new("/etc/passwd")));
     }
 
     #[test]

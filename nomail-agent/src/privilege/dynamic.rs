@@ -2,7 +2,14 @@
 //! from the range that systemd takes for DynamicUser=. `nobody` would be shared with
 //! others, who could signal the agent and write its files.
 
-use std::{collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::HashSet,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use log::debug;
@@ -20,10 +27,6 @@ use crate::state;
 const RANGE: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 /// What earlier versions ran as.
 const NOBODY: u32 = 65_534;
-/// The first that is tried. Constant, so that most often the next start finds its
-/// files.
-const FIRST: u32 = 61_521;
-
 /// The account: the one that `state_dir` belongs to, if that is free, or another one.
 pub(super) fn account(state_dir: &Path) -> Result<Account> {
     let running = running_uids("/proc").context("the accounts in use cannot be looked up")?;
@@ -31,7 +34,7 @@ pub(super) fn account(state_dir: &Path) -> Result<Account> {
         .ok()
         .map(|found| found.uid());
     let is_free = |uid: u32| Ok::<_, anyhow::Error>(!running.contains(&uid) && is_unknown(uid)?);
-    for uid in candidates(owner) {
+    for uid in candidates(owner, state_dir) {
         if is_free(uid)? {
             return Ok(Account {
                 uid: Uid::from_raw(uid),
@@ -46,10 +49,16 @@ pub(super) fn account(state_dir: &Path) -> Result<Account> {
     )
 }
 
-/// The owner first if it is one of the range, then all in order, each once.
-fn candidates(owner: Option<u32>) -> impl Iterator<Item = u32> {
+/// The owner first if it is one of the range, then all in order, each once, from one on
+/// that depends on the directory: most often the next start takes the same, and another
+/// agent another one.
+fn candidates(owner: Option<u32>, state_dir: &Path) -> impl Iterator<Item = u32> {
     let owner = owner.filter(|owner| RANGE.contains(owner));
-    let order = (FIRST..=*RANGE.end()).chain(*RANGE.start()..FIRST);
+    let mut hasher = DefaultHasher::new();
+    state_dir.hash(&mut hasher);
+    let skipped = hasher.finish() % u64::from(RANGE.end() - RANGE.start() + 1);
+    let first = RANGE.start() + skipped as u32;
+    let order = (first..=*RANGE.end()).chain(*RANGE.start()..first);
     owner
         .into_iter()
         .chain(order.filter(move |uid| Some(*uid) != owner))
@@ -80,8 +89,8 @@ fn running_uids(proc: &str) -> io::Result<HashSet<u32>> {
     Ok(uids)
 }
 
-/// Gives `account` what an earlier one has left in `state_dir`: a dynamic account that
-/// is free, or `nobody`, which earlier versions ran as.
+/// Gives `account` what an earlier one has left in `state_dir`: a dynamic account, or
+/// `nobody`, which earlier versions ran as.
 pub(super) fn adopt(state_dir: &Path, account: Account) {
     match try_adopt(state_dir, account) {
         Ok(()) | Err(Errno::ENOENT) => {}
@@ -94,8 +103,7 @@ fn try_adopt(state_dir: &Path, account: Account) -> Result<(), Errno> {
     let directory = open(state_dir, OFlag::O_DIRECTORY | no_link, Mode::empty())?;
     let owner = fstat(&directory)?.st_uid;
     let left = owner == NOBODY || RANGE.contains(&owner);
-    let used = running_uids("/proc").map_or(true, |running| running.contains(&owner));
-    if owner == account.uid.as_raw() || !left || (used && owner != NOBODY) {
+    if owner == account.uid.as_raw() || !left {
         return Ok(());
     }
     fchown(&directory, Some(account.uid), Some(account.gid))?;
@@ -114,13 +122,19 @@ mod tests {
 
     #[test]
     fn the_owner_of_the_state_comes_first_and_each_is_tried_once() {
-        let all: Vec<_> = candidates(Some(62_000)).collect();
-        assert_eq!(all[..2], [62_000, FIRST]);
-        assert_eq!(all.len(), RANGE.count());
+        let state_dir = Path::new("/var/lib/nomail");
+        let first = candidates(None, state_dir).next().unwrap();
+        let all: Vec<_> = candidates(Some(62_000), state_dir).collect();
+        assert_eq!(all[..2], [62_000, first]);
+        assert_eq!(all.len(), RANGE.clone().count());
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
-        for other in [None, Some(0), Some(1000), Some(65_534)] {
-            assert_eq!(candidates(other).next(), Some(FIRST));
+        for other in [0, 1000, NOBODY] {
+            assert_eq!(candidates(Some(other), state_dir).next(), Some(first));
         }
+        assert_ne!(
+            candidates(None, Path::new("/var/lib/other")).next(),
+            Some(first)
+        );
     }
 
     #[test]

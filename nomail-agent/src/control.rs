@@ -1,38 +1,39 @@
 //! The control socket: it only tells. A client sends one line, `status N`, and
 //! gets one JSON document with at most N sources.
 
+mod client;
+
 use std::{
     fs, io,
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _, chown},
-        net as blocking,
-    },
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use log::debug;
 use nix::unistd::Gid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
     time::timeout,
 };
 
-use crate::status::Status;
+pub use self::client::ask;
+use crate::{
+    clients::{Asked, Clients},
+    status::Status,
+};
 
 /// Longest request.
 const REQUEST_MAX: usize = 64;
 /// Longest that a client may take for its request, and for reading the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Clients at a time; the next one waits.
+/// Clients at a time.
 const CLIENTS_MAX: usize = 8;
-/// Longest that `status` waits for the agent.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that it takes to see whether another agent answers.
+const OTHER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most sources in one answer.
 pub const SOURCES_MAX: usize = 65_536;
 
@@ -53,7 +54,10 @@ impl Control {
                     path.display()
                 );
             }
-            if blocking::UnixStream::connect(path).is_ok() {
+            // One that takes no more connections is there all the same.
+            let other = client::connect(path, OTHER_TIMEOUT);
+            let full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if other.as_ref().err().is_none_or(full) {
                 bail!(
                     "another nomail-agent answers on {}: stop it, or give this one another \
                      --control",
@@ -83,16 +87,10 @@ impl Control {
     }
 
     /// Answers until dropped. `status` gets the number of sources asked for.
-    pub async fn serve(
-        &self,
-        status: impl Fn(usize) -> Result<Status> + Send + Sync + 'static,
-    ) -> io::Result<()> {
+    pub async fn serve(&self, status: impl Fn(usize) -> Result<Status> + Send + Sync + 'static) {
         let status = Arc::new(status);
-        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let mut clients = Clients::new(CLIENTS_MAX);
         loop {
-            let Ok(permit) = Arc::clone(&clients).acquire_owned().await else {
-                return Ok(());
-            };
             let (stream, _) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -102,12 +100,12 @@ impl Control {
                 }
             };
             let status = Arc::clone(&status);
-            tokio::spawn(async move {
-                if let Err(error) = answer(stream, &*status).await {
+            let serve = |asked| async move {
+                if let Err(error) = answer(stream, &*status, asked).await {
                     debug!("control client: {error:#}");
                 }
-                drop(permit);
-            });
+            };
+            clients.admit(serve).await;
         }
     }
 }
@@ -123,6 +121,7 @@ impl Drop for Control {
 async fn answer(
     mut stream: UnixStream,
     status: &(dyn Fn(usize) -> Result<Status> + Send + Sync),
+    asked: Asked,
 ) -> Result<()> {
     let mut request = [0; REQUEST_MAX];
     let mut length = 0;
@@ -137,6 +136,7 @@ async fn answer(
     })
     .await
     .context("no request in time")??;
+    asked.set();
     let reply = match parse(&request[..length]) {
         Some(sources) => match status(sources) {
             Ok(status) => serde_json::to_vec(&status)?,
@@ -165,35 +165,10 @@ pub fn parse(request: &[u8]) -> Option<usize> {
     Some(sources.min(SOURCES_MAX))
 }
 
-/// Asks the agent that answers on `path`.
-pub fn ask(path: &Path, sources: usize) -> Result<Status> {
-    let mut stream = blocking::UnixStream::connect(path).map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "no nomail-agent answers there: is it running, with another --control?"
-            }
-            io::ErrorKind::PermissionDenied => "ask as root or as a member of the group nomail",
-            _ => "the agent cannot be asked",
-        };
-        anyhow!(error).context(format!("{}: {remedy}", path.display()))
-    })?;
-    stream.set_read_timeout(Some(AGENT_TIMEOUT))?;
-    stream.set_write_timeout(Some(AGENT_TIMEOUT))?;
-    writeln!(stream, "status {sources}").context("the agent does not listen")?;
-    let mut reply = String::new();
-    BufReader::new(stream)
-        .read_line(&mut reply)
-        .with_context(|| format!("the agent does not answer within {AGENT_TIMEOUT:?}"))?;
-    let reply: serde_json::Value =
-        serde_json::from_str(&reply).context("the agent's answer is not complete")?;
-    if let Some(error) = reply.get("error").and_then(serde_json::Value::as_str) {
-        bail!("the agent cannot tell: {error}");
-    }
-    serde_json::from_value(reply).context("the agent is of another version than this command")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net as blocking;
+
     use rstest::rstest;
 
     use super::*;

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod control;
 pub mod crowdsec;
@@ -27,3 +28,4 @@ pub mod state;
 pub mod status;
 pub mod supervisor;
 pub mod top;
+pub mod walk;

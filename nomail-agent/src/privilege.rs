@@ -1,25 +1,27 @@
 //! From root to an account that can do little: done once, when all that needs
 //! root is done, and while the process has a single thread.
 
+mod dynamic;
+mod syscalls;
+
 use std::{
-    collections::BTreeMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
-use log::{debug, info, warn};
+use log::{debug, info};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, setegid, seteuid, setgroups, setresgid, setresuid};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+
+pub use self::syscalls::{Thread, die_of_faults, restrict_syscalls};
+use crate::{config, walk};
 
 /// Whom the agent becomes, and who may ask it for its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +32,14 @@ pub struct Account {
     pub gid: Gid,
 }
 
-/// Used when the default user does not exist: a trial without an installation.
-const NOBODY: Account = Account {
-    uid: Uid::from_raw(65_534),
-    gid: Gid::from_raw(65_534),
-};
-
 /// Landlock's version that this was written for; older kernels restrict less.
 const LANDLOCK_ABI: ABI = ABI::V5;
 
 impl Account {
-    /// Looks up a user name or a numeric uid. Where nobody asked for it, which
-    /// `default` says, and it does not exist, the account is nobody's.
-    /// Without root nobody else can be become.
-    pub fn resolve(user: &str, default: bool) -> Result<Self> {
+    /// Looks up a user name or a numeric uid. Where the configuration does not name
+    /// it, which `default` says, and it does not exist, the account is one that nothing
+    /// else uses: see [`dynamic`]. Without root it is the process' own.
+    pub fn resolve(user: &str, default: bool, state_dir: &Path) -> Result<Self> {
         if !Uid::effective().is_root() {
             return Ok(Self {
                 uid: Uid::effective(),
@@ -70,11 +66,14 @@ impl Account {
                 gid: found.gid,
             }),
             None if default => {
+                let account = dynamic::account(state_dir)?;
                 info!(
-                    "there is no user {user:?} on this host: running as uid {} instead",
-                    NOBODY.uid
+                    "there is no user {user:?} on this host: running as uid {}, which nothing \
+                     else uses",
+                    account.uid
                 );
-                Ok(NOBODY)
+                dynamic::adopt(state_dir, account);
+                Ok(account)
             }
             None => bail!(
                 "there is no user {user:?}: create it with `useradd --system {user}`, \
@@ -103,12 +102,82 @@ fn found<T>(asked: nix::Result<Option<T>>) -> nix::Result<Option<T>> {
 /// What stays reachable on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
-    /// May be read: what a reload reads.
+    /// Files of the kernel that may be read.
     pub read: Vec<PathBuf>,
+    /// The configuration, which a reload reads with its drop-ins.
+    pub config: Option<PathBuf>,
+    /// The other files that a reload reads.
+    pub lists: Vec<PathBuf>,
     /// Directory of the control socket, which is removed at the end.
     pub remove_in: Option<PathBuf>,
     /// Directory in which files are replaced.
     pub write_in: Option<PathBuf>,
+}
+
+impl Paths {
+    /// What may be done beneath which path.
+    fn rules(&self) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
+        let read: BitFlags<_> = AccessFs::ReadFile.into();
+        let mut rules: Vec<_> = self.read.iter().map(|path| (path.clone(), read)).collect();
+        // The directory as well, because an editor replaces the file in it. Only that of
+        // the configuration is listed: its drop-ins may come later.
+        for file in &self.lists {
+            rules.extend(reloaded(file).into_iter().map(|path| (path, read)));
+        }
+        if let Some(file) = &self.config {
+            let list = read | AccessFs::ReadDir;
+            rules.extend(reloaded(file).into_iter().map(|path| (path, list)));
+            rules.push((config::drop_in_directory(file), list));
+        }
+        if let Some(directory) = &self.remove_in {
+            rules.push((directory.clone(), AccessFs::RemoveFile.into()));
+        }
+        if let Some(directory) = &self.write_in {
+            let write = AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::RemoveFile
+                | AccessFs::ReadFile;
+            rules.push((directory.clone(), write));
+        }
+        rules
+    }
+}
+
+/// What a reload opens for a file: its directory, and that of what a link leads to.
+fn reloaded(file: &Path) -> Vec<PathBuf> {
+    let file = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let target = fs::canonicalize(&file).ok();
+    let mut paths = Vec::new();
+    for file in std::iter::once(file).chain(target) {
+        let path = match file.parent() {
+            Some(directory) if !is_shared(directory) => directory.to_owned(),
+            _ => file,
+        };
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// Whether everything else of the host is beneath a directory: `/`, and those in it,
+/// such as `/etc`.
+fn is_shared(directory: &Path) -> bool {
+    let above = directory.parent();
+    above.is_none_or(|above| above.parent().is_none())
+}
+
+/// Whether only the file itself stays reachable, not its directory; or what it, a
+/// link, leads to.
+pub fn is_in_shared_directory(file: &Path) -> bool {
+    let file = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let Ok(target) = fs::canonicalize(&file) else {
+        return false;
+    };
+    [file, target]
+        .iter()
+        .any(|file| file.parent().is_none_or(is_shared))
 }
 
 /// Gives up everything but `keep`. Afterwards no file but `paths` can be
@@ -140,8 +209,32 @@ pub fn drop_privileges(account: Account, keep: &[Capability], paths: &Paths) -> 
     Ok(())
 }
 
+/// A thread without capabilities, and with its own list of system calls: whether
+/// it has become that.
+#[derive(Clone, Debug, Default)]
+pub struct Confinement(Arc<OnceLock<Result<()>>>);
+
+impl Confinement {
+    /// Confines the calling thread alone, which is `thread`.
+    pub fn confine(&self, thread: Thread) {
+        // Asked for once.
+        let _ = self
+            .0
+            .set(drop_capabilities().and_then(|()| restrict_syscalls(thread)));
+    }
+
+    /// An error unless the thread is confined.
+    pub fn check(&self) -> Result<()> {
+        match self.0.get() {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => bail!("a thread cannot be confined: {error:#}"),
+            None => bail!("a thread has not been confined"),
+        }
+    }
+}
+
 /// Gives up the capabilities of the calling thread alone.
-pub fn drop_capabilities() -> Result<()> {
+fn drop_capabilities() -> Result<()> {
     caps::clear(None, CapSet::Effective).context("capabilities cannot be given up")?;
     caps::clear(None, CapSet::Permitted).context("capabilities cannot be given up")
 }
@@ -158,29 +251,12 @@ fn only_thread() -> Result<()> {
 }
 
 fn restrict_files(paths: &Paths) -> Result<()> {
-    let read = AccessFs::from_read(LANDLOCK_ABI) & !AccessFs::Execute;
-    let mut rules: Vec<(&Path, _)> = paths
-        .read
-        .iter()
-        .map(|path| (path.as_path(), read))
-        .collect();
-    if let Some(directory) = &paths.remove_in {
-        rules.push((directory, AccessFs::RemoveFile.into()));
-    }
-    if let Some(directory) = &paths.write_in {
-        let write = AccessFs::WriteFile
-            | AccessFs::Truncate
-            | AccessFs::MakeReg
-            | AccessFs::RemoveFile
-            | AccessFs::ReadFile;
-        rules.push((directory, write));
-    }
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
         .create()?;
-    for (path, access) in rules {
-        match PathFd::new(path) {
+    for (path, access) in paths.rules() {
+        match PathFd::new(&path) {
             Ok(descriptor) => {
                 let access = if path.is_dir() {
                     access
@@ -200,133 +276,37 @@ fn restrict_files(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Allows all threads only what the agent calls once it serves: no program can
-/// be run, no thread started. Anything else fails with EPERM, as under systemd's
-/// SystemCallErrorNumber=EPERM. Nothing can be connected to, unless `connect` says
-/// so.
-pub fn restrict_syscalls(connect: bool) -> Result<()> {
-    let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
-        warn!("no seccomp filter for {}", std::env::consts::ARCH);
-        return Ok(());
-    };
-    // Of ioctl only what makes an accepted socket non-blocking.
-    let nonblocking =
-        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::FIONBIO)
-            .and_then(|is_fionbio| SeccompRule::new(vec![is_fionbio]))
-            .context("seccomp")?;
-    let mut rules: BTreeMap<_, _> = ALLOWED_SYSCALLS
-        .iter()
-        .map(|&call| (call, Vec::new()))
-        .collect();
-    rules.insert(libc::SYS_ioctl, vec![nonblocking]);
-    if connect {
-        rules.insert(libc::SYS_connect, Vec::new());
-    }
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-        architecture,
-    )
-    .context("seccomp")?;
-    let program: BpfProgram = filter.try_into().context("seccomp")?;
-    seccompiler::apply_filter_all_threads(&program).context("seccomp")
-}
-
-const ALLOWED_SYSCALLS: &[libc::c_long] = &[
-    // sockets: clients, control, netlink
-    libc::SYS_accept4,
-    libc::SYS_bind,
-    libc::SYS_getpeername,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_listen,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_setsockopt,
-    libc::SYS_shutdown,
-    libc::SYS_socket,
-    // the event loop
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-    libc::SYS_eventfd2,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_getres,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_nanosleep,
-    libc::SYS_futex,
-    libc::SYS_sched_yield,
-    libc::SYS_restart_syscall,
-    // descriptors and the files of a reload
-    libc::SYS_close,
-    libc::SYS_fcntl,
-    libc::SYS_fstat,
-    libc::SYS_fsync,
-    libc::SYS_getdents64,
-    libc::SYS_lseek,
-    libc::SYS_newfstatat,
-    libc::SYS_openat,
-    libc::SYS_read,
-    libc::SYS_readv,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_rename,
-    libc::SYS_statx,
-    libc::SYS_unlinkat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_unlink,
-    libc::SYS_write,
-    libc::SYS_writev,
-    // maps
-    libc::SYS_bpf,
-    // memory
-    libc::SYS_brk,
-    libc::SYS_madvise,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    // the process itself
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_geteuid,
-    libc::SYS_getuid,
-    libc::SYS_getpid,
-    libc::SYS_getrandom,
-    libc::SYS_gettid,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
-    libc::SYS_uname,
-];
-
 /// Creates a directory if it is not there, and gives it to `account`, which has
 /// to remove or replace files in it. One that is there already is given only if
 /// it is `ours` alone.
-pub fn create_directory(
-    directory: &Path,
-    mode: u32,
-    account: Account,
-    ours: bool,
-) -> io::Result<()> {
+pub fn create_directory(directory: &Path, mode: u32, account: Account, ours: bool) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+    if Uid::effective().is_root() {
+        let above = directory.parent().unwrap_or(directory);
+        walk::check_directory(above, account.uid.as_raw())?;
+    }
     let created = match fs::DirBuilder::new().mode(mode).create(directory) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
     let given = fs::metadata(directory)?;
     // Where the service manager has made it, there is no capability to give it.
     if (created || ours) && (given.uid(), given.gid()) != (uid, gid) && Uid::effective().is_root() {
         chown(directory, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+/// Gives a socket to `account`, which is to remove it, where the directory's sticky bit
+/// lets nobody else do that. There it cannot have been replaced, either.
+pub fn give_in_shared(path: &Path, account: Account) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    let directory = path.parent().unwrap_or(path);
+    let sticky = fs::metadata(directory)?.mode() & libc::S_ISVTX != 0;
+    if sticky && Uid::effective().is_root() {
+        lchown(path, Some(account.uid.as_raw()), None)?;
     }
     Ok(())
 }
@@ -370,5 +350,51 @@ mod tests {
         }
         assert_eq!(found(Ok(Some(7))), Ok(Some(7)));
         assert_eq!(found::<()>(Ok(None)), Ok(None));
+    }
+
+    #[test]
+    fn a_reload_reaches_the_directory_of_a_file_unless_it_is_the_hosts() {
+        let paths = |file: &str| reloaded(Path::new(file));
+        assert_eq!(paths("/etc/nomail/deny"), [Path::new("/etc/nomail")]);
+        assert_eq!(paths("/etc/deny"), [Path::new("/etc/deny")]);
+        assert_eq!(paths("/deny"), [Path::new("/deny")]);
+    }
+
+    #[test]
+    fn a_reload_reaches_what_a_link_leads_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(directory.path()).unwrap();
+        for name in ["etc", "lists"] {
+            fs::create_dir(real.join(name)).unwrap();
+        }
+        fs::write(real.join("lists/deny"), "").unwrap();
+        std::os::unix::fs::symlink("../lists/deny", real.join("etc/deny")).unwrap();
+        let reached = reloaded(&real.join("etc/deny"));
+        assert_eq!(reached, [real.join("etc"), real.join("lists")]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_in_no_shared_directory() {
+        assert!(!is_in_shared_directory(Path::new(
+            "/nonexistent/nomail.toml"
+        )));
+        assert!(!is_in_shared_directory(Path::new("/etc/nonexistent")));
+        assert!(is_in_shared_directory(Path::new("/etc/passwd")));
+    }
+
+    #[test]
+    fn only_the_configurations_directory_is_listed() {
+        let paths = Paths {
+            config: Some("/etc/nomail/nomail.toml".into()),
+            lists: vec!["/srv/nomail/lists/deny".into()],
+            ..Paths::default()
+        };
+        let listed = |path: &str| {
+            let rules = paths.rules();
+            let of_path = rules.iter().find(|(other, _)| other == Path::new(path));
+            of_path.map(|(_, access)| access.contains(AccessFs::ReadDir))
+        };
+        assert_eq!(listed("/etc/nomail"), Some(true));
+        assert_eq!(listed("/srv/nomail/lists"), Some(false));
     }
 }

@@ -14,7 +14,7 @@ use log::{info, warn};
 use crate::smtp::{ForeignDomains, Senders, foreign, senders, unix_now};
 
 /// The files in the directory.
-const FILE: &str = "senders";
+pub(crate) const FILE: &str = "senders";
 const DOMAINS_FILE: &str = "domains";
 /// What the name of a file ends in that is to become one of these.
 const NEW: &str = ".new";

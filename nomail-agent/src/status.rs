@@ -51,6 +51,9 @@ pub struct Status {
     /// Interfaces that it is reached over without a guard on the way.
     #[serde(default)]
     pub unguarded: Vec<String>,
+    /// The metrics' socket.
+    #[serde(default)]
+    pub metrics: MetricsStatus,
     /// CrowdSec's decisions, if the agent was started to deny them.
     pub crowdsec: Option<CrowdsecStatus>,
     /// The lists in force, and what of their files is not.
@@ -444,6 +447,15 @@ pub struct SourceStatus {
     pub last_seen_secs: u64,
 }
 
+/// The socket that shows metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsStatus {
+    /// Where; empty: nowhere.
+    pub listen: String,
+    /// Why it is not bound, and what to do; empty: it is.
+    pub error: String,
+}
+
 /// A source as people write it: an IPv4 address, or the /64 that an IPv6 source
 /// is.
 pub fn shown_source(address: IpAddr) -> String {
@@ -717,6 +729,11 @@ impl Status {
             let failing = !crowdsec.error.is_empty() || crowdsec.left_out > 0;
             let colour = failing.then_some(AnsiColor::Red);
             notes.push(("crowdsec", crowdsec.to_string(), colour));
+        }
+        if !self.metrics.error.is_empty() {
+            let MetricsStatus { listen, error } = &self.metrics;
+            let text = format!("NOT SHOWN on {}: {}", escaped(listen), escaped(error));
+            notes.push(("metrics", text, Some(AnsiColor::Red)));
         }
         let reload = &self.reload;
         if !reload.ok && !reload.error.is_empty() {

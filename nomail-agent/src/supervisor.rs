@@ -4,6 +4,7 @@
 mod failover;
 mod foreign;
 mod lists;
+mod metrics_socket;
 mod own;
 mod pinned;
 mod places;
@@ -37,6 +38,7 @@ use tokio::{
 
 use self::{
     failover::{Failover, HEARTBEAT},
+    metrics_socket::MetricsSocket,
     places::{ListenSocket, Places},
 };
 pub use self::{pinned::detach, telling::Teller};
@@ -50,11 +52,11 @@ use crate::{
     control::Control,
     crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
-    iface::{FrameSocket, Interface, Interfaces, holder_of, own_vrf, sockets_are_in},
+    iface::{FrameSocket, Interface, Interfaces, holder_of, sockets_are_in},
     limited::LimitedLog,
     memory,
     metrics::{self, History, Totals, View},
-    privilege::{self, Account, Paths},
+    privilege::{self, Account, Confinement, Paths, Thread},
     reload::Reload,
     report::Reporter,
     service::{self, Handed, Manager, Watchdog},
@@ -64,9 +66,10 @@ use crate::{
     },
     state::State,
     status::{
-        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
+        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus, MetricsStatus,
         ResponderStatus, Speaker, Status, foreign_domains,
     },
+    walk::{self, WalkError},
 };
 
 /// Changes of addresses come in bunches; one answer to all of a bunch.
@@ -161,8 +164,7 @@ struct Agent {
     reported: Instant,
     control: Arc<Control>,
     manager: Manager,
-    /// Taken when it serves.
-    metrics: Option<metrics::Server>,
+    metrics: MetricsSocket,
     signals: Signals,
 }
 
@@ -203,6 +205,7 @@ struct Told {
     guarded: Vec<String>,
     unguarded: Vec<String>,
     lists: ListsStatus,
+    metrics: MetricsStatus,
 }
 
 struct Signals {
@@ -235,8 +238,12 @@ impl Agent {
         let kernel = Interfaces::connect()?;
         let pins = pinned::find(&kernel, &config).await?;
         let interfaces = guarded_interfaces(&kernel, &config, pins.as_ref()).await?;
-        let account = Account::resolve(&config.user.value, config.user.is_default)
-            .map_err(|error| Failure::new(Exit::Configuration, error))?;
+        let account = Account::resolve(
+            &config.user.value,
+            config.user.is_default,
+            &config.state_dir.path,
+        )
+        .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
         let places = Places::find(&kernel, &config, &interfaces).await?;
         if places.sockets().is_empty() {
@@ -266,7 +273,7 @@ impl Agent {
             listeners.bind(socket)?;
         }
         let control = bind_control(&config.control, account)?;
-        let metrics = config.metrics.listen.map(bind_metrics).transpose()?;
+        let metrics = MetricsSocket::open(config.metrics.listen)?;
 
         let mut told = Told {
             hostname,
@@ -275,6 +282,7 @@ impl Agent {
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
             lists: ListsStatus::from(&config),
+            metrics: metrics.status(),
         };
         let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
@@ -292,6 +300,7 @@ impl Agent {
         let paths = reachable_paths(&config, state.is_some());
         privilege::drop_privileges(account, &keep, &paths).map_err(denied)?;
         warn_of_unreadable(&config, account);
+        warn_of_shared_directories(&config);
         let age_secs = config.limits.sender_age_secs;
         let senders = match &state {
             Some(state) => state.load(age_secs),
@@ -303,19 +312,25 @@ impl Agent {
         }
         let mut domains = state.as_ref().map(State::load_domains).unwrap_or_default();
         domains.set_own(config.aliases.iter().chain(&found_aliases));
-        let (responder, served) = Responder::start(settings, senders, || {
-            if let Err(error) = privilege::drop_capabilities() {
-                warn!("{error:#}");
-            }
+        privilege::die_of_faults().map_err(denied)?;
+        let confinement = Confinement::default();
+        let of_thread = confinement.clone();
+        let (responder, served) = Responder::start(settings, senders, move || {
+            of_thread.confine(Thread::Smtp);
         })
         .context("the thread that serves cannot be started")?;
+        confinement.check().map_err(denied)?;
         responder.with_foreign_domains(|kept| *kept = domains);
         let crowdsec = start_crowdsec(subscription, guard.is_some())?;
         if let Some(crowdsec) = crowdsec.as_ref().filter(|_| config.lists.denies_nothing) {
             // Until a reload.
             crowdsec.subscribe(None);
         }
-        privilege::restrict_syscalls(crowdsec.is_some()).map_err(denied)?;
+        privilege::restrict_syscalls(Thread::Main {
+            guard: guard.is_some(),
+            retransmits: texts.is_some() || config.fallback == Fallback::Xdp,
+        })
+        .map_err(denied)?;
         memory::give_back();
         listeners.serve(&responder);
         let shared = Arc::new(Shared {
@@ -380,16 +395,7 @@ impl Agent {
         let control = Arc::clone(&self.control);
         let control_task =
             tokio::spawn(async move { control.serve(move |sources| asked.status(sources)).await });
-        let shown = Arc::clone(&self.shared);
-        let metrics = self.metrics.take();
-        let metrics_task = metrics.map(|metrics| {
-            tokio::spawn(metrics.serve(move || {
-                Ok(View {
-                    status: shown.status(metrics::SOURCES_SHOWN)?,
-                    history: shown.history().clone(),
-                })
-            }))
-        });
+        self.serve_metrics();
         {
             let told = self.shared.told();
             let how = match self.config.responder {
@@ -454,8 +460,11 @@ impl Agent {
                 }
                 change = crowdsec::next_change(self.crowdsec.as_mut()),
                     if self.undenied.is_none() => self.follow_crowdsec(change),
-                _ = retry.tick(), if !self.refused.is_empty() => {
-                    self.follow_and_tell(&mut told_failure).await;
+                _ = retry.tick(), if !self.refused.is_empty() || self.metrics.is_waiting() => {
+                    self.retry_metrics();
+                    if !self.refused.is_empty() {
+                        self.follow_and_tell(&mut told_failure).await;
+                    }
                 }
                 more = self.kernel.changed(), if following => {
                     following = more;
@@ -471,10 +480,27 @@ impl Agent {
             }
         }
         control_task.abort();
-        if let Some(task) = metrics_task {
-            task.abort();
-        }
+        self.metrics.close();
         Ok(())
+    }
+
+    /// Shows the metrics where their socket was bound since.
+    fn serve_metrics(&mut self) {
+        let shown = Arc::clone(&self.shared);
+        self.metrics.serve(|server| {
+            server.serve(move || {
+                Ok(View {
+                    status: shown.status(metrics::SOURCES_SHOWN)?,
+                    history: shown.history().clone(),
+                })
+            })
+        });
+    }
+
+    fn retry_metrics(&mut self) {
+        self.metrics.retry();
+        self.shared.told().metrics = self.metrics.status();
+        self.serve_metrics();
     }
 
     fn report_interval(&self) -> tokio::time::Interval {
@@ -1098,6 +1124,7 @@ impl Shared {
             reload: reload.into(),
             unguarded: told.unguarded,
             lists: told.lists,
+            metrics: told.metrics,
             syn: counts.all.syn,
             answers: counts.all.answers,
             contended: counts.all.contended,
@@ -1628,12 +1655,13 @@ fn start_crowdsec(
         warn!("[crowdsec] is of no effect with --xdp-mode off: nothing denies its decisions");
         return Ok(None);
     }
-    let crowdsec = Crowdsec::start(subscription, || {
-        if let Err(error) = privilege::drop_capabilities() {
-            warn!("{error:#}");
-        }
-    })
-    .context("the thread that pulls CrowdSec's decisions cannot be started")?;
+    let confinement = Confinement::default();
+    let of_thread = confinement.clone();
+    let crowdsec = Crowdsec::start(subscription, move || of_thread.confine(Thread::Crowdsec))
+        .context("the thread that pulls CrowdSec's decisions cannot be started")?;
+    confinement
+        .check()
+        .map_err(|error| Failure::new(Exit::Permission, error))?;
     Ok(Some(crowdsec))
 }
 
@@ -1681,41 +1709,6 @@ fn nothing_to_listen_on(interfaces: &[Interface]) -> Failure {
     )
 }
 
-/// Binds the socket of the metrics.
-fn bind_metrics(address: SocketAddr) -> Result<metrics::Server, Failure> {
-    if !address.ip().to_canonical().is_loopback() {
-        info!("the metrics, with addresses of clients, are shown to whoever reaches {address}");
-    }
-    metrics::Server::bind(address).map_err(|error| {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                let holder = holder_of(address).unwrap_or_else(|| "another process".to_owned());
-                format!(
-                    "{holder} listens there: stop it, or use --metrics with another address, or \
-                     with off"
-                )
-            }
-            // 127.0.0.1 is not in a VRF, unless somebody has given it to the VRF.
-            std::io::ErrorKind::AddrNotAvailable => match own_vrf() {
-                Some(vrf) => format!(
-                    "it is not in the VRF {vrf}, which this process was started in: use --metrics \
-                     with an address of the VRF, or with off"
-                ),
-                None => "no interface has that address: use --metrics with one that `ip address` \
-                         lists, or with off"
-                    .to_owned(),
-            },
-            _ => "use --metrics with another address, or with off".to_owned(),
-        };
-        let exit = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Exit::Permission,
-            _ => Exit::Failed,
-        };
-        let what = format!("cannot show metrics on {address}: {remedy}");
-        Failure::new(exit, anyhow!(error).context(what))
-    })
-}
-
 fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Failure {
     use std::io::ErrorKind;
     let (exit, remedy) = match error.kind() {
@@ -1744,6 +1737,9 @@ fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Failure {
 
 fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
     let exit_of = |error: &anyhow::Error| {
+        if matches!(error.downcast_ref(), Some(error) if !matches!(error, WalkError::Io(_))) {
+            return Exit::Configuration;
+        }
         let denied = error.chain().any(|cause| {
             cause
                 .downcast_ref::<std::io::Error>()
@@ -1761,8 +1757,14 @@ fn bind_control(path: &Path, account: Account) -> Result<Control, Failure> {
     let ours = path == Path::new(config::DEFAULT_CONTROL);
     let bound = privilege::create_directory(directory, 0o755, account, ours)
         .with_context(|| format!("cannot create {}", directory.display()))
+        .and_then(|()| Ok(walk::check_directory(directory, account.uid.as_raw())?))
         .and_then(|()| {
             privilege::in_directory(directory, account, group, || Control::bind(path, group))
+        })
+        .and_then(|control| {
+            // Where only its owner can remove it.
+            privilege::give_in_shared(path, account)?;
+            Ok(control)
         });
     bound.map_err(|error| {
         let exit = exit_of(&error);
@@ -1784,14 +1786,10 @@ fn prepare_state(config: &Config, account: Account) -> Result<Option<State>, Fai
 /// What a reload reads, where the control socket is removed, and where the
 /// memory of `auto` is written.
 fn reachable_paths(config: &Config, state: bool) -> Paths {
-    let mut read: Vec<PathBuf> = vec![POSSIBLE_CPUS.into(), SYNCOOKIES.into()];
-    for file in config.file.iter().chain(list_files(config)) {
-        // The directory, because an editor replaces the file in it; that of the
-        // configuration has its drop-ins, also those that come later.
-        read.extend(file.parent().map(Path::to_owned));
-    }
     Paths {
-        read,
+        read: vec![POSSIBLE_CPUS.into(), SYNCOOKIES.into()],
+        config: config.file.clone(),
+        lists: list_files(config).cloned().collect(),
         remove_in: config.control.parent().map(Path::to_owned),
         write_in: state.then(|| config.state_dir.path.clone()),
     }
@@ -1810,6 +1808,21 @@ fn warn_of_unreadable(config: &Config, account: Account) {
                  that user with mode 0640, a directory with 0750",
                 file.display(),
                 account.uid
+            );
+        }
+    }
+}
+
+/// Files in a directory that holds everything else of the host: landlock lets a
+/// reload read those that were there at the start, and none that replaces them.
+fn warn_of_shared_directories(config: &Config) {
+    for file in config.file.iter().chain(list_files(config)) {
+        if privilege::is_in_shared_directory(file) {
+            warn!(
+                "{}: once another file takes its place, a reload fails until nomail-agent is \
+                 restarted, because its directory holds more than nomail's files: move it to one \
+                 of its own, such as /etc/nomail",
+                file.display()
             );
         }
     }

@@ -113,7 +113,7 @@ impl Agent {
         // The agent, no longer root by then, removes its socket in there.
         std::fs::set_permissions(
             directory.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o777),
+            std::os::unix::fs::PermissionsExt::from_mode(0o1777),
         )
         .expect("the mode can be set");
         let log = File::create(directory.path().join("log")).expect("a log file");
@@ -188,12 +188,11 @@ impl Agent {
         rest.expect("the kernel tells the field").to_owned()
     }
 
-    /// Stops one of its threads in the system call that it waits in, once it has
-    /// nothing else to do.
+    /// One of its threads, once it waits.
     ///
     /// # Panics
-    /// When there is no such thread, or it cannot be traced.
-    pub fn hold_thread(&self, name: &str) -> HeldThread {
+    /// When there is no such thread.
+    pub fn waiting_thread(&self, name: &str) -> Pid {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
         let named = tasks
             .map(|task| task.expect("it runs").path())
@@ -203,11 +202,20 @@ impl Agent {
             })
             .expect("there is such a thread");
         let id = named.file_name().and_then(|id| id.to_str()?.parse().ok());
-        let thread = Pid::from_raw(id.expect("a number"));
         until("the thread waits", || {
             let of = std::fs::read_to_string(named.join("status")).expect("it runs");
             of.contains("\nState:\tS").then_some(())
         });
+        Pid::from_raw(id.expect("a number"))
+    }
+
+    /// Stops one of its threads in the system call that it waits in, once it has
+    /// nothing else to do.
+    ///
+    /// # Panics
+    /// When there is no such thread, or it cannot be traced.
+    pub fn hold_thread(&self, name: &str) -> HeldThread {
+        let thread = self.waiting_thread(name);
         ptrace::attach(thread).expect("root may trace it");
         waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
         HeldThread(thread)

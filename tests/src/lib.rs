@@ -21,6 +21,7 @@ pub mod generator;
 pub mod guards;
 pub mod honest;
 pub mod http;
+pub mod inject;
 pub mod internet;
 pub mod lab;
 pub mod load;

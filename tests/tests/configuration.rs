@@ -22,7 +22,7 @@ use nomail_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Nobody's uid, as which the agent runs where there is no user nomail.
+/// The uid of `nobody`, who has no privilege.
 const NOBODY: u32 = 65_534;
 
 /// A lab, and a file with its drop-ins.

@@ -40,7 +40,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Longest that a test waits for what takes several time-outs of a pull.
 const LONG: Duration = Duration::from_secs(90);
-/// Nobody's gid, as which the agent runs where there is no user nomail.
+/// The account that the agent runs as: `nobody` is there on every host.
 const NOGROUP: u32 = 65_534;
 
 /// A lab, and the agent's files.
@@ -82,7 +82,8 @@ impl Host {
             ),
         };
         let text = format!(
-            "interfaces = [{HOST_INTERFACE:?}]\nhostname = \"mailless.example.org\"\n{more}\n\
+            "interfaces = [{HOST_INTERFACE:?}]\nhostname = \"mailless.example.org\"\n\
+             user = \"{NOGROUP}\"\n{more}\n\
              [limits]\nsyn_rate = 10000\nsyn_burst = 10000\n\
              unproven_rate = 50000\n{table}"
         );

@@ -318,8 +318,7 @@ fn an_interface_of_a_vrf_is_served_in_it_and_refused_elsewhere() {
     }
     // The metrics' default address is not in the VRF, and the error says so.
     let in_vrf = ["ip", "vrf", "exec", "red"];
-    let mut agent = Agent::spawn_through(&wires.host, &in_vrf, &arguments("host0", &[]));
-    assert_eq!(agent.wait().code(), Some(1), "{}", agent.log());
+    let agent = Agent::spawn_through(&wires.host, &in_vrf, &arguments("host0", &[])).serving();
     assert!(
         agent.log().contains(
             "cannot show metrics on 127.0.0.1:9521: it is not in the VRF red, which this process \
@@ -328,6 +327,7 @@ fn an_interface_of_a_vrf_is_served_in_it_and_refused_elsewhere() {
         "{}",
         agent.log()
     );
+    agent.stop();
     let agent = Agent::spawn_through(
         &wires.host,
         &in_vrf,

@@ -539,7 +539,7 @@ fn the_disk_of_the_state_is_full_or_read_only() {
 fn the_disk_of_the_control_socket_is_full_or_read_only() {
     let host = Host::new();
     // Room for the directory itself and one file.
-    let disk = Mount::new("tmpfs", &host.path("disk"), "nr_inodes=2,mode=777");
+    let disk = Mount::new("tmpfs", &host.path("disk"), "nr_inodes=2,mode=1777");
     host.configure("");
     let spawn = || {
         let control = host.path("disk/control.sock");

@@ -279,7 +279,151 @@ fn the_control_socket_belongs_to_whom_its_directory_belongs() {
     let agent = start(&lab.host, &host);
     assert_eq!(owner(&host.path("run/control.sock")), 12345);
     agent.stop();
-    let agent = Agent::start(&lab.host, &["--config", &host.config()]);
-    assert_eq!(owner(&agent.control()), 0);
+    let roots = host.path("elsewhere/control.sock");
+    let control = ["--control", roots.to_str().unwrap()];
+    let agent = Agent::start(
+        &lab.host,
+        &[&["--config", &host.config()], &control[..]].concat(),
+    );
+    assert_eq!(owner(&roots), 0);
     agent.stop();
+    // In a directory with the sticky bit only the owner can remove it.
+    let agent = Agent::start(&lab.host, &["--config", &host.config()]);
+    let control = agent.control();
+    assert_eq!(owner(&control), 12345);
+    agent.signal(Signal::SIGTERM);
+    until("it is removed", || (!control.exists()).then_some(()));
+}
+
+/// Another account could put a link in the place of the socket, and of the directory.
+#[test]
+fn a_control_socket_in_a_directory_of_another_account_is_refused() {
+    use std::os::unix::fs::{lchown, symlink};
+    let (lab, host) = (Lab::new(), Host::new());
+    host.configure("mailless.example.org", "");
+    let other = 23_456;
+    fs::create_dir_all(host.path("of_other/run")).unwrap();
+    chown(host.path("of_other"), Some(other), Some(other)).unwrap();
+    fs::create_dir(host.path("open")).unwrap();
+    fs::set_permissions(host.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    symlink(host.path("elsewhere"), host.path("link")).unwrap();
+    lchown(host.path("link"), Some(other), Some(other)).unwrap();
+    for (control, said) in [
+        ("of_other/control.sock", "belongs to uid 23456"),
+        ("of_other/new/control.sock", "belongs to uid 23456"),
+        ("of_other/run/control.sock", "belongs to uid 23456"),
+        ("open/control.sock", "`chmod go-w"),
+        ("open/new/control.sock", "`chmod go-w"),
+        ("link/control.sock", "is a link that uid 23456 has made"),
+    ] {
+        let path = host.path(control);
+        let arguments = [
+            "--config",
+            &host.config(),
+            "--control",
+            path.to_str().unwrap(),
+        ];
+        let mut agent = Agent::spawn(&lab.host, &arguments);
+        assert_eq!(agent.wait().code(), Some(78), "{control}: {}", agent.log());
+        let log = agent.log();
+        assert!(
+            log.contains("no control socket") && log.contains(said),
+            "{control}: {log}"
+        );
+        assert!(!path.exists());
+        assert!(!host.path("of_other/new").exists() && !host.path("open/new").exists());
+    }
+}
+
+/// The agent reads its lists as root at the start: no link of another account leads it
+/// to what that may not read, and its words are not told by an error.
+#[test]
+fn a_list_or_key_is_not_read_over_a_link_of_another_account() {
+    use std::os::unix::fs::{lchown, symlink};
+    let (lab, host) = (Lab::new(), Host::new());
+    let other = 23_456;
+    fs::write(host.path("elsewhere/secret"), "hunter2\n").unwrap();
+    fs::set_permissions(
+        host.path("elsewhere/secret"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    fs::create_dir(host.path("of_other")).unwrap();
+    chown(host.path("of_other"), Some(other), Some(other)).unwrap();
+    let link = host.path("of_other/list");
+    symlink(host.path("elsewhere/secret"), &link).unwrap();
+    lchown(&link, Some(other), Some(other)).unwrap();
+    for (key, table) in [
+        ("lists.deny_files", format!("lists.deny_files = [{link:?}]")),
+        (
+            "lists.allow_files",
+            format!("lists.allow_files = [{link:?}]"),
+        ),
+        (
+            "relay.domain_files",
+            format!("refuse_at = \"rcpt\"\n[relay]\ndomain_files = [{link:?}]"),
+        ),
+        (
+            "crowdsec.api_key_file",
+            format!("[crowdsec]\nurl = \"http://127.0.0.1:1\"\napi_key_file = {link:?}"),
+        ),
+    ] {
+        let refuse_at = if key.starts_with("relay") {
+            ""
+        } else {
+            "refuse_at = \"greeting\"\n"
+        };
+        let text = format!("interfaces = [{HOST_INTERFACE:?}]\n{refuse_at}{table}\n");
+        fs::write(host.config(), text).unwrap();
+        let mut agent = Agent::spawn(&lab.host, &["--config", &host.config()]);
+        assert_eq!(agent.wait().code(), Some(78), "{key}: {}", agent.log());
+        let log = agent.log();
+        assert!(log.contains(link.to_str().unwrap()), "{key}: {log}");
+        assert!(log.contains("make the link as root"), "{key}: {log}");
+        assert!(!log.contains("hunter2"), "{key}: {log}");
+    }
+    // The same link, of root's.
+    fs::write(host.path("elsewhere/secret"), "203.0.113.0/24\n").unwrap();
+    lchown(&link, Some(0), Some(0)).unwrap();
+    host.configure(
+        "mailless.example.org",
+        &format!("lists.deny_files = [{link:?}]"),
+    );
+    let agent = Agent::start(&lab.host, &["--config", &host.config()]);
+    agent.stop();
+}
+
+/// Where no account was created: what `nobody` runs can neither signal it nor write
+/// its memory.
+#[test]
+fn without_an_account_it_runs_as_a_uid_of_its_own() {
+    use std::os::unix::fs::MetadataExt as _;
+    if nix::unistd::User::from_name("nomail").unwrap().is_some() {
+        return;
+    }
+    let (lab, host) = (Lab::new(), Host::new());
+    let state = host.path("of_its_own");
+    let config = format!("interfaces = [{HOST_INTERFACE:?}]\nstate_dir = {state:?}\n");
+    fs::write(host.config(), config).unwrap();
+    let start = || Agent::start(&lab.host, &["--config", &host.config()]);
+    let uid_of = |agent: &Agent| agent.process("Uid").parse::<u32>().unwrap();
+    let agent = start();
+    let uid = uid_of(&agent);
+    assert!((61_184..=65_519).contains(&uid), "{uid}");
+    assert_eq!(fs::metadata(&state).unwrap().uid(), uid);
+    let log = agent.log();
+    assert!(
+        log.contains(&format!("running as uid {uid}, which nothing else uses")),
+        "{log}"
+    );
+    // A second agent has another one, and the next one that of the directory.
+    let second = Agent::start(&lab.client, &["--iface", "client0", "--metrics", "off"]);
+    assert_ne!(uid_of(&second), uid);
+    agent.stop();
+    assert!(state.join("senders").exists());
+    let agent = start();
+    assert_eq!(uid_of(&agent), uid);
+    assert!(!agent.log().contains("cannot be"), "{}", agent.log());
+    agent.stop();
+    second.stop();
 }

@@ -62,7 +62,7 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
     let agent = shell::target_dir()?.join(folder).join("nomail-agent");
     let mut cargo = shell::cargo()?;
     cargo
-        .args(["build", "--package", "nomail-agent"])
+        .args(["build", "--locked", "--package", "nomail-agent"])
         .env(OBJECT, &object);
     if profile == Profile::Release {
         cargo.arg("--release");
@@ -155,7 +155,7 @@ fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
         .context("bpf-linker's folder cannot be put on PATH")?;
     cargo
         .current_dir(shell::workspace())
-        .args(["build", "--quiet", "--release"])
+        .args(["build", "--locked", "--quiet", "--release"])
         .args(["--package", "nomail-ebpf", "--bin", "nomail-ebpf"])
         .args(["-Z", "build-std=core", "--target", BPF_TARGET])
         .arg("--target-dir")

@@ -25,7 +25,14 @@ pub(crate) fn demo(args: &Args) -> Result<()> {
     let built = build::build(Profile::Debug)?;
     let mut cargo = shell::cargo()?;
     cargo
-        .args(["build", "--package", "nomail-tests", "--example", "demo"])
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "nomail-tests",
+            "--example",
+            "demo",
+        ])
         .env(build::OBJECT, &built.object);
     shell::check(&mut cargo).context("the demo does not build")?;
     let program = shell::target_dir()?.join("debug/examples/demo");

@@ -43,7 +43,7 @@ pub(crate) fn check() -> Result<()> {
 
 fn generator() -> Result<Command> {
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--quiet", "--package", "nomail-agent"]);
+    cargo.args(["test", "--locked", "--quiet", "--package", "nomail-agent"]);
     cargo.args(["--test", "docs"]).env("RUST_BACKTRACE", "0");
     // The pages do not depend on it: any will do, so that nothing is built twice.
     if let Some(object) = build::existing_object()? {

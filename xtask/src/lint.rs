@@ -31,8 +31,14 @@ pub(crate) fn lint() -> Result<()> {
     fmt.args(["fmt", "--all", "--check"]);
 
     let mut host = shell::cargo()?;
-    host.args(["clippy", "--workspace", "--exclude", "nomail-ebpf"])
-        .args(["--all-targets", "--", "-D", "warnings"]);
+    host.args([
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "nomail-ebpf",
+    ])
+    .args(["--all-targets", "--", "-D", "warnings"]);
     // The agent's build takes the object if there is one; clippy does not need it fresh.
     if let Some(object) = build::existing_object()? {
         host.env(build::OBJECT, object);
@@ -42,7 +48,15 @@ pub(crate) fn lint() -> Result<()> {
     // builds for BPF often comes without one.
     let mut kernel = shell::cargo()?;
     kernel
-        .args(["clippy", "--package", "nomail-ebpf", "--", "-D", "warnings"])
+        .args([
+            "clippy",
+            "--locked",
+            "--package",
+            "nomail-ebpf",
+            "--",
+            "-D",
+            "warnings",
+        ])
         .env("RUSTC_BOOTSTRAP", "1")
         // Without std nothing unwinds, and the compiler insists on hearing it.
         .env("CARGO_PROFILE_DEV_PANIC", "abort");

@@ -325,6 +325,49 @@ const MECHANISMS: &[Mechanism] = &[
         instead: ">= usize::MAX {",
         tests: &["foreign_domains::forty_invented_domains_do_not_silence_the_warning"],
     },
+    Mechanism {
+        without: "the thread that talks to clients has its own system calls",
+        file: "nomail-agent/src/privilege/syscalls.rs",
+        text: "        Thread::Smtp => SMTP,",
+        instead: "        Thread::Smtp => MAIN,",
+        tests: &["confinement::each_thread_is_refused_all_that_it_does_not_use"],
+    },
+    Mechanism {
+        without: "no memory can be made executable",
+        file: "nomail-agent/src/privilege/syscalls.rs",
+        text: "    (libc::SYS_mprotect, NOT_EXECUTABLE),",
+        instead: "    (libc::SYS_mprotect, ALWAYS),",
+        tests: &["confinement::each_thread_is_refused_all_that_it_does_not_use"],
+    },
+    Mechanism {
+        without: "the program that reads the clock is unloaded",
+        file: "nomail-agent/src/bpf/clock.rs",
+        text: "        program.unload()?;
+",
+        instead: "",
+        tests: &[
+            "confinement::no_memory_can_be_written_and_run_and_no_program_is_left_but_the_guards",
+        ],
+    },
+    Mechanism {
+        without: "no link of another account is followed",
+        file: "nomail-agent/src/walk.rs",
+        text: "        if is(&found, SFlag::S_IFLNK) {
+            if !trusted.contains(&found.st_uid) {",
+        instead: "        if is(&found, SFlag::S_IFLNK) {
+            if !trusted.contains(&0) {",
+        tests: &[
+            "privileges::a_list_or_key_is_not_read_over_a_link_of_another_account",
+            "privileges::a_control_socket_in_a_directory_of_another_account_is_refused",
+        ],
+    },
+    Mechanism {
+        without: "metrics that cannot be bound are tried again",
+        file: "nomail-agent/src/supervisor/metrics_socket.rs",
+        text: "        self.failure.is_some()",
+        instead: "        false",
+        tests: &["metrics::a_port_that_is_taken_is_tried_again"],
+    },
 ];
 
 /// Longest for a test program, which has deadlines of its own.

@@ -22,7 +22,14 @@ pub(crate) fn soak(args: &Args) -> Result<()> {
     let built = build::build(Profile::Release)?;
     let mut cargo = shell::cargo()?;
     cargo
-        .args(["build", "--package", "nomail-tests", "--example", "soak"])
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "nomail-tests",
+            "--example",
+            "soak",
+        ])
         .env(build::OBJECT, &built.object);
     shell::check(&mut cargo).context("the soak does not build")?;
     let program = shell::target_dir()?.join("debug/examples/soak");

@@ -181,7 +181,7 @@ fn summary(results: &[(Tier, Verdict, u64)]) -> String {
 fn host(built: &Built, test_args: &[OsString]) -> Result<Verdict> {
     let mut cargo = shell::cargo()?;
     cargo
-        .args(["test", "--no-fail-fast", "--"])
+        .args(["test", "--locked", "--no-fail-fast", "--"])
         .args(test_args)
         .env(build::OBJECT, &built.object);
     shell::check(&mut cargo)?;
@@ -325,7 +325,13 @@ pub(crate) fn compile(
 ) -> Result<Vec<(String, PathBuf)>> {
     cargo
         .args(command)
-        .args(["--package", "nomail-tests", "--no-run", "--quiet"])
+        .args([
+            "--locked",
+            "--package",
+            "nomail-tests",
+            "--no-run",
+            "--quiet",
+        ])
         .arg("--message-format=json-render-diagnostics")
         .env(build::OBJECT, &built.object)
         .stderr(Stdio::inherit());

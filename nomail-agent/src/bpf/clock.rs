@@ -21,7 +21,15 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub(super) fn read(program: &Xdp) -> Result<Self, BpfError> {
+    /// Reads the clock once, and unloads the program that tells it: what is not
+    /// loaded cannot be attached to an interface.
+    pub(super) fn take(program: &mut Xdp) -> Result<Self, BpfError> {
+        let clock = Self::read(program)?;
+        program.unload()?;
+        Ok(clock)
+    }
+
+    fn read(program: &Xdp) -> Result<Self, BpfError> {
         // The coarse clock moves once a jiffy, and says so.
         let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(io::Error::from)?;
         let tick = Duration::from(resolution);

@@ -99,5 +99,5 @@ fn clock() -> Result<Clock, BpfError> {
     program
         .load()
         .map_err(|error| BpfError::load(&error.into()))?;
-    Clock::read(program)
+    Clock::take(program)
 }

@@ -158,6 +158,7 @@ pub struct Guard {
     events: events::Events,
     list_maps: lists::ListMaps,
     clock: Clock,
+    verified: Vec<(&'static str, u32)>,
     in_use: u32,
     limit: Limit,
     /// The set of list maps in use, what is in it, and which are not empty.
@@ -256,7 +257,8 @@ impl Guard {
             let program = program(&mut ebpf, abi::RESPONDER_PROGRAM)?;
             responders.set(0, program.fd()?, 0)?;
         }
-        let clock = Clock::read(program(&mut ebpf, abi::CLOCK_PROGRAM)?)?;
+        let verified = verified_instructions(&mut ebpf, responder)?;
+        let clock = Clock::take(program(&mut ebpf, abi::CLOCK_PROGRAM)?)?;
         let config: Array<_, Config> = take(&mut ebpf, abi::CONFIG_MAP)?.try_into()?;
         let active: Array<_, u32> = take(&mut ebpf, abi::ACTIVE_MAP)?.try_into()?;
         // 0, unless the maps are an earlier agent's.
@@ -289,6 +291,7 @@ impl Guard {
             keep: false,
             policy: None,
             clock,
+            verified,
             in_use,
             limit: Limit::UNLIMITED,
             list_set,
@@ -587,20 +590,8 @@ impl Guard {
 
     /// Instructions that the verifier walked through, of each program. Nothing on
     /// kernels that do not tell.
-    pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
-        let mut counts = Vec::new();
-        let responder = self.ebpf.program(abi::RESPONDER_PROGRAM);
-        let responder: Option<&Xdp> = responder.and_then(|program| program.try_into().ok());
-        let responder = responder.is_some_and(|program| program.fd().is_ok());
-        for name in programs(responder) {
-            let count = program(&mut self.ebpf, name)?.info()?;
-            counts.extend(
-                count
-                    .verified_instruction_count()
-                    .map(|count| (name, count)),
-            );
-        }
-        Ok(counts)
+    pub fn verified_instructions(&self) -> &[(&'static str, u32)] {
+        &self.verified
     }
 
     /// The clock that the program reads.
@@ -724,6 +715,18 @@ fn programs(responder: bool) -> impl Iterator<Item = &'static str> {
     [abi::PROGRAM, abi::CLOCK_PROGRAM]
         .into_iter()
         .chain(responder)
+}
+
+fn verified_instructions(
+    ebpf: &mut Ebpf,
+    responder: bool,
+) -> Result<Vec<(&'static str, u32)>, BpfError> {
+    let mut counts = Vec::new();
+    for name in programs(responder) {
+        let count = program(ebpf, name)?.info()?.verified_instruction_count();
+        counts.extend(count.map(|count| (name, count)));
+    }
+    Ok(counts)
 }
 
 /// The name of a loaded program, to tell whose it is.

@@ -8,14 +8,13 @@
 mod tests;
 
 use std::{
-    fs::File,
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::error::{Origin, Position, Problem, ValueError};
+use crate::walk;
 
 /// Most bytes of a file that are read.
 const FILE_MAX: u64 = 64 << 20;
@@ -231,12 +230,7 @@ impl LineFile {
             ),
             _ => format!("cannot be read: {error}"),
         };
-        // Opening a named pipe must not wait for its other end.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&self.path)
-            .map_err(cannot)?;
+        let file = walk::open_file(&self.path).map_err(|error| cannot(error.into_io()))?;
         if !file.metadata().map_err(cannot)?.is_file() {
             return Err(format!("is not a file: name one with a {entry} a line"));
         }

@@ -2,15 +2,16 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, Read as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use hyper::header::HeaderValue;
 use log::warn;
 use thiserror::Error;
+
+use crate::walk::{self, WalkError};
 
 /// Longest file that is read; a key has 32 or 43 octets.
 const FILE_MAX: u64 = 1024;
@@ -104,11 +105,7 @@ impl fmt::Debug for ApiKey {
 
 /// What is in the file, if that is a short text, and its mode.
 fn read(path: &Path) -> io::Result<(Option<String>, u32)> {
-    // Opening a named pipe must not wait for its other end.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let file = walk::open_file(path).map_err(WalkError::into_io)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a file"));

@@ -28,11 +28,6 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The account that the agent becomes where there is no user `nomail`.
-const NOBODY: Account = Account {
-    uid: 65_534,
-    gid: 65_534,
-};
 /// What the pin of a link begins with.
 const LINK: &str = "link_";
 
@@ -145,7 +140,6 @@ fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {
 
 pub(super) fn check(config: &Config, status: Option<&Status>, root: bool) -> Vec<Finding> {
     let known = look_up(&config.user.value);
-    let account = known.unwrap_or(NOBODY);
     let raisable = root.then(|| {
         caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE).unwrap_or(false)
     });
@@ -158,7 +152,7 @@ pub(super) fn check(config: &Config, status: Option<&Status>, root: bool) -> Vec
             hard,
             raisable,
         ),
-        state_dir(config, Directory::of(&config.state_dir.path, account)),
+        state_dir(config, Directory::of(&config.state_dir.path, known)),
         pins(find_pins(&config.pin_dir), config, status),
     ]
 }
@@ -199,8 +193,8 @@ fn user(user: &config::User, known: Option<Account>) -> Finding {
         None if user.is_default => Finding::warn(
             Check::User,
             format!(
-                "there is no user {name}: the agent shares uid {} with others",
-                NOBODY.uid
+                "there is no user {name}: the agent runs as a uid from 61184 to 65519 that \
+                 nothing else uses, and that may be another one the next time"
             ),
             create,
         ),
@@ -263,12 +257,21 @@ enum Directory {
 }
 
 impl Directory {
-    fn of(path: &Path, account: Account) -> Self {
+    /// For an account; none: for a uid that is chosen at the start, and that takes the
+    /// directory over from the last one.
+    fn of(path: &Path, account: Option<Account>) -> Self {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
             Err(_) => Self::Unseen,
             Ok(found) if !found.is_dir() => Self::Other,
             Ok(found) => {
+                let account = account.unwrap_or(Account {
+                    uid: match found.uid() {
+                        owner @ 61_184..=65_519 | owner @ 65_534 => owner,
+                        _ => u32::MAX,
+                    },
+                    gid: u32::MAX,
+                });
                 let shift = match (found.uid() == account.uid, found.gid() == account.gid) {
                     (true, _) => 6,
                     (false, true) => 3,
@@ -491,6 +494,7 @@ mod tests {
             gid: own.gid() + 1,
         };
         fs::set_permissions(path, fs::Permissions::from_mode(0o750)).unwrap();
+        let (ours, other) = (Some(ours), Some(other));
         assert_eq!(Directory::of(path, ours), Directory::Writable);
         assert_eq!(Directory::of(path, other), Directory::Locked);
         assert_eq!(Directory::of(&path.join("x"), ours), Directory::Missing);

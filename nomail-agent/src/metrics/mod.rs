@@ -7,7 +7,8 @@
 //! name leads to 127.0.0.1, could read it with a visitor's browser.
 //!
 //! A client takes no more than a place among [`CLIENTS_MAX`] for
-//! [`CONNECTION_MAX`]; and all together cause one look at the figures in
+//! [`CONNECTION_MAX`], and has it no longer than others let it that have asked for
+//! something, while it has not; and all together cause one look at the figures in
 //! [`VIEW_AGE`], and not more than a tenth of a thread's time, however often they
 //! ask: a look goes through the whole table of sources.
 
@@ -34,7 +35,6 @@ use log::debug;
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 
@@ -43,9 +43,12 @@ use self::{
     exposition::{Format, render},
     process::{Figures, Process},
 };
-use crate::status::Status;
+use crate::{
+    clients::{Asked, Clients},
+    status::Status,
+};
 
-/// Clients at a time; the next one waits.
+/// Clients at a time.
 const CLIENTS_MAX: usize = 32;
 /// Longest that a client may take to ask.
 const REQUEST_MAX: Duration = Duration::from_secs(2);
@@ -77,25 +80,39 @@ pub struct View {
     pub history: History,
 }
 
-/// A bound socket, and descriptors that could not be had in the sandbox.
+/// Descriptors that cannot be had in the sandbox. Open for as long as a socket may
+/// be bound.
+#[derive(Clone, Debug)]
+pub struct Prepared(Arc<Process>);
+
+impl Prepared {
+    /// To be called with root's rights.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(Arc::new(Process::open()?)))
+    }
+}
+
+/// A bound socket.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    process: Process,
+    process: Arc<Process>,
 }
 
 impl Server {
-    /// Binds `address`. To be called with root's rights, within the runtime.
+    /// Binds `address`. To be called within the runtime.
     ///
     /// # Errors
-    /// When it is taken, or there is no /proc.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let process = Process::open()?;
+    /// When it is taken, or not this host's.
+    pub fn bind(address: SocketAddr, prepared: &Prepared) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
-            process,
+            process: Arc::clone(&prepared.0),
         })
     }
 
@@ -108,18 +125,12 @@ impl Server {
             seen: Mutex::new(None),
             loopback: local.is_ok_and(|address| address.ip().to_canonical().is_loopback()),
         });
-        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let mut clients = Clients::new(CLIENTS_MAX);
         loop {
-            let Ok(place) = Arc::clone(&clients).acquire_owned().await else {
-                return;
-            };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let desk = Arc::clone(&desk);
-                    tokio::spawn(async move {
-                        converse(stream, desk).await;
-                        drop(place);
-                    });
+                    clients.admit(|asked| converse(stream, desk, asked)).await;
                 }
                 Err(error) => {
                     debug!("metrics: {error}");
@@ -131,8 +142,9 @@ impl Server {
 }
 
 /// One request and its answer.
-async fn converse(stream: TcpStream, desk: Arc<Desk>) {
+async fn converse(stream: TcpStream, desk: Arc<Desk>, asked: Asked) {
     let answer = service_fn(|request: Request<_>| {
+        asked.set();
         let answered = desk.answer(&request);
         async { Ok::<_, Infallible>(answered) }
     });
@@ -153,7 +165,7 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>) {
 /// What all clients have in common.
 struct Desk {
     look: Box<dyn Fn() -> Result<View> + Send + Sync>,
-    process: Process,
+    process: Arc<Process>,
     seen: Mutex<Option<Seen>>,
     loopback: bool,
 }
@@ -320,7 +332,7 @@ mod tests {
                     history: History::default(),
                 })
             }),
-            process: Process::open().unwrap(),
+            process: Arc::new(Process::open().unwrap()),
             seen: Mutex::new(None),
             loopback: true,
         }

@@ -1,0 +1,350 @@
+//! The system calls that each thread may make once the agent serves: an allow list
+//! of exactly what it uses, by argument where that bounds what a call can do.
+//!
+//! Any other call fails with EPERM, as under systemd's SystemCallErrorNumber=EPERM.
+//! The threads share their memory: a list bounds what code in its thread can ask of
+//! the kernel, not what it can write into another thread's stack.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use log::warn;
+use nix::{
+    sys::signal::{SigHandler, Signal, signal},
+    unistd::{getpid, gettid},
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// A thread of the agent, by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// The event loop: reloads, addresses, maps, metrics, control socket.
+    Main {
+        /// It holds a guard, so it calls bpf(2).
+        guard: bool,
+        /// It runs the program to send greetings again.
+        retransmits: bool,
+    },
+    /// The one that talks to SMTP clients.
+    Smtp,
+    /// The one that pulls CrowdSec's decisions.
+    Crowdsec,
+}
+
+/// Restricts the calling thread to what `thread` uses. It cannot be undone, and
+/// threads started before are not restricted.
+pub fn restrict_syscalls(thread: Thread) -> Result<()> {
+    let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
+        warn!("no seccomp filter for {}", std::env::consts::ARCH);
+        return Ok(());
+    };
+    let program = compile(thread, architecture).context("seccomp")?;
+    seccompiler::apply_filter(&program).context("seccomp")
+}
+
+/// Has SIGSEGV and SIGBUS end the process as the kernel does it. The handler of
+/// Rust's runtime undoes itself by a system call that the threads may not make, and
+/// would be run for ever.
+pub fn die_of_faults() -> Result<()> {
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no handler is installed, and the one that was there is needed by
+        // nothing: it words the message of a stack overflow.
+        unsafe { signal(fault, SigHandler::SigDfl) }.with_context(|| fault.to_string())?;
+    }
+    Ok(())
+}
+
+/// A condition on one argument, by its index.
+#[derive(Clone, Copy)]
+enum Argument {
+    /// An `int` of this value.
+    Is(u8, u64),
+    /// A pointer that is null.
+    Null(u8),
+    /// An `int` that has exactly the second of the bits in the first.
+    Bits(u8, u64, u64),
+}
+use Argument::{Bits, Is, Null};
+
+/// A call by its number, and when it is allowed: always, or if all arguments of one
+/// of the lists are as they say.
+type Call = (libc::c_long, &'static [&'static [Argument]]);
+
+const ALWAYS: &[&[Argument]] = &[];
+
+/// Only memory of its own, and none that can be executed: what can be written must
+/// never be run. A file, a map or a ring buffer is mapped before.
+const ANONYMOUS: &[&[Argument]] = &[&[
+    Bits(2, libc::PROT_EXEC as u64, 0),
+    Bits(3, libc::MAP_ANONYMOUS as u64, libc::MAP_ANONYMOUS as u64),
+]];
+const NOT_EXECUTABLE: &[&[Argument]] = &[&[Bits(2, libc::PROT_EXEC as u64, 0)]];
+
+/// What all threads use: the event loop, memory, the log, and their own end.
+const ALL: &[Call] = &[
+    (libc::SYS_epoll_ctl, ALWAYS),
+    (libc::SYS_epoll_pwait, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_epoll_wait, ALWAYS),
+    (libc::SYS_clock_gettime, ALWAYS),
+    (libc::SYS_futex, ALWAYS),
+    (libc::SYS_sched_yield, ALWAYS),
+    (libc::SYS_restart_syscall, ALWAYS),
+    (libc::SYS_getrandom, ALWAYS),
+    (libc::SYS_read, ALWAYS),
+    (libc::SYS_write, ALWAYS),
+    (libc::SYS_writev, ALWAYS),
+    (libc::SYS_recvfrom, ALWAYS),
+    (libc::SYS_shutdown, ALWAYS),
+    (libc::SYS_getsockopt, ALWAYS),
+    (libc::SYS_close, ALWAYS),
+    // Looked at by Rust's runtime, built for debugging, when one is closed.
+    (libc::SYS_fcntl, &[&[Is(1, libc::F_GETFD as u64)]]),
+    (libc::SYS_brk, ALWAYS),
+    (libc::SYS_madvise, ALWAYS),
+    (libc::SYS_mmap, ANONYMOUS),
+    (libc::SYS_mprotect, NOT_EXECUTABLE),
+    (libc::SYS_mremap, ALWAYS),
+    (libc::SYS_munmap, ALWAYS),
+    (libc::SYS_exit, ALWAYS),
+    (libc::SYS_exit_group, ALWAYS),
+    (libc::SYS_getpid, ALWAYS),
+    (libc::SYS_gettid, ALWAYS),
+    (libc::SYS_rt_sigprocmask, ALWAYS),
+    (libc::SYS_rt_sigreturn, ALWAYS),
+    (libc::SYS_sigaltstack, ALWAYS),
+];
+
+/// Only to where the socket is connected, and no TCP Fast Open, which connects.
+const SEND_CONNECTED: Call = (
+    libc::SYS_sendto,
+    &[&[Is(3, libc::MSG_NOSIGNAL as u64), Null(4)]],
+);
+
+const SMTP: &[Call] = &[(libc::SYS_accept4, ALWAYS), SEND_CONNECTED];
+
+/// TCP over IPv4 and IPv6, and nothing else: no datagrams, no MPTCP.
+const TCP_SOCKETS: &[&[Argument]] = &[
+    &[
+        Is(0, libc::AF_INET as u64),
+        Bits(1, SOCKET_TYPE, libc::SOCK_STREAM as u64),
+        Is(2, 0),
+    ],
+    &[
+        Is(0, libc::AF_INET as u64),
+        Bits(1, SOCKET_TYPE, libc::SOCK_STREAM as u64),
+        Is(2, libc::IPPROTO_TCP as u64),
+    ],
+    &[
+        Is(0, libc::AF_INET6 as u64),
+        Bits(1, SOCKET_TYPE, libc::SOCK_STREAM as u64),
+        Is(2, 0),
+    ],
+    &[
+        Is(0, libc::AF_INET6 as u64),
+        Bits(1, SOCKET_TYPE, libc::SOCK_STREAM as u64),
+        Is(2, libc::IPPROTO_TCP as u64),
+    ],
+];
+/// SOCK_TYPE_MASK of the kernel; the other bits are SOCK_NONBLOCK and SOCK_CLOEXEC.
+const SOCKET_TYPE: u64 = 0xf;
+
+const CROWDSEC: &[Call] = &[
+    (libc::SYS_socket, TCP_SOCKETS),
+    (libc::SYS_connect, ALWAYS),
+    (libc::SYS_getpeername, ALWAYS),
+    (libc::SYS_getsockname, ALWAYS),
+    SEND_CONNECTED,
+];
+
+const MAIN: &[Call] = &[
+    // Clients of the control socket and of the metrics; addresses that appear.
+    (libc::SYS_accept4, ALWAYS),
+    (libc::SYS_socket, TCP_SOCKETS),
+    (libc::SYS_setsockopt, ALWAYS),
+    (libc::SYS_bind, ALWAYS),
+    (libc::SYS_listen, ALWAYS),
+    (libc::SYS_getpeername, ALWAYS),
+    (libc::SYS_getsockname, ALWAYS),
+    // Netlink names its destination. No TCP Fast Open, which connects.
+    (
+        libc::SYS_sendto,
+        &[&[Bits(3, libc::MSG_FASTOPEN as u64, 0)]],
+    ),
+    // Makes a listening socket non-blocking.
+    (libc::SYS_ioctl, &[&[Is(1, libc::FIONBIO)]]),
+    (
+        libc::SYS_fcntl,
+        &[
+            &[Is(1, libc::F_GETFD as u64)],
+            &[Is(1, libc::F_GETFL as u64)],
+            &[Is(1, libc::F_SETFL as u64)],
+            &[Is(1, libc::F_DUPFD_CLOEXEC as u64)],
+        ],
+    ),
+    (libc::SYS_clock_getres, ALWAYS),
+    (libc::SYS_clock_nanosleep, ALWAYS),
+    (libc::SYS_nanosleep, ALWAYS),
+    // The files of a reload, and the memory of `auto`.
+    (libc::SYS_openat, ALWAYS),
+    (libc::SYS_fstat, ALWAYS),
+    (libc::SYS_newfstatat, ALWAYS),
+    (libc::SYS_statx, ALWAYS),
+    (libc::SYS_lseek, ALWAYS),
+    (libc::SYS_readv, ALWAYS),
+    (libc::SYS_getdents64, ALWAYS),
+    (libc::SYS_readlinkat, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_readlink, ALWAYS),
+    (libc::SYS_fsync, ALWAYS),
+    (libc::SYS_renameat, ALWAYS),
+    (libc::SYS_renameat2, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, ALWAYS),
+    (libc::SYS_unlinkat, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_unlink, ALWAYS),
+    (libc::SYS_geteuid, ALWAYS),
+    (libc::SYS_getuid, ALWAYS),
+    (libc::SYS_uname, ALWAYS),
+];
+
+/// Commands of bpf(2), `enum bpf_cmd` of the kernel, on maps and programs that are
+/// open already.
+const MAP_LOOKUP_ELEM: u64 = 1;
+const MAP_UPDATE_ELEM: u64 = 2;
+const MAP_DELETE_ELEM: u64 = 3;
+const MAP_GET_NEXT_KEY: u64 = 4;
+const PROG_TEST_RUN: u64 = 10;
+const OBJ_GET_INFO_BY_FD: u64 = 15;
+const MAP_LOOKUP_BATCH: u64 = 24;
+const LINK_CREATE: u64 = 28;
+
+/// What a guard is served by. A link is created for an interface that comes back.
+const GUARD: Call = (
+    libc::SYS_bpf,
+    &[
+        &[Is(0, MAP_LOOKUP_ELEM)],
+        &[Is(0, MAP_UPDATE_ELEM)],
+        &[Is(0, MAP_DELETE_ELEM)],
+        &[Is(0, MAP_GET_NEXT_KEY)],
+        &[Is(0, OBJ_GET_INFO_BY_FD)],
+        &[Is(0, MAP_LOOKUP_BATCH)],
+        &[Is(0, LINK_CREATE)],
+    ],
+);
+const RETRANSMIT: Call = (libc::SYS_bpf, &[&[Is(0, PROG_TEST_RUN)]]);
+
+/// The calls of a thread, each list beside those that are for all.
+fn calls(thread: Thread) -> Vec<Call> {
+    let own = match thread {
+        Thread::Main { .. } => MAIN,
+        Thread::Smtp => SMTP,
+        Thread::Crowdsec => CROWDSEC,
+    };
+    let mut calls = [ALL, own].concat();
+    if let Thread::Main {
+        guard: true,
+        retransmits,
+    } = thread
+    {
+        calls.push(GUARD);
+        calls.extend(retransmits.then_some(RETRANSMIT));
+    }
+    calls
+}
+
+fn compile(thread: Thread, architecture: TargetArch) -> Result<BpfProgram> {
+    let mut rules: BTreeMap<_, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, allowed) in calls(thread) {
+        let of_call = rules.entry(call).or_default();
+        for arguments in allowed {
+            of_call.push(rule(arguments)?);
+        }
+    }
+    rules.insert(libc::SYS_tgkill, vec![own_abort()?]);
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+        architecture,
+    )?;
+    Ok(filter.try_into()?)
+}
+
+/// abort(3) sends SIGABRT to its thread: the calling one, and no other.
+fn own_abort() -> Result<SeccompRule> {
+    rule(&[
+        Is(0, getpid().as_raw() as u64),
+        Is(1, gettid().as_raw() as u64),
+        Is(2, libc::SIGABRT as u64),
+    ])
+}
+
+fn rule(arguments: &[Argument]) -> Result<SeccompRule> {
+    let conditions = arguments.iter().map(|&argument| {
+        use SeccompCmpArgLen::{Dword, Qword};
+        let (index, length, operator, value) = match argument {
+            Is(index, value) => (index, Dword, SeccompCmpOp::Eq, value),
+            Null(index) => (index, Qword, SeccompCmpOp::Eq, 0),
+            Bits(index, mask, value) => (index, Dword, SeccompCmpOp::MaskedEq(mask), value),
+        };
+        SeccompCondition::new(index, length, operator, value)
+    });
+    Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREADS: [Thread; 4] = [
+        Thread::Main {
+            guard: true,
+            retransmits: true,
+        },
+        Thread::Main {
+            guard: false,
+            retransmits: false,
+        },
+        Thread::Smtp,
+        Thread::Crowdsec,
+    ];
+
+    #[test]
+    fn each_filter_compiles_on_each_architecture() {
+        for thread in THREADS {
+            for architecture in [TargetArch::x86_64, TargetArch::aarch64] {
+                assert!(compile(thread, architecture).is_ok(), "{thread:?}");
+            }
+        }
+    }
+
+    /// A call without conditions is allowed always: no list may add one to a call
+    /// that another list of the same thread bounds.
+    #[test]
+    fn no_call_is_both_bounded_and_allowed_always() {
+        for thread in THREADS {
+            let calls = calls(thread);
+            for (call, allowed) in &calls {
+                let mut same = calls.iter().filter(|(other, _)| other == call);
+                assert!(
+                    same.all(|(_, other)| other.is_empty() == allowed.is_empty()),
+                    "{thread:?}: {call}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_main_thread_calls_bpf_and_only_crowdsecs_connects() {
+        let has = |thread, call| calls(thread).iter().any(|(other, _)| *other == call);
+        let bpf = THREADS.map(|thread| has(thread, libc::SYS_bpf));
+        assert_eq!(bpf, [true, false, false, false]);
+        let connect = THREADS.map(|thread| has(thread, libc::SYS_connect));
+        assert_eq!(connect, [false, false, false, true]);
+    }
+}

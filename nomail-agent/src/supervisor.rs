@@ -2,6 +2,7 @@
 //! changes, detach. The only module that knows all the others.
 
 mod failover;
+mod own;
 mod pinned;
 mod places;
 mod telling;
@@ -769,7 +770,7 @@ impl Agent {
             }
             told.guarded.clone_from(&shown);
         }
-        if places != self.places {
+        if places.sockets() != self.places.sockets() {
             info!("addresses changed: listening on {}", shown.join(", "));
         }
         self.places = places;
@@ -1426,10 +1427,12 @@ fn policy_of(
             .map(|interface| GuardedInterface {
                 index: interface.index,
                 hardware: interface.hardware.unwrap_or_default(),
+                further_hardware: interface.further_hardware.clone(),
             })
             .collect(),
         guarded: places.guarded(),
         answerable: places.direct(),
+        own: places.own(),
         lists: Arc::new(Lists {
             allow: config.lists.allow.clone(),
             deny: config.lists.deny.clone(),

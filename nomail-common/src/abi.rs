@@ -5,6 +5,7 @@ use crate::{
     events::Event,
     limiter::Limit,
     packet::Address,
+    probing::{self, PROBES, Place, first_place},
     responder::{TEXT_MAX, WINDOW},
     siphash::Key,
     verdict::{Answer, Verdict},
@@ -108,12 +109,16 @@ pub const MAX_INTERFACES: usize = 16;
 /// Most different ports that one agent listens on.
 pub const MAX_PORTS: usize = 4;
 /// Places in the table of guarded pairs, a power of two.
-pub const GUARDED_PLACES: usize = 1024;
+pub const GUARDED_PLACES: usize = 4096;
 /// Most guarded (address, port) pairs: a quarter of the places, so that a seed
-/// with which every pair is found in [`GUARDED_PROBES`] is soon found.
+/// with which every pair is found in [`PROBES`] is soon found.
 pub const MAX_GUARDED: usize = GUARDED_PLACES / 4;
-/// Consecutive places that are looked at for a pair.
-pub const GUARDED_PROBES: usize = 4;
+/// Places in the table of own addresses, a power of two.
+pub const OWN_PLACES: usize = 4096;
+/// Most own addresses that XDP is given: a quarter of the places, as above.
+pub const MAX_OWN: usize = OWN_PLACES / 4;
+/// Most further hardware addresses, of all interfaces together.
+pub const MAX_FURTHER_HARDWARE: usize = 32;
 /// Slots for sources in one [`Line`].
 pub const SLOTS_PER_LINE: usize = 4;
 /// Lines in [`SOURCES_MAP`], a power of two: 65,536 sources in 1 MiB, which
@@ -161,6 +166,17 @@ pub struct Guarded {
     pub number: u32,
 }
 
+/// A hardware address of an interface beside its own in [`Config::hardware`]: that of a
+/// port of a bond, or of a device above it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FurtherHardware {
+    /// The address, as in a frame.
+    pub address: [u8; 6],
+    /// The interface's place in [`Config::interfaces`] plus one; 0 where unused.
+    pub entry: u16,
+}
+
 /// [`Guarded::vlan`] of an address that XDP never answers for, because it is not
 /// known behind which tag it lives.
 pub const VLAN_NONE: u16 = 0xfffe;
@@ -199,14 +215,21 @@ pub struct Config {
     pub list_set: u32,
     /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
     pub lists: u32,
-    /// Odd multiplier of the hash into `guarded`, see [`guarded_place`].
+    /// Odd multiplier of the hash into `guarded`, see [`first_place`].
     pub guarded_seed: u64,
+    /// The same for `own`.
+    pub own_seed: u64,
     /// Interface indexes, 0 where unused.
     pub interfaces: [u32; MAX_INTERFACES],
     /// Their hardware addresses, as six octets of a frame and two of zero.
     pub hardware: [[u8; 8]; MAX_INTERFACES],
     /// Open-addressed table of the guarded pairs.
     pub guarded: [Guarded; GUARDED_PLACES],
+    /// Further hardware addresses of the interfaces, those in use first.
+    pub further_hardware: [FurtherHardware; MAX_FURTHER_HARDWARE],
+    /// Open-addressed table of addresses that no client has: the host's own that are not
+    /// guarded on every port, and the first and the last of its networks. With port 0.
+    pub own: [Address; OWN_PLACES],
 }
 
 impl Config {
@@ -226,42 +249,61 @@ impl Config {
         list_set: 0,
         lists: 0,
         guarded_seed: 1,
+        own_seed: 1,
         interfaces: [0; MAX_INTERFACES],
         hardware: [[0; 8]; MAX_INTERFACES],
-        guarded: [Guarded {
-            address: Address { high: 0, low: 0 },
-            port: 0,
-            vlan: 0,
-            number: 0,
-        }; GUARDED_PLACES],
+        guarded: [Guarded::FREE; GUARDED_PLACES],
+        further_hardware: [FurtherHardware {
+            address: [0; 6],
+            entry: 0,
+        }; MAX_FURTHER_HARDWARE],
+        own: [Address::FREE; OWN_PLACES],
     };
 
     /// Puts `pairs` into the table, trying seeds from `seeds` until each pair
-    /// is found within [`GUARDED_PROBES`] places. False, and the table
-    /// unchanged, when there are more than [`MAX_GUARDED`] or no seed fits.
-    pub fn set_guarded(&mut self, pairs: &[Guarded], mut seeds: impl Iterator<Item = u64>) -> bool {
+    /// is found within [`PROBES`] places. False, and nothing is guarded, if no seed fits;
+    /// false, and the table unchanged, if there are more than [`MAX_GUARDED`].
+    pub fn set_guarded(&mut self, pairs: &[Guarded], seeds: impl Iterator<Item = u64>) -> bool {
         if pairs.len() > MAX_GUARDED {
             return false;
         }
-        seeds.any(|seed| {
-            let seed = seed | 1;
-            let mut table = Self::EMPTY.guarded;
-            let all_placed = pairs.iter().all(|wanted| {
-                let first = guarded_place(seed, wanted.address, wanted.port);
-                (0..GUARDED_PROBES).any(|probe| {
-                    let place = &mut table[(first + probe) % GUARDED_PLACES];
-                    let free = place.port == 0 || place == wanted;
-                    if free {
-                        *place = *wanted;
-                    }
-                    free
-                })
-            });
-            if all_placed {
-                self.guarded = table;
-                self.guarded_seed = seed;
+        let seed = probing::fill(&mut self.guarded, pairs, seeds);
+        self.guarded_seed = seed.unwrap_or(1);
+        seed.is_some()
+    }
+
+    /// The same with own addresses, of which there are at most [`MAX_OWN`].
+    pub fn set_own(&mut self, own: &[Address], seeds: impl Iterator<Item = u64>) -> bool {
+        if own.len() > MAX_OWN {
+            return false;
+        }
+        let seed = probing::fill(&mut self.own, own, seeds);
+        self.own_seed = seed.unwrap_or(1);
+        seed.is_some()
+    }
+
+    /// Whether it is one of [`Config::own`], so that it is never answered.
+    #[inline(always)]
+    pub fn is_own(&self, address: Address) -> bool {
+        let first = first_place(self.own_seed, address, 0, OWN_PLACES);
+        for probe in 0..PROBES {
+            let own = &self.own[(first + probe) % OWN_PLACES];
+            if own.high == address.high && own.low == address.low {
+                return true;
             }
-            all_placed
+        }
+        false
+    }
+
+    /// Whether frames to that hardware address are for the interface whose place in
+    /// [`Config::interfaces`] is `entry` less one; with 0, for any of them. Its own in
+    /// [`Config::hardware`] is not looked at.
+    #[inline(always)]
+    pub fn is_further_hardware(&self, entry: u32, destination: [u8; 6]) -> bool {
+        self.further_hardware.iter().any(|further| {
+            further.entry != 0
+                && (entry == 0 || u32::from(further.entry) == entry)
+                && further.address == destination
         })
     }
 
@@ -269,8 +311,8 @@ impl Config {
     /// on.
     #[inline(always)]
     pub fn guarded(&self, address: Address, port: u16) -> Option<&Guarded> {
-        let first = guarded_place(self.guarded_seed, address, port);
-        for probe in 0..GUARDED_PROBES {
+        let first = first_place(self.guarded_seed, address, port, GUARDED_PLACES);
+        for probe in 0..PROBES {
             let place = &self.guarded[(first + probe) % GUARDED_PLACES];
             if place.port == port
                 && place.address.high == address.high
@@ -306,16 +348,6 @@ pub const LIST_ALLOW_IPV6: u32 = 2;
 pub const LIST_DENY_IPV4: u32 = 4;
 /// Bit of [`Config::lists`].
 pub const LIST_DENY_IPV6: u32 = 8;
-
-/// First place of a pair in [`Config::guarded`]: the top bits of a product.
-#[inline(always)]
-pub const fn guarded_place(seed: u64, address: Address, port: u16) -> usize {
-    let mixed = (address.high ^ port as u64)
-        .wrapping_mul(seed)
-        .wrapping_add(address.low)
-        .wrapping_mul(seed);
-    (mixed >> (64 - GUARDED_PLACES.trailing_zeros())) as usize
-}
 
 /// What one CPU counted on one interface. Only ever incremented.
 #[repr(C)]
@@ -414,7 +446,10 @@ const _: () = {
     assert!(GENERATIONS.is_power_of_two() && DIALOG_PLACES.is_power_of_two());
     assert!(size_of::<Texts>() == 3 * (TEXT_MAX + 8));
     assert!(size_of::<Guarded>() == 24);
-    assert!(size_of::<Config>() == 3 * 16 + 10 * 4 + 8 + 12 * MAX_INTERFACES + 24 * GUARDED_PLACES);
+    let tables = 24 * GUARDED_PLACES + 16 * OWN_PLACES + 8 * MAX_FURTHER_HARDWARE;
+    assert!(size_of::<Config>() == 3 * 16 + 10 * 4 + 2 * 8 + 12 * MAX_INTERFACES + tables);
+    assert!(size_of::<FurtherHardware>() == 8 && OWN_PLACES.is_power_of_two());
+    assert!(MAX_INTERFACES < u16::MAX as usize);
     assert!(align_of::<Config>() == 8);
     assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
     assert!(size_of::<TupleLine>() == 64 && TUPLE_LINES.is_power_of_two());
@@ -489,7 +524,7 @@ mod tests {
             assert!(config.guarded(address, port).is_some());
             assert!(config.guarded(address, 26).is_none());
         }
-        let other = Address::from_ipv4(0xc000_0200 + 256);
+        let other = Address::from_ipv4(0xc000_0200 + MAX_GUARDED as u32);
         assert!(config.guarded(other, 25).is_none());
         let one_more: Vec<_> = (0..=MAX_GUARDED as u32)
             .map(|n| pair(Address::from_ipv4(n + 1), 25))
@@ -497,6 +532,42 @@ mod tests {
         assert!(!config.set_guarded(&one_more, seeds()));
         let kept = config.guarded(pairs[0].address, 25);
         assert!(kept.is_some(), "a refusal changes nothing");
+    }
+
+    #[test]
+    fn own_addresses_are_found_and_no_other() {
+        let ipv6 = Address {
+            high: 0x2001_0db8_0000_0000,
+            low: 1,
+        };
+        let own: Vec<_> = (1..MAX_OWN as u32)
+            .map(|n| Address::from_ipv4(0xc633_6400 + n))
+            .chain([ipv6])
+            .collect();
+        let mut config = Config::EMPTY;
+        assert!(!config.is_own(ipv6));
+        assert!(config.set_own(&own, seeds()));
+        assert!(own.iter().all(|own| config.is_own(*own)));
+        for other in [0, 0xc633_6400, 0xc633_6400 + MAX_OWN as u32] {
+            assert!(!config.is_own(Address::from_ipv4(other)));
+        }
+        let most = [ipv6; MAX_OWN + 1];
+        assert!(!config.set_own(&most, seeds()));
+        assert!(config.is_own(ipv6), "a refusal changes nothing");
+        assert!(config.set_own(&[], seeds()));
+        assert!(!config.is_own(ipv6));
+    }
+
+    #[test]
+    fn a_further_hardware_address_is_of_its_interface() {
+        let address = [2, 0, 0, 0, 0, 7];
+        let mut config = Config::EMPTY;
+        assert!(!config.is_further_hardware(0, [0; 6]), "none is all zeros");
+        config.further_hardware[0] = FurtherHardware { address, entry: 2 };
+        assert!(config.is_further_hardware(2, address));
+        assert!(config.is_further_hardware(0, address), "on a port");
+        assert!(!config.is_further_hardware(1, address));
+        assert!(!config.is_further_hardware(2, [2, 0, 0, 0, 0, 8]));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ pub mod limiter;
 pub mod owed;
 pub mod packet;
 pub mod policy;
+pub mod probing;
 pub mod reply;
 pub mod responder;
 pub mod siphash;

@@ -111,6 +111,7 @@ fn measure(row: &Row) -> f64 {
             cap: None,
             flood_answer: FloodAnswer::Challenge,
             answerable: HashSet::new(),
+            own: HashSet::new(),
             lists: Arc::default(),
             responder: None,
             fallback: false,
@@ -118,6 +119,7 @@ fn measure(row: &Row) -> f64 {
             interfaces: vec![GuardedInterface {
                 index: LOOPBACK_INDEX,
                 hardware: [2, 0, 0, 0, 0, 2],
+                ..GuardedInterface::default()
             }],
             guarded: ["192.0.2.1", "2001:db8::1"]
                 .map(|address| (address.parse().unwrap(), 25))

@@ -37,8 +37,10 @@ fn policy() -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: HOST_HARDWARE,
+            ..GuardedInterface::default()
         }],
         answerable: guarded.iter().map(|(address, _)| *address).collect(),
+        own: HashSet::new(),
         guarded,
         lists: Arc::default(),
         responder: None,

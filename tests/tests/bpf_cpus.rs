@@ -35,8 +35,10 @@ fn guard(source: Rate, lab: &Lab) -> Guard {
             interfaces: vec![GuardedInterface {
                 index: LOOPBACK_INDEX,
                 hardware: [2, 0, 0, 0, 0, 2],
+                ..GuardedInterface::default()
             }],
             answerable: HashSet::new(),
+            own: HashSet::new(),
             guarded: [("192.0.2.7".parse().unwrap(), 25)].into(),
             lists: Arc::default(),
             responder: None,

@@ -439,6 +439,7 @@ fn policy() -> Policy {
         interfaces: Vec::new(),
         guarded,
         answerable: ANSWERABLE.map(address).into(),
+        own: HashSet::new(),
         lists: Arc::default(),
         responder: None,
         fallback: false,
@@ -477,6 +478,7 @@ impl Round {
         let interface = |index, last| GuardedInterface {
             index,
             hardware: [2, 0, 0, 0, 0, last],
+            ..GuardedInterface::default()
         };
         let round = Self {
             number,

@@ -42,9 +42,11 @@ fn guard(source: Rate, cap: Option<Rate>) -> (Guard, Lab) {
                 // A test run claims to come from the loopback interface.
                 index: 1,
                 hardware: [2, 0, 0, 0, 0, 2],
+                ..GuardedInterface::default()
             }],
             guarded: HashSet::from([(address, 25)]),
             answerable: HashSet::from([address]),
+            own: HashSet::new(),
             lists: Arc::default(),
             responder: None,
             fallback: false,

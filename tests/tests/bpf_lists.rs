@@ -61,8 +61,10 @@ fn policy(lists: Arc<Lists>) -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: [2, 0, 0, 0, 0, 2],
+            ..GuardedInterface::default()
         }],
         answerable: HashSet::new(),
+        own: HashSet::new(),
         guarded,
         lists,
         responder: None,

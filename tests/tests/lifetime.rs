@@ -319,9 +319,11 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         interfaces: vec![GuardedInterface {
             index: loopback,
             hardware: [2, 0, 0, 0, 0, 2],
+            ..GuardedInterface::default()
         }],
         guarded: [(address, 25)].into(),
         answerable: [address].into(),
+        own: HashSet::new(),
         lists: Arc::default(),
         responder: None,
         fallback: false,

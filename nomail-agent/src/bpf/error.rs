@@ -11,7 +11,7 @@ use aya::{
 use caps::{CapSet, Capability};
 use log::debug;
 use nix::errno::Errno;
-use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
+use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_OWN, MAX_PORTS};
 use thiserror::Error;
 
 use super::{Mode, features::missing_features};
@@ -91,6 +91,9 @@ pub enum BpfError {
          name the ones that matter with --listen"
     )]
     TooManyGuarded(usize),
+    /// See [`MAX_OWN`].
+    #[error("{0} own addresses, but XDP is given at most {MAX_OWN}")]
+    TooManyOwn(usize),
     /// A list does not fit its map.
     #[error(
         "{0} prefixes in one list are more than the {max} that the guard can keep: leave some out",

@@ -30,8 +30,9 @@ use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
-        self, CONFIGS, Config, Counters, FALLBACK_LEASE_MILLIS, GENERATIONS, Guarded, LEASE_SECS,
-        MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, RESPOND, RESPOND_FOR_LISTENERS, Texts, VLAN_NONE,
+        self, CONFIGS, Config, Counters, FALLBACK_LEASE_MILLIS, FurtherHardware, GENERATIONS,
+        Guarded, LEASE_SECS, MAX_GUARDED, MAX_INTERFACES, MAX_OWN, MAX_PORTS, RESPOND,
+        RESPOND_FOR_LISTENERS, Texts, VLAN_NONE,
     },
     challenge::{PROOF_SECS, slot_shift},
     events::PAUSE_SECS,
@@ -73,12 +74,15 @@ impl Rate {
 }
 
 /// An interface that the program is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardedInterface {
     /// Its number.
     pub index: u32,
     /// Its hardware address; XDP answers only what is sent to it.
     pub hardware: [u8; 6],
+    /// Further ones that frames on it may be for. Of all interfaces together the
+    /// first [`abi::MAX_FURTHER_HARDWARE`] are used.
+    pub further_hardware: Vec<[u8; 6]>,
 }
 
 /// What the program is to enforce. Replaced as a whole.
@@ -102,6 +106,8 @@ pub struct Policy {
     /// Addresses among them that live on one of the interfaces themselves, so
     /// that frames for them have no VLAN tag. For others XDP does not answer.
     pub answerable: HashSet<IpAddr>,
+    /// Addresses that no client has, at most [`MAX_OWN`]: see [`Config::own`].
+    pub own: HashSet<IpAddr>,
     /// Who is let through, and who is not. The same again costs nothing.
     pub lists: Arc<Lists>,
     /// What XDP says where nobody listens; none: there are listeners.
@@ -313,6 +319,13 @@ impl Guard {
             config.interfaces[place] = interface.index;
             config.hardware[place][..6].copy_from_slice(&interface.hardware);
         }
+        let further = policy.interfaces.iter().zip(1..).flat_map(|(of, entry)| {
+            let addresses = of.further_hardware.iter();
+            addresses.map(move |&address| FurtherHardware { address, entry })
+        });
+        for (place, further) in config.further_hardware.iter_mut().zip(further) {
+            *place = further;
+        }
         let pairs: Vec<_> = policy
             .guarded
             .iter()
@@ -328,12 +341,20 @@ impl Guard {
             })
             .collect();
         let mut seed = random()?;
-        let seeds = std::iter::repeat_with(move || {
+        let mut seeds = std::iter::repeat_with(move || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             seed
         });
-        if !config.set_guarded(&pairs, seeds.take(GUARDED_SEEDS_MAX)) {
+        if !config.set_guarded(&pairs, seeds.by_ref().take(SEEDS_MAX)) {
             return Err(BpfError::TooManyGuarded(pairs.len()));
+        }
+        let own: Vec<_> = policy
+            .own
+            .iter()
+            .map(|own| own.to_canonical().into())
+            .collect();
+        if !config.set_own(&own, seeds.take(SEEDS_MAX)) {
+            return Err(BpfError::TooManyOwn(own.len()));
         }
         let same_lists = self
             .lists
@@ -635,10 +656,13 @@ impl Drop for Guard {
     }
 }
 
-/// Seeds that are tried before a set of guarded pairs is called too large. At
-/// [`MAX_GUARDED`] pairs a few dozen are needed.
-const GUARDED_SEEDS_MAX: usize = 10_000;
-const _: () = assert!(MAX_GUARDED <= 256, "measure again how many seeds it takes");
+/// Seeds that are tried before a table is called too full. Full to a quarter, as
+/// [`MAX_GUARDED`] and [`MAX_OWN`] are, it needs one, seldom a second.
+const SEEDS_MAX: usize = 1000;
+const _: () = assert!(
+    MAX_GUARDED * 4 <= abi::GUARDED_PLACES && MAX_OWN * 4 <= abi::OWN_PLACES,
+    "measure again how many seeds it takes"
+);
 
 /// The programs that are loaded.
 fn programs(responder: bool) -> impl Iterator<Item = &'static str> {

@@ -1,6 +1,8 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
+mod hardware;
 mod holder;
+mod local;
 mod vrf;
 mod ways;
 
@@ -11,9 +13,10 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use ipnet::IpNet;
 use netlink_packet_route::{
     address::AddressAttribute,
-    link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkXdp, XdpAttached},
+    link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -21,6 +24,7 @@ use thiserror::Error;
 
 pub use self::{
     holder::{holder_of, is_held},
+    local::{LocalRoute, LocalRoutes},
     vrf::{own_vrf, sockets_are_in},
 };
 
@@ -35,6 +39,9 @@ pub struct Interface {
     pub ethernet: bool,
     /// Its hardware address, if it has one of six octets.
     pub hardware: Option<[u8; 6]>,
+    /// Further ones that frames on it may be for: those of its ports, and of devices
+    /// that are stacked on it.
+    pub further_hardware: Vec<[u8; 6]>,
     /// The XDP program on it, by the kernel's number.
     pub xdp_program: Option<u32>,
     /// Whether that runs in the stack, not in the driver.
@@ -86,6 +93,8 @@ pub enum IfaceError {
 /// A connection to the kernel, and its notices of changes.
 pub struct Interfaces {
     handle: Handle,
+    /// One that the kernel checks strictly, and so answers with what is asked for only.
+    routes: Handle,
     notices: BoxStream<'static, ()>,
 }
 
@@ -98,8 +107,13 @@ impl Interfaces {
             MulticastGroup::Ipv6Ifaddr,
         ])?;
         tokio::spawn(connection);
+        // Kernels before 4.20 cannot: they answer with more, which is left out here.
+        let (connection, routes, _) = rtnetlink::new_connection_with_strict_check()
+            .or_else(|_| rtnetlink::new_connection())?;
+        tokio::spawn(connection);
         Ok(Self {
             handle,
+            routes,
             notices: notices.map(drop).boxed(),
         })
     }
@@ -117,6 +131,7 @@ impl Interfaces {
         let mut interfaces = Vec::new();
         // Who is in the VRF of which number.
         let mut in_vrf = Vec::new();
+        let mut links = Vec::new();
         while let Some(message) = messages.try_next().await? {
             let mut interface = Interface {
                 name: String::new(),
@@ -127,19 +142,28 @@ impl Interfaces {
                     LinkLayerType::Ether | LinkLayerType::Loopback
                 ),
                 hardware: None,
+                further_hardware: Vec::new(),
                 xdp_program: None,
                 xdp_generic: false,
                 vrf: None,
             };
             let (mut controller, mut port_of_vrf) = (None, false);
+            let (mut lower, mut elsewhere, mut stacked, mut permanent) = (None, false, false, None);
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => interface.name = name,
                     LinkAttribute::Controller(index) => controller = Some(index),
                     LinkAttribute::LinkInfo(infos) => {
                         port_of_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+                        stacked = [InfoKind::Vlan, InfoKind::MacVlan, InfoKind::MacVtap]
+                            .into_iter()
+                            .any(|kind| infos.contains(&LinkInfo::Kind(kind)));
                     }
                     LinkAttribute::Address(octets) => interface.hardware = octets.try_into().ok(),
+                    LinkAttribute::PermAddress(octets) => permanent = octets.try_into().ok(),
+                    // That of another namespace if LinkNetNsId is there.
+                    LinkAttribute::Link(index) => lower = Some(index),
+                    LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                     LinkAttribute::Xdp(xdp) => {
                         interface.xdp_program = xdp.iter().find_map(|part| match part {
                             LinkXdp::ProgId(id)
@@ -154,6 +178,13 @@ impl Interfaces {
                     _ => {}
                 }
             }
+            links.push(hardware::Link {
+                index: interface.index,
+                hardware: interface.hardware,
+                permanent,
+                upper: controller.filter(|_| !port_of_vrf),
+                lower: lower.filter(|_| stacked && !elsewhere),
+            });
             if port_of_vrf && let Some(controller) = controller {
                 in_vrf.push((interfaces.len(), controller));
             }
@@ -162,6 +193,9 @@ impl Interfaces {
         for (place, controller) in in_vrf {
             let vrf = interfaces.iter().find(|found| found.index == controller);
             interfaces[place].vrf = vrf.map(|vrf| vrf.name.clone());
+        }
+        for interface in &mut interfaces {
+            interface.further_hardware = hardware::further(&links, interface.index);
         }
         Ok(interfaces)
     }
@@ -215,6 +249,12 @@ impl Interfaces {
 
     /// The addresses of all interfaces, in order.
     pub async fn addresses(&self) -> Result<BTreeSet<LocalAddress>, IfaceError> {
+        let networks = self.networks().await?;
+        Ok(networks.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// The same, each with the network that is on its link.
+    pub async fn networks(&self) -> Result<BTreeSet<(LocalAddress, IpNet)>, IfaceError> {
         let mut messages = self.handle.address().get().execute();
         let mut addresses = BTreeSet::new();
         while let Some(message) = messages.try_next().await? {
@@ -227,12 +267,18 @@ impl Interfaces {
                     _ => {}
                 }
             }
-            if let Some(address) = local.or(address) {
-                addresses.insert(LocalAddress {
-                    address,
-                    interface: message.header.index,
-                });
-            }
+            let own = local.or(address);
+            let Some((own, on_link)) = own.zip(address.or(own)) else {
+                continue;
+            };
+            let Ok(network) = IpNet::new(on_link, message.header.prefix_len) else {
+                continue;
+            };
+            let local = LocalAddress {
+                address: own,
+                interface: message.header.index,
+            };
+            addresses.insert((local, network.trunc()));
         }
         Ok(addresses)
     }

@@ -5,6 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
+use nomail_common::abi::MAX_OWN;
+
+use super::own;
 use crate::{
     config::{Config, ListenAddress},
     exit::Failure,
@@ -32,6 +35,8 @@ pub(super) struct Places {
     /// Addresses that live on the guarded interfaces themselves, not on a VLAN
     /// or a bridge above them.
     direct: BTreeSet<IpAddr>,
+    /// Addresses that no client has, as far as XDP has room for them.
+    own: BTreeSet<IpAddr>,
 }
 
 impl Places {
@@ -71,6 +76,11 @@ impl Places {
             let address = socket_address(listen.address, listen.port, scope);
             places.add(address, false, answered_on(listen, &local));
         }
+        let routes = kernel.local_routes().await?;
+        let networks = kernel.networks().await?;
+        let guarded = interfaces.iter().map(|interface| interface.index).collect();
+        let own = own::addresses(&routes, &networks, &guarded, &places.guarded());
+        places.own = own.into_iter().take(MAX_OWN).collect();
         Ok(places)
     }
 
@@ -101,6 +111,11 @@ impl Places {
     /// The addresses that live on the guarded interfaces themselves.
     pub(super) fn direct(&self) -> HashSet<IpAddr> {
         self.direct.iter().copied().collect()
+    }
+
+    /// Addresses that no client has, and XDP does not answer to.
+    pub(super) fn own(&self) -> HashSet<IpAddr> {
+        self.own.iter().copied().collect()
     }
 
     /// Whether what comes in on an interface gets to a listener, if nothing else is

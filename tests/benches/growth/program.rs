@@ -42,6 +42,7 @@ pub(crate) fn policy(cap: Rate) -> Policy {
         cap: Some(cap),
         flood_answer: FloodAnswer::Challenge,
         answerable: HashSet::from([HOST.into()]),
+        own: HashSet::new(),
         lists: Arc::default(),
         responder: None,
         fallback: false,
@@ -49,6 +50,7 @@ pub(crate) fn policy(cap: Rate) -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: [2, 0, 0, 0, 0, 2],
+            ..GuardedInterface::default()
         }],
         guarded: HashSet::from([(HOST.into(), 25)]),
     }

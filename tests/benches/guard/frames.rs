@@ -148,6 +148,7 @@ fn policy() -> Policy {
         cap: Some(NO_BOUND),
         flood_answer: FloodAnswer::Challenge,
         answerable: HashSet::from([HOST.into()]),
+        own: HashSet::new(),
         lists: Arc::default(),
         responder: None,
         fallback: false,
@@ -155,6 +156,7 @@ fn policy() -> Policy {
         interfaces: vec![GuardedInterface {
             index: LOOPBACK_INDEX,
             hardware: [2, 0, 0, 0, 0, 2],
+            ..GuardedInterface::default()
         }],
         guarded: HashSet::from([(HOST.into(), 25)]),
     }

@@ -1,10 +1,13 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
+mod addresses;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
+pub use self::addresses::{AddressStatus, NAMES_MAX, Named};
 use crate::{crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
@@ -44,6 +47,9 @@ pub struct Status {
     /// Interfaces that it is reached over without a guard on the way.
     #[serde(default)]
     pub unguarded: Vec<String>,
+    /// Addresses that are not served as others are.
+    #[serde(default)]
+    pub addresses: AddressStatus,
     /// CrowdSec's decisions, if the agent was started to deny them.
     pub crowdsec: Option<CrowdsecStatus>,
     /// SYNs received for them, by verdict.
@@ -576,6 +582,13 @@ impl Status {
                 paint(&unguarded, Some(AnsiColor::Red))
             );
         }
+        for (label, what) in self.addresses.lines() {
+            out += &format!(
+                "{} {}\n",
+                labelled(label),
+                paint(&what, Some(AnsiColor::Yellow))
+            );
+        }
         let listens = self.agent_running && self.responder.by == Speaker::Listener;
         let listening = match listens {
             true => "listening",
@@ -957,7 +970,13 @@ mod tests {
     fn an_agent_without_the_new_keys_is_understood() {
         let mut told = serde_json::to_value(sample()).unwrap();
         let keys = told.as_object_mut().unwrap();
-        for key in ["agent_running", "unguarded", "contended", "responder"] {
+        for key in [
+            "agent_running",
+            "unguarded",
+            "addresses",
+            "contended",
+            "responder",
+        ] {
             keys.remove(key).unwrap();
         }
         assert_eq!(serde_json::from_value::<Status>(told).unwrap(), sample());

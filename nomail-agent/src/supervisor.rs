@@ -744,8 +744,8 @@ impl Agent {
     /// An error leaves all as it was.
     async fn follow_addresses(&mut self) -> Result<(), Failure> {
         let before = self.places.guarded();
-        let mut places =
-            Places::find(&self.kernel, &self.config, &self.interfaces, &before).await?;
+        let interfaces = self.current_interfaces().await?;
+        let mut places = Places::find(&self.kernel, &self.config, &interfaces, &before).await?;
         let mut refused = BTreeSet::new();
         for socket in places.sockets() {
             let absent = places.is_absent(socket);
@@ -758,7 +758,6 @@ impl Agent {
         }
         places.remove(&refused);
         self.refused = refused;
-        let interfaces = self.current_interfaces().await?;
         if places == self.places && interfaces == self.interfaces {
             return Ok(());
         }

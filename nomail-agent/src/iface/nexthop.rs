@@ -121,4 +121,9 @@ mod tests {
         }
         assert_eq!(request(5).len(), 32);
     }
+
+    #[test]
+    fn the_kernel_has_no_such_next_hop() {
+        assert_eq!(interface_of(u32::MAX).unwrap(), None);
+    }
 }

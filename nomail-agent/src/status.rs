@@ -1,5 +1,6 @@
 //! What the agent tells about itself: the shape, and how people read it.
 
+mod addresses;
 mod domains;
 mod lists;
 
@@ -9,6 +10,7 @@ use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    addresses::{AddressStatus, NAMES_MAX, Named},
     domains::{ForeignDomainStatus, foreign_domains, suspects},
     lists::{ListFileStatus, ListsStatus},
 };
@@ -54,6 +56,9 @@ pub struct Status {
     /// The metrics' socket.
     #[serde(default)]
     pub metrics: MetricsStatus,
+    /// Addresses that are not served as others are.
+    #[serde(default)]
+    pub addresses: AddressStatus,
     /// CrowdSec's decisions, if the agent was started to deny them.
     pub crowdsec: Option<CrowdsecStatus>,
     /// The lists in force, and what of their files is not.
@@ -615,6 +620,13 @@ impl Status {
                 paint(&unguarded, Some(AnsiColor::Red))
             );
         }
+        for (label, what) in self.addresses.lines() {
+            out += &format!(
+                "{} {}\n",
+                labelled(label),
+                paint(&what, Some(AnsiColor::Yellow))
+            );
+        }
         let listens = self.agent_running && self.responder.by == Speaker::Listener;
         let listening = match listens {
             true => "listening",
@@ -1014,7 +1026,13 @@ mod tests {
     fn an_agent_without_the_new_keys_is_understood() {
         let mut told = serde_json::to_value(sample()).unwrap();
         let keys = told.as_object_mut().unwrap();
-        for key in ["agent_running", "unguarded", "contended", "responder"] {
+        for key in [
+            "agent_running",
+            "unguarded",
+            "addresses",
+            "contended",
+            "responder",
+        ] {
             keys.remove(key).unwrap();
         }
         assert_eq!(serde_json::from_value::<Status>(told).unwrap(), sample());

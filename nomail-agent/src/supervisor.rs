@@ -1,6 +1,7 @@
 //! The life of the agent: bind, load, attach, give up root, serve, follow
 //! changes, detach. The only module that knows all the others.
 
+mod addresses;
 mod failover;
 mod foreign;
 mod lists;
@@ -11,7 +12,7 @@ mod places;
 mod telling;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -25,7 +26,7 @@ use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use log::{error, info, warn};
 use nomail_common::{
-    abi::{self, Texts},
+    abi::{self, MAX_GUARDED, Texts},
     responder::TEXT_MAX,
     source::Source,
     verdict::Verdict,
@@ -52,7 +53,7 @@ use crate::{
     control::Control,
     crowdsec::{self, Crowdsec, Subscription},
     exit::{Exit, Failure},
-    iface::{FrameSocket, Interface, Interfaces, holder_of, sockets_are_in},
+    iface::{FrameSocket, IfaceError, Interface, Interfaces, holder_of, sockets_are_in},
     limited::LimitedLog,
     memory,
     metrics::{self, History, Totals, View},
@@ -66,8 +67,8 @@ use crate::{
     },
     state::State,
     status::{
-        ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus, MetricsStatus,
-        ResponderStatus, Speaker, Status, foreign_domains,
+        AddressStatus, ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
+        MetricsStatus, ResponderStatus, Speaker, Status, foreign_domains,
     },
     walk::{self, WalkError},
 };
@@ -85,7 +86,7 @@ const FLOOD_QUIET_SECS: u32 = 5;
 /// How often the memory of `auto` is written down.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
-pub(crate) const DESCRIPTORS_SPARE: u64 = 512;
+pub(crate) const DESCRIPTORS_SPARE: u64 = 512 + MAX_GUARDED as u64;
 /// Bounds the queues of all listening sockets.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// 0 when the kernel takes no SYN cookies.
@@ -129,8 +130,8 @@ struct Agent {
     places: Places,
     /// What could not be bound, and was said so.
     refused: BTreeSet<ListenSocket>,
-    /// Interfaces that were deleted, and were said to be, by their numbers.
-    gone: BTreeSet<u32>,
+    /// Interfaces that are not there, and were said to be gone, by their places.
+    gone: BTreeSet<usize>,
     /// Interfaces that came back and cannot be guarded, and were said so.
     refused_interfaces: BTreeSet<u32>,
     /// The name to greet with where none is configured, as found at the start:
@@ -206,6 +207,7 @@ struct Told {
     unguarded: Vec<String>,
     lists: ListsStatus,
     metrics: MetricsStatus,
+    addresses: AddressStatus,
 }
 
 struct Signals {
@@ -245,7 +247,8 @@ impl Agent {
         )
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
-        let places = Places::find(&kernel, &config, &interfaces).await?;
+        let places = Places::find(&kernel, &config, &interfaces, &HashSet::new()).await?;
+        places.some_are_there(&kernel, &config).await?;
         if places.sockets().is_empty() {
             return Err(nothing_to_listen_on(&interfaces));
         }
@@ -270,7 +273,7 @@ impl Agent {
             ..Listeners::default()
         };
         for socket in places.sockets() {
-            listeners.bind(socket)?;
+            listeners.bind(socket, places.is_absent(socket))?;
         }
         let control = bind_control(&config.control, account)?;
         let metrics = MetricsSocket::open(config.metrics.listen)?;
@@ -283,7 +286,9 @@ impl Agent {
             unguarded: Vec::new(),
             lists: ListsStatus::from(&config),
             metrics: metrics.status(),
+            addresses: addresses::status_of(&config, &places, &interfaces),
         };
+        addresses::log(&AddressStatus::default(), &told.addresses);
         let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
         let frames = texts.and_then(|_| open_frame_socket());
@@ -357,13 +362,13 @@ impl Agent {
         let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn.flood);
         Ok(Self {
             config,
+            gone: absent_places(&interfaces),
             interfaces,
             kernel,
             shared,
             listeners,
             places,
             refused: BTreeSet::new(),
-            gone: BTreeSet::new(),
             refused_interfaces: BTreeSet::new(),
             found_hostname,
             found_aliases,
@@ -405,7 +410,7 @@ impl Agent {
             info!(
                 "{} does not accept mail: {how} {}",
                 told.hostname,
-                told.guarded.join(", ")
+                first_of(&told.guarded)
             );
         }
         self.tell_unguarded().await;
@@ -820,10 +825,13 @@ impl Agent {
     /// bound before its address is guarded, and unguarded before it is closed.
     /// An error leaves all as it was.
     async fn follow_addresses(&mut self) -> Result<(), Failure> {
-        let mut places = Places::find(&self.kernel, &self.config, &self.interfaces).await?;
+        let before = self.places.guarded();
+        let interfaces = self.current_interfaces().await?;
+        let mut places = Places::find(&self.kernel, &self.config, &interfaces, &before).await?;
         let mut refused = BTreeSet::new();
         for socket in places.sockets() {
-            if let Err(failure) = self.listeners.bind(socket) {
+            let absent = places.is_absent(socket);
+            if let Err(failure) = self.listeners.bind(socket, absent) {
                 if !self.refused.contains(&socket) {
                     error!("{failure}");
                 }
@@ -832,7 +840,6 @@ impl Agent {
         }
         places.remove(&refused);
         self.refused = refused;
-        let interfaces = self.current_interfaces().await?;
         if places == self.places && interfaces == self.interfaces {
             return Ok(());
         }
@@ -851,9 +858,12 @@ impl Agent {
                 told.name.clone_from(&interface.name);
             }
             told.guarded.clone_from(&shown);
+            let addresses = addresses::status_of(&self.config, &places, &self.interfaces);
+            addresses::log(&told.addresses, &addresses);
+            told.addresses = addresses;
         }
         if places.sockets() != self.places.sockets() {
-            info!("addresses changed: listening on {}", shown.join(", "));
+            info!("addresses changed: listening on {}", first_of(&shown));
         }
         self.places = places;
         Ok(())
@@ -877,8 +887,9 @@ impl Agent {
         Ok(current.collect())
     }
 
-    /// An interface that is deleted and comes back under its name has another
-    /// number, and no program: it is attached anew. CAP_BPF suffices for that; to
+    /// An interface that is deleted and comes back under its name has no program, and
+    /// often another number: it is attached anew. So is one that comes for the first
+    /// time. CAP_BPF suffices for that; to
     /// pin it would need root, so that such a program ends with the agent.
     async fn follow_interfaces(&mut self) -> Result<(), Failure> {
         let Ok(all) = self.kernel.all().await else {
@@ -886,26 +897,46 @@ impl Agent {
         };
         self.refused_interfaces
             .retain(|refused| all.iter().any(|found| found.index == *refused));
+        let programs = self.shared.programs();
+        let gone = &self.gone;
+        let numbers = self.interfaces.iter().enumerate();
+        let on: Vec<_> = numbers
+            .filter(|(place, _)| !gone.contains(place))
+            .map(|(_, interface)| interface.index)
+            .collect();
         for (place, guarded) in self.interfaces.iter_mut().enumerate() {
-            if all.iter().any(|found| found.index == guarded.index) {
+            let here = all.iter().find(|found| found.index == guarded.index);
+            // One that was made again has no program, also if it has the same number.
+            let program = programs.get(place).copied().filter(|program| *program != 0);
+            let is_new = program.is_some() && here.is_some_and(|found| found.xdp_program.is_none());
+            if here.is_some() && !is_new && !self.gone.contains(&place) {
                 continue;
             }
             let was = guarded.index;
-            if self.gone.insert(was) {
+            if self.gone.insert(place) {
                 error!(
                     "the guarded interface {} is gone: it is guarded again when it is back",
                     guarded.name
                 );
                 self.shared.detached(place, was);
             }
-            let back = all.iter().find(|found| found.name == guarded.name);
-            let Some(back) = back else {
+            let back = match guarded.name.as_str() {
+                config::DEFAULT_ROUTE => self.kernel.of_default_route().await.ok(),
+                name => {
+                    let names = std::iter::once(name);
+                    let names = names.chain(guarded.alternatives.iter().map(String::as_str));
+                    let mut found = names.map(|name| all.iter().find(|on| on.is_called(name)));
+                    found.find_map(|found| found.cloned())
+                }
+            };
+            let back = back.filter(|back| !on.contains(&back.index));
+            let Some(back) = back.as_ref() else {
                 continue;
             };
             match self.shared.attach(place, self.config.xdp_mode, back) {
                 Ok(()) => {
                     info!("the interface {} is back", back.name);
-                    self.gone.remove(&was);
+                    self.gone.remove(&place);
                     self.refused_interfaces.remove(&back.index);
                     *guarded = Interface {
                         xdp_program: None,
@@ -961,6 +992,12 @@ impl Shared {
                 told.pinned = false;
             }
         }
+    }
+
+    /// The kernel's numbers of the programs on the interfaces, 0 where there is none.
+    fn programs(&self) -> Vec<u32> {
+        let told = self.told();
+        told.interfaces.iter().map(|on| on.program_id).collect()
     }
 
     /// Attaches to the interface that is now the one at `place`.
@@ -1125,6 +1162,7 @@ impl Shared {
             unguarded: told.unguarded,
             lists: told.lists,
             metrics: told.metrics,
+            addresses: told.addresses,
             syn: counts.all.syn,
             answers: counts.all.answers,
             contended: counts.all.contended,
@@ -1238,14 +1276,15 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Binds a socket that is not bound yet.
-    fn bind(&mut self, socket: ListenSocket) -> Result<(), Failure> {
+    /// Binds a socket that is not bound yet, also to an address that is not there yet if
+    /// it is known to be `absent`.
+    fn bind(&mut self, socket: ListenSocket, absent: bool) -> Result<(), Failure> {
         if self.serving.contains_key(&socket) || self.free.contains(&socket) {
             return Ok(());
         }
         let listener = match self.handed.take(socket.address) {
             Some(handed) => smtp::adopt(handed, LISTEN_BACKLOG),
-            None => smtp::bind(socket.address, LISTEN_BACKLOG, socket.found),
+            None => smtp::bind(socket.address, LISTEN_BACKLOG, socket.found || absent),
         };
         let listener = listener.map_err(|error| cannot_listen(socket.address, error))?;
         if self.only_look {
@@ -1296,16 +1335,28 @@ async fn guarded_interfaces(
     pins: Option<&Pins>,
 ) -> Result<Vec<Interface>, Failure> {
     let mut interfaces: Vec<Interface> = Vec::new();
+    let mut absent = Vec::new();
     for name in &config.interfaces {
-        let interface = if name == config::DEFAULT_ROUTE {
-            kernel.of_default_route().await?
+        let found = if name == config::DEFAULT_ROUTE {
+            kernel.of_default_route().await
         } else {
-            kernel.named(name).await?
+            kernel.named(name).await
         };
-        if !interfaces.contains(&interface) {
-            interfaces.push(interface);
+        match found {
+            Ok(found) if interfaces.iter().any(|known| known.index == found.index) => {}
+            Ok(found) => interfaces.push(found),
+            Err(error @ (IfaceError::Unknown { .. } | IfaceError::NoDefaultRoute)) => {
+                absent.push((Interface::absent(name), error));
+            }
+            Err(error) => return Err(error.into()),
         }
     }
+    if interfaces.is_empty()
+        && let Some((_, error)) = absent.pop()
+    {
+        return Err(error.into());
+    }
+    interfaces.extend(absent.into_iter().map(|(interface, _)| interface));
     for interface in &interfaces {
         if let Some(vrf) = &interface.vrf
             && !sockets_are_in(vrf)
@@ -1398,7 +1449,8 @@ fn attach_guard(
     });
     let mut guard = match pins {
         Some(pins) => {
-            let numbers: Vec<_> = interfaces.iter().map(|interface| interface.index).collect();
+            let there = interfaces.iter().filter(|interface| !interface.is_absent());
+            let numbers: Vec<_> = there.map(|interface| interface.index).collect();
             Guard::load_pinned(&ports, texts.is_some(), &numbers, pins, keep)?
         }
         None if texts.is_some() => Guard::load_responder(&ports)?,
@@ -1406,6 +1458,10 @@ fn attach_guard(
     };
     guard.configure(&policy_of(config, interfaces, places, texts))?;
     for interface in interfaces {
+        if interface.is_absent() {
+            told.interfaces.push(unguarded(interface));
+            continue;
+        }
         let mode = attach_to(&mut guard, config.xdp_mode, interface)?;
         told.interfaces.push(InterfaceStatus {
             name: interface.name.clone(),
@@ -1415,6 +1471,22 @@ fn attach_guard(
         });
     }
     Ok(Some(guard))
+}
+
+/// The places of those that are not there yet.
+fn absent_places(interfaces: &[Interface]) -> BTreeSet<usize> {
+    let numbered = interfaces.iter().enumerate();
+    let absent = numbered.filter(|(_, interface)| interface.is_absent());
+    absent.map(|(place, _)| place).collect()
+}
+
+/// The first of a list that may be long, for a line of the log.
+fn first_of(pairs: &[String]) -> String {
+    const SHOWN_MAX: usize = 16;
+    match pairs.len().checked_sub(SHOWN_MAX) {
+        None | Some(0) => pairs.join(", "),
+        Some(more) => format!("{} and {more} more", pairs[..SHOWN_MAX].join(", ")),
+    }
 }
 
 fn unguarded(interface: &Interface) -> InterfaceStatus {
@@ -1528,7 +1600,7 @@ fn policy_of(
             })
             .collect(),
         guarded: places.guarded(),
-        answerable: places.direct(),
+        answerable: places.untagged(),
         own: places.own(),
         lists: Arc::new(Lists {
             allow: config.lists.allow.clone(),

@@ -277,9 +277,12 @@ fn every_key() {
     "t.toml:1:15: interfaces: an interface without a name: `ip link` lists the names"
 )]
 #[case::interface_long(
-    "interfaces = [\"abcdefghijklmnop\"]",
-    "t.toml:1:15: interfaces: \"abcdefghijklmnop\" is longer than the 15 octets of an interface's \
-     name: `ip link` lists the names"
+    &format!("interfaces = [\"{}\"]", "a".repeat(128)),
+    &format!(
+        "t.toml:1:15: interfaces: \"{}\"... is longer than the 127 octets of an interface's \
+         name: `ip link` lists the names",
+        "a".repeat(64)
+    )
 )]
 #[case::interface_twice(
     "interfaces = [\"eth0\", \"eth0\"]",

@@ -21,8 +21,9 @@ use super::{
 const DOMAIN_MAX: usize = 253;
 /// Longest label of a domain name.
 const LABEL_MAX: usize = 63;
-/// Longest name of an interface, IFNAMSIZ without the final NUL.
-const INTERFACE_NAME_MAX: usize = 15;
+/// Longest name of an interface, which may be an alternative one: ALTIFNAMSIZ without
+/// the final NUL.
+const INTERFACE_NAME_MAX: usize = 127;
 /// Longest path of a Unix socket, sun_path without the final NUL.
 const SOCKET_PATH_MAX: usize = 107;
 /// Longest user name of useradd(8).

@@ -157,6 +157,50 @@ pub(super) fn check(config: &Config, status: Option<&Status>, root: bool) -> Vec
     ]
 }
 
+/// Addresses that the running agent does not serve as others.
+pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
+    let check = Check::Addresses;
+    let Some(status) = status else {
+        return vec![Finding::skip(check, "no agent was found to ask")];
+    };
+    let addresses = &status.addresses;
+    let mut findings = Vec::new();
+    if let Some(unguarded) = addresses.unguarded.shown() {
+        findings.push(Finding::warn(
+            check,
+            format!("not guarded, there is no room for: {unguarded}"),
+            "listen = [\"ADDRESS:25\", ...] with the addresses that matter",
+        ));
+    }
+    if let Some(unchallenged) = addresses.unchallenged.shown() {
+        findings.push(Finding::warn(
+            check,
+            format!("guarded but cannot be challenged: {unchallenged}"),
+            "interfaces = [\"NAME\"], the one that has the address",
+        ));
+    }
+    if let Some(absent) = addresses.absent.shown() {
+        findings.push(Finding::warn(
+            check,
+            format!("configured, and not on this host: {absent}"),
+            "ip address add ADDRESS/LENGTH dev NAME, or leave it out of the configuration",
+        ));
+    }
+    let left_out = addresses.own_left_out + addresses.hardware_left_out;
+    if left_out > 0 {
+        findings.push(Finding::warn(
+            check,
+            format!("XDP has no room for {left_out} of this host's own addresses"),
+            "limits.flood_answer = \"drop\", if forged SYNs in their names matter",
+        ));
+    }
+    if findings.is_empty() {
+        let guarded = status.guarded.len();
+        findings.push(Finding::ok(check, format!("{guarded} are served alike")));
+    }
+    findings
+}
+
 /// A number is an account also where no name belongs to it.
 fn look_up(user: &str) -> Option<Account> {
     let found = match user.parse::<u32>() {
@@ -394,6 +438,27 @@ mod tests {
 
     use super::{super::Outcome, *};
     use crate::{config::Overrides, status::InterfaceStatus};
+
+    #[test]
+    fn each_kind_of_address_that_is_not_served_as_others_is_a_finding() {
+        assert_eq!(addresses(None)[0].result, Outcome::Skip);
+        let mut status = Status::default();
+        assert_eq!(addresses(Some(&status))[0].result, Outcome::Ok);
+        status.addresses.unguarded = ["203.0.113.0/24 port 25"].into_iter().collect();
+        status.addresses.unchallenged = ["192.0.2.1:25"].into_iter().collect();
+        status.addresses.absent = ["eth9"].into_iter().collect();
+        status.addresses.own_left_out = 3;
+        let found = addresses(Some(&status));
+        let texts: Vec<_> = found.iter().map(|finding| finding.found.as_str()).collect();
+        let expected = [
+            "not guarded, there is no room for: 203.0.113.0/24 port 25",
+            "guarded but cannot be challenged: 192.0.2.1:25",
+            "configured, and not on this host: eth9",
+            "XDP has no room for 3 of this host's own addresses",
+        ];
+        assert_eq!(texts, expected);
+        assert!(found.iter().all(|finding| finding.result == Outcome::Warn));
+    }
 
     #[test]
     fn a_wrong_configuration_is_a_finding_for_each_problem() {

@@ -47,6 +47,7 @@ checks! {
     Mtu "mtu",
     Offloads "offloads",
     Checksums "checksums",
+    Addresses "addresses",
     Port "port",
     Greeting "greeting",
     Firewall "firewall",

@@ -111,6 +111,7 @@ async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure
         findings.extend(link::check(interface, &config, status.as_ref(), root));
     }
 
+    findings.extend(agent::addresses(status.as_ref()));
     let local = kernel.addresses().await?;
     let numbered = interfaces
         .iter()

@@ -172,4 +172,20 @@ mod tests {
         nameless.header.destination_prefix_length = 24;
         assert_eq!(found(&[nameless]), Default::default());
     }
+
+    #[tokio::test]
+    async fn the_kernel_tells_what_is_its_own() {
+        let kernel = Interfaces::connect().unwrap();
+        let local = kernel.local_routes().await.unwrap();
+        let loopback: IpNet = "127.0.0.1/32".parse().unwrap();
+        assert!(local.own.iter().any(|route| route.prefix == loopback));
+        for configured in kernel.configured_addresses().await.unwrap() {
+            let own = configured.local.address;
+            let mut routes = local.own.iter();
+            assert!(
+                routes.any(|route| route.prefix.contains(&own)),
+                "{configured:?}"
+            );
+        }
+    }
 }

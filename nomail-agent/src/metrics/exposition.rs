@@ -70,6 +70,7 @@ pub(super) fn render(status: &Status, process: &Figures, format: Format) -> Stri
     };
     agent(&mut out, status);
     guard(&mut out, status);
+    addresses(&mut out, status);
     responder(&mut out, status);
     configuration(&mut out, status);
     lists(&mut out, status);
@@ -182,6 +183,36 @@ fn guard(out: &mut Exposition, status: &Status) {
         "Sources that lost their place in the table to others.",
         status.source_evictions,
     );
+}
+
+/// Addresses that are not served as others are.
+fn addresses(out: &mut Exposition, status: &Status) {
+    let addresses = &status.addresses;
+    for (name, help, count) in [
+        (
+            "nomail_addresses_unguarded",
+            "Pairs of address and port whose SYNs are not filtered, because XDP has no room \
+             for them.",
+            addresses.unguarded.count,
+        ),
+        (
+            "nomail_addresses_unchallenged",
+            "Guarded pairs of address and port that XDP cannot challenge clients for.",
+            addresses.unchallenged.count,
+        ),
+        (
+            "nomail_addresses_absent",
+            "Configured addresses and interfaces that this host does not have yet.",
+            addresses.absent.count,
+        ),
+        (
+            "nomail_addresses_left_out",
+            "Own addresses and hardware addresses that XDP has no room for.",
+            addresses.own_left_out + addresses.hardware_left_out,
+        ),
+    ] {
+        out.gauge(name, help, count);
+    }
 }
 
 fn responder(out: &mut Exposition, status: &Status) {

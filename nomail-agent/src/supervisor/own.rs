@@ -10,29 +10,29 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use nomail_common::packet::Address;
 
-use crate::iface::{LocalAddress, LocalRoutes};
+use crate::iface::{ConfiguredAddress, LocalRoutes};
 
 /// This host's addresses, and the first and the last one of each of its networks, those
 /// of the guarded interfaces first. Without those that XDP never answers to anyway,
 /// being guarded on every port or no host's.
 pub(super) fn addresses(
     routes: &LocalRoutes,
-    networks: &BTreeSet<(LocalAddress, IpNet)>,
+    configured: &BTreeSet<ConfiguredAddress>,
     interfaces: &BTreeSet<u32>,
     guarded: &HashSet<(IpAddr, u16)>,
 ) -> Vec<IpAddr> {
     let ports: BTreeSet<_> = guarded.iter().map(|(_, port)| *port).collect();
     let is_guarded = |address| ports.iter().all(|port| guarded.contains(&(address, *port)));
-    let on_guarded = |of: &&(LocalAddress, IpNet)| interfaces.contains(&of.0.interface);
-    let of_network = |(local, network): &(LocalAddress, IpNet)| {
-        let ends = match network {
+    let on_guarded = |of: &&ConfiguredAddress| interfaces.contains(&of.local.interface);
+    let of_network = |of: &ConfiguredAddress| {
+        let ends = match &of.network {
             IpNet::V4(network) => ends(network),
             IpNet::V6(_) => None,
         };
-        once(local.address).chain(ends.into_iter().flatten())
+        once(of.local.address).chain(ends.into_iter().flatten())
     };
-    let near = networks.iter().filter(on_guarded).flat_map(of_network);
-    let far = networks.iter().flat_map(of_network);
+    let near = configured.iter().filter(on_guarded).flat_map(of_network);
+    let far = configured.iter().flat_map(of_network);
     let single = routes.own.iter().filter_map(|route| {
         let prefix = route.prefix;
         (prefix.prefix_len() == prefix.max_prefix_len()).then_some(prefix.addr())
@@ -56,7 +56,7 @@ fn ends(network: &Ipv4Net) -> Option<[IpAddr; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::iface::LocalRoute;
+    use crate::iface::{LocalAddress, LocalRoute};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -69,7 +69,11 @@ mod tests {
                 address: network.addr(),
                 interface,
             };
-            (local, network.trunc())
+            ConfiguredAddress {
+                local,
+                network: network.trunc(),
+                secondary: false,
+            }
         };
         let networks = [
             network(1, "127.0.0.1/8"),

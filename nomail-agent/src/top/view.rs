@@ -299,6 +299,9 @@ pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
             if let Some(unguarded) = status.about_unguarded() {
                 out += &format!("not guarded {unguarded}\n");
             }
+            for (label, what) in status.addresses.lines() {
+                out += &format!("{label} {what}\n");
+            }
             if let Some(responder) = status.about_responder() {
                 out += &format!("responder {responder}\n");
             }

@@ -1,4 +1,5 @@
-//! Hardware addresses beside an interface's own that frames on it may be for.
+//! How links are stacked: which hardware addresses frames on an interface may be for, and
+//! which devices get its frames.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,8 @@ pub(super) struct Link {
     pub(super) upper: Option<u32>,
     /// The link in this namespace that it is a VLAN or a MACVLAN of.
     pub(super) lower: Option<u32>,
+    /// Whether it is a VLAN.
+    pub(super) vlan: bool,
 }
 
 /// The further unicast addresses of the link with that number: those of its ports, and of
@@ -27,18 +30,30 @@ pub(super) fn further(links: &[Link], index: u32) -> Vec<Hardware> {
         return Vec::new();
     };
     let ports = closure(links, own, |of, port| port.upper == Some(of.index));
-    let stacked = closure(links, own, |of, above| {
-        above.lower == Some(of.index) || of.upper == Some(above.index)
-    });
     let ports = ports.into_iter();
     let ports = ports.flat_map(|port| [port.hardware, port.permanent]);
-    let stacked = stacked.into_iter().map(|above| above.hardware);
+    let stacked = above(links, own).into_iter().map(|above| above.hardware);
     let found: BTreeSet<_> = ports.chain(stacked).flatten().collect();
     let unicast = |address: &Hardware| address[0] & 1 == 0 && *address != [0; 6];
     let found = found.into_iter().filter(unicast);
     found
         .filter(|address| Some(*address) != own.hardware)
         .collect()
+}
+
+/// The numbers of the devices in this namespace that get frames of the link with that
+/// number, and whether one of them is a VLAN.
+pub(super) fn stacked_on(links: &[Link], index: u32) -> (Vec<u32>, bool) {
+    let own = links.iter().find(|link| link.index == index);
+    let above = own.map_or_else(Vec::new, |own| above(links, own));
+    let vlan = above.iter().any(|link| link.vlan);
+    (above.into_iter().map(|link| link.index).collect(), vlan)
+}
+
+fn above<'a>(links: &'a [Link], own: &'a Link) -> Vec<&'a Link> {
+    closure(links, own, |of, above| {
+        above.lower == Some(of.index) || of.upper == Some(above.index)
+    })
 }
 
 /// All links that are reached from `from` by steps that `leads` allows, without itself.
@@ -68,6 +83,8 @@ mod tests {
         [2, 0, 0, 0, 0, last]
     }
 
+    const NONE: [Hardware; 0] = [];
+
     /// Its address ends in its number.
     fn link(index: u32) -> Link {
         Link {
@@ -88,10 +105,10 @@ mod tests {
         let mut links = vec![link(1), port(2, 12), port(3, 13), link(4)];
         links[1].hardware = links[0].hardware;
         assert_eq!(further(&links, 1), [3, 12, 13].map(hardware));
-        assert_eq!(further(&links, 2), [hardware(1); 0], "the bond has its own");
+        assert_eq!(further(&links, 2), NONE, "the bond has its own");
         assert_eq!(further(&links, 3), [hardware(1)]);
-        assert_eq!(further(&links, 4), [hardware(1); 0]);
-        assert_eq!(further(&links, 5), [hardware(1); 0]);
+        assert_eq!(further(&links, 4), NONE);
+        assert_eq!(further(&links, 5), NONE);
     }
 
     #[test]
@@ -104,7 +121,7 @@ mod tests {
             upper: Some(4),
             ..link(1)
         };
-        let links = [
+        let mut links = [
             bridged,
             stacked(2, 1),
             stacked(3, 2),
@@ -114,6 +131,11 @@ mod tests {
         assert_eq!(further(&links, 1), [2, 3, 4, 5].map(hardware));
         assert_eq!(further(&links, 2), [hardware(3)]);
         assert_eq!(further(&links, 4), [1, 5].map(hardware));
+        assert_eq!(stacked_on(&links, 1), (vec![2, 4, 3, 5], false));
+        assert_eq!(stacked_on(&links, 5), (vec![], false));
+        links[2].vlan = true;
+        assert!(stacked_on(&links, 1).1 && stacked_on(&links, 2).1);
+        assert!(!stacked_on(&links, 3).1 && !stacked_on(&links, 4).1);
     }
 
     #[test]

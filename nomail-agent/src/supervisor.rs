@@ -1,10 +1,12 @@
 //! The life of the agent: bind, load, attach, give up root, serve, follow
 //! changes, detach. The only module that knows all the others.
 
+mod arrival;
 mod failover;
 mod pinned;
 mod places;
 mod telling;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,6 +37,7 @@ use tokio::{
 use self::{
     failover::{Failover, HEARTBEAT},
     places::{ListenSocket, Places},
+    watch::{Plan, Watch},
 };
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
@@ -60,7 +63,7 @@ use crate::{
     state::State,
     status::{
         ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ResponderStatus, Speaker,
-        Status,
+        Status, Trouble,
     },
 };
 
@@ -143,6 +146,7 @@ struct Agent {
     /// Decisions that the kernel did not take. Later ones wait for them.
     undenied: Option<crowdsec::Change>,
     flood: FloodWatch,
+    watch: Watch,
     failover: Failover,
     /// A failure to send a greeting again was told.
     repeat_failed: bool,
@@ -263,7 +267,10 @@ impl Agent {
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
         };
-        let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
+        let watch = Watch::open();
+        let plans = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
+        let on: Vec<_> = interfaces.iter().zip(&plans).collect();
+        let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
@@ -340,6 +347,7 @@ impl Agent {
             crowdsec,
             undenied: None,
             flood,
+            watch,
             failover: Failover::default(),
             repeat_failed: false,
             syncookies: true,
@@ -421,6 +429,7 @@ impl Agent {
                         self.shared.renew_lease();
                     }
                     self.repeat_greetings();
+                    self.watch_guard().await;
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
@@ -439,6 +448,7 @@ impl Agent {
                         sleep(SETTLE).await;
                         self.kernel.settle();
                         self.follow_interfaces().await?;
+                        self.watch_guard().await;
                         self.follow_and_tell(&mut told_failure).await;
                     } else {
                         error!("netlink ended: changes of addresses are no longer followed");
@@ -819,7 +829,11 @@ impl Agent {
             let Some(back) = back else {
                 continue;
             };
-            match self.shared.attach(place, self.config.xdp_mode, back) {
+            let plan = self
+                .watch
+                .plan(&self.kernel, self.config.xdp_mode, back.index)
+                .await;
+            match self.shared.attach(place, &plan, back) {
                 Ok(()) => {
                     info!("the interface {} is back", back.name);
                     self.gone.remove(&was);
@@ -835,6 +849,7 @@ impl Agent {
                     return Err(Failure::new(Exit::Unavailable, failure.error));
                 }
                 Err(failure) if self.refused_interfaces.insert(back.index) => {
+                    self.shared.refuse(place, &failure);
                     error!("the interface {} is back, but: {failure}", back.name);
                 }
                 Err(_) => {}
@@ -876,12 +891,14 @@ impl Shared {
                 "off".clone_into(&mut told.xdp_mode);
                 told.program_id = 0;
                 told.pinned = false;
+                told.trouble = Some(Trouble::Gone);
+                "the interface is gone".clone_into(&mut told.reason);
             }
         }
     }
 
     /// Attaches to the interface that is now the one at `place`.
-    fn attach(&self, place: usize, mode: XdpMode, interface: &Interface) -> Result<(), Failure> {
+    fn attach(&self, place: usize, plan: &Plan, interface: &Interface) -> Result<(), Failure> {
         let Some(guard) = &self.guard else {
             return Ok(());
         };
@@ -892,11 +909,13 @@ impl Shared {
             return Err(occupied(&interface.name, Some(program)));
         }
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = attach_to(&mut guard, mode, interface)?;
+        let mode = attach_to(&mut guard, plan.mode, interface)?;
         let program_id = guard.program_id()?;
         if let Some(told) = self.told().interfaces.get_mut(place) {
             told.xdp_mode = mode.to_string();
             told.program_id = program_id;
+            told.trouble = None;
+            plan.reason.clone_into(&mut told.reason);
         }
         Ok(())
     }
@@ -991,7 +1010,10 @@ impl Shared {
         let interfaces = told.interfaces.into_iter();
         let mut figures = service::Figures {
             interfaces: interfaces
-                .map(|interface| (interface.name, interface.xdp_mode))
+                .map(|interface| match interface.trouble {
+                    Some(trouble) => (interface.name, trouble.name().to_owned()),
+                    None => (interface.name, interface.xdp_mode),
+                })
                 .collect(),
             observe: told.observe,
             flood: self.flood.load(Ordering::Relaxed),
@@ -1285,7 +1307,7 @@ fn occupied(interface: &str, program: Option<u32>) -> Failure {
 
 fn attach_guard(
     config: &Config,
-    interfaces: &[Interface],
+    on: &[(&Interface, &Plan)],
     places: &Places,
     texts: Option<Texts>,
     pins: Option<Pins>,
@@ -1293,7 +1315,10 @@ fn attach_guard(
 ) -> Result<Option<Guard>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         warn!("--xdp-mode off: no SYN is counted or limited");
-        told.interfaces = interfaces.iter().map(unguarded).collect();
+        told.interfaces = on
+            .iter()
+            .map(|(interface, _)| unguarded(interface))
+            .collect();
         return Ok(None);
     }
     let ports = places.guarded().into_iter().map(|(_, port)| port);
@@ -1304,23 +1329,25 @@ fn attach_guard(
     // Without keep, only what is on these interfaces is taken over.
     let pins = pins.filter(|pins| {
         let held = |interface| pinned::holds(Some(pins), interface);
-        keep || interfaces.iter().any(held)
+        keep || on.iter().any(|(interface, _)| held(interface))
     });
     let mut guard = match pins {
         Some(pins) => {
-            let numbers: Vec<_> = interfaces.iter().map(|interface| interface.index).collect();
+            let numbers: Vec<_> = on.iter().map(|(interface, _)| interface.index).collect();
             Guard::load_pinned(&ports, texts.is_some(), &numbers, pins, keep)?
         }
         None if texts.is_some() => Guard::load_responder(&ports)?,
         None => Guard::load(&ports)?,
     };
-    guard.configure(&policy_of(config, interfaces, places, texts))?;
-    for interface in interfaces {
-        let mode = attach_to(&mut guard, config.xdp_mode, interface)?;
+    let interfaces: Vec<_> = on.iter().map(|&(interface, _)| interface.clone()).collect();
+    guard.configure(&policy_of(config, &interfaces, places, texts))?;
+    for (interface, plan) in on {
+        let mode = attach_to(&mut guard, plan.mode, interface)?;
         told.interfaces.push(InterfaceStatus {
             name: interface.name.clone(),
             xdp_mode: mode.to_string(),
             program_id: guard.program_id()?,
+            reason: plan.reason.to_owned(),
             ..InterfaceStatus::default()
         });
     }

@@ -1,5 +1,6 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
+mod glance;
 mod holder;
 mod vrf;
 mod ways;
@@ -20,6 +21,7 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
 
 pub use self::{
+    glance::{Drivers, Glance, XDP_BASIC, XDP_FRAGS, XDP_SENDS},
     holder::{holder_of, is_held},
     vrf::{own_vrf, sockets_are_in},
 };
@@ -141,15 +143,7 @@ impl Interfaces {
                     }
                     LinkAttribute::Address(octets) => interface.hardware = octets.try_into().ok(),
                     LinkAttribute::Xdp(xdp) => {
-                        interface.xdp_program = xdp.iter().find_map(|part| match part {
-                            LinkXdp::ProgId(id)
-                            | LinkXdp::DrvProgId(id)
-                            | LinkXdp::SkbProgId(id)
-                            | LinkXdp::HwProgId(id) => Some(*id),
-                            _ => None,
-                        });
-                        interface.xdp_generic =
-                            xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+                        (interface.xdp_program, interface.xdp_generic) = xdp_of(&xdp);
                     }
                     _ => {}
                 }
@@ -236,6 +230,19 @@ impl Interfaces {
         }
         Ok(addresses)
     }
+}
+
+/// The number of the program, and whether it runs in the stack.
+fn xdp_of(xdp: &[LinkXdp]) -> (Option<u32>, bool) {
+    let program = xdp.iter().find_map(|part| match part {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    let generic = xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+    (program, generic)
 }
 
 /// Metric and interface of a route, if it is a default route of the main table

@@ -178,9 +178,57 @@ pub struct InterfaceStatus {
     pub program_id: u32,
     /// Whether the program outlives the agent.
     pub pinned: bool,
+    /// What is wrong with its guard; none if nothing is.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+    /// More about the trouble, or why the mode is not the best one; else empty.
+    #[serde(default)]
+    pub reason: String,
+    /// How often another process took the program away or replaced it.
+    #[serde(default)]
+    pub losses: u64,
     /// What was counted on it.
     #[serde(flatten)]
     pub counts: GuardCounts,
+}
+
+/// What is wrong with the guard of an interface that is to have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// The interface is not there.
+    Gone,
+    /// The interface is there, and the program is not on it.
+    Detached,
+    /// Another program is in its place.
+    Replaced,
+    /// The program is on it, and what it sends does not leave the host.
+    AnswersLost,
+}
+
+impl Trouble {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [
+        Self::Gone,
+        Self::Detached,
+        Self::Replaced,
+        Self::AnswersLost,
+    ];
+
+    /// Its name in metrics and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Detached => "detached",
+            Self::Replaced => "replaced",
+            Self::AnswersLost => "answers-lost",
+        }
+    }
+
+    /// Traffic arrives on the interface and is not judged.
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Detached | Self::Replaced)
+    }
 }
 
 /// What the XDP program counted on an interface.
@@ -479,6 +527,10 @@ pub enum State {
     Observing,
     /// More come than the listeners can take.
     Flood,
+    /// The guard was taken off an interface, or replaced.
+    Lost,
+    /// What XDP sends does not leave the host.
+    AnswersLost,
     /// The responder runs without a guard.
     Unguarded,
     /// The guard goes on without its agent: nobody answers.
@@ -492,6 +544,8 @@ impl State {
             Self::Guarding => "guarding",
             Self::Observing => "observing: SYNs are judged, none is dropped",
             Self::Flood => "FLOOD: more SYNs than the listeners can take",
+            Self::Lost => "GUARD LOST: SYNs on an interface are not counted or limited",
+            Self::AnswersLost => "ANSWERS LOST: what XDP sends does not leave the host",
             Self::Unguarded => "NOT GUARDING: the responder runs alone",
             Self::Alone => "agent not running; the guard stays attached",
         }
@@ -502,7 +556,7 @@ impl State {
         match self {
             Self::Guarding => AnsiColor::Green,
             Self::Observing | Self::Alone => AnsiColor::Yellow,
-            Self::Flood | Self::Unguarded => AnsiColor::Red,
+            Self::Lost | Self::AnswersLost | Self::Flood | Self::Unguarded => AnsiColor::Red,
         }
     }
 }
@@ -515,7 +569,22 @@ impl InterfaceStatus {
             mode => escaped(mode),
         };
         let pinned = if self.pinned { ", kept" } else { "" };
-        format!("{mode}{pinned}")
+        let mut about = format!("{mode}{pinned}");
+        if self.trouble == Some(Trouble::AnswersLost) {
+            about += ", ANSWERS LOST";
+        }
+        if !self.reason.is_empty() {
+            about += &format!(": {}", escaped(&self.reason));
+        }
+        if self.losses > 0 {
+            about += &format!(" (lost {} times)", count(self.losses));
+        }
+        about
+    }
+
+    /// Whether it has no guard, or one that cannot answer.
+    pub fn is_bad(&self) -> bool {
+        self.xdp_mode == "off" || self.trouble.is_some()
     }
 }
 
@@ -524,8 +593,16 @@ impl Status {
     /// asked for a proof.
     pub fn state(&self) -> State {
         let guards = |interface: &InterfaceStatus| interface.xdp_mode != "off";
+        let has = |trouble: fn(Trouble) -> bool| {
+            let mut troubles = self.interfaces.iter().filter_map(|one| one.trouble);
+            troubles.any(trouble)
+        };
         if !self.agent_running {
             State::Alone
+        } else if has(Trouble::is_loss) {
+            State::Lost
+        } else if has(|trouble| trouble == Trouble::AnswersLost) {
+            State::AnswersLost
         } else if !self.interfaces.iter().any(guards) {
             State::Unguarded
         } else if self.observe {
@@ -535,6 +612,29 @@ impl Status {
         } else {
             State::Guarding
         }
+    }
+
+    /// Why this host is not to be called healthy, if it is not: the guard was taken off
+    /// an interface, or what answers clients cannot send. An interface that is gone is
+    /// no reason: nothing arrives there.
+    pub fn unhealthy(&self) -> Option<String> {
+        if self.guarded.is_empty() {
+            return Some("It listens on no address.".to_owned());
+        }
+        let answers = self.responder.serving == Speaker::Xdp;
+        let bad = self.interfaces.iter().find(|one| match one.trouble {
+            Some(Trouble::AnswersLost) => answers,
+            Some(trouble) => trouble.is_loss(),
+            None => false,
+        })?;
+        let name = escaped(&bad.name);
+        let reason = escaped(&bad.reason);
+        Some(match bad.trouble {
+            Some(Trouble::AnswersLost) => {
+                format!("Nobody is answered over {name}: {reason}.")
+            }
+            _ => format!("{name} is not guarded: {reason}."),
+        })
     }
 
     /// What to know about who serves, where it is not simply a listener.
@@ -604,12 +704,12 @@ impl Status {
         }
         let mut label = "interfaces";
         for interface in &self.interfaces {
-            let off = interface.xdp_mode == "off";
+            let bad = interface.is_bad();
             out += &format!(
                 "{} {:<16} {}\n",
                 labelled(label),
                 escaped(&interface.name),
-                paint(&interface.about(), off.then_some(AnsiColor::Red))
+                paint(&interface.about(), bad.then_some(AnsiColor::Red))
             );
             label = "";
         }
@@ -935,6 +1035,41 @@ mod tests {
     }
 
     #[test]
+    fn a_guard_that_is_lost_or_mute_is_told_before_all_else() {
+        let mut status = sample();
+        assert_eq!(
+            (status.state(), status.unhealthy()),
+            (State::Guarding, None)
+        );
+        status.flood = true;
+        status.observe = true;
+        let on = &mut status.interfaces[0];
+        on.reason = "another process detached the XDP program".to_owned();
+        (on.trouble, on.xdp_mode, on.losses) = (Some(Trouble::Detached), "off".to_owned(), 1);
+        let text = status.text(false);
+        assert!(text.starts_with("state        GUARD LOST"), "{text}");
+        assert!(text.contains("no guard: another process detached the XDP program (lost 1 times)"));
+        let why = "eth0 is not guarded: another process detached the XDP program.";
+        assert_eq!(status.unhealthy().unwrap(), why);
+        status.interfaces[0].trouble = Some(Trouble::Replaced);
+        assert_eq!(status.state(), State::Lost);
+        assert!(status.unhealthy().is_some());
+        status.interfaces[0].xdp_mode = "native".to_owned();
+        status.interfaces[0].trouble = Some(Trouble::AnswersLost);
+        assert_eq!(status.state(), State::AnswersLost);
+        assert!(status.text(false).contains("native, ANSWERS LOST: "));
+        assert_eq!(status.unhealthy(), None, "the listener serves");
+        status.responder.serving = Speaker::Xdp;
+        assert!(status.unhealthy().is_some());
+        status.interfaces[0].trouble = Some(Trouble::Gone);
+        assert_eq!(status.unhealthy(), None);
+        status.guarded.clear();
+        assert!(status.unhealthy().is_some());
+        let json = serde_json::to_value(Trouble::AnswersLost).unwrap();
+        assert_eq!(json, Trouble::AnswersLost.name());
+    }
+
+    #[test]
     fn who_serves_is_told_where_xdp_may() {
         let told = |status: &Status| {
             let text = status.text(false);
@@ -1012,6 +1147,7 @@ mod tests {
         status.guarded[0] = evil.to_owned();
         status.interfaces[0].name = evil.to_owned();
         status.interfaces[0].xdp_mode = evil.to_owned();
+        status.interfaces[0].reason = evil.to_owned();
         status.sources[0].source = evil.to_owned();
         status.unguarded = vec!["\u{1b}[2J".to_owned()];
         let text = status.text(false);

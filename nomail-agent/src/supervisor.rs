@@ -2,6 +2,7 @@
 //! changes, detach. The only module that knows all the others.
 
 mod addresses;
+mod arrival;
 mod failover;
 mod foreign;
 mod lists;
@@ -10,6 +11,7 @@ mod own;
 mod pinned;
 mod places;
 mod telling;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -41,6 +43,7 @@ use self::{
     failover::{Failover, HEARTBEAT},
     metrics_socket::MetricsSocket,
     places::{ListenSocket, Places},
+    watch::{Plan, Watch},
 };
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
@@ -68,7 +71,7 @@ use crate::{
     state::State,
     status::{
         AddressStatus, ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
-        MetricsStatus, ResponderStatus, Speaker, Status, foreign_domains,
+        MetricsStatus, ResponderStatus, Speaker, Status, Trouble, foreign_domains,
     },
     walk::{self, WalkError},
 };
@@ -154,6 +157,7 @@ struct Agent {
     /// Decisions that the kernel did not take. Later ones wait for them.
     undenied: Option<crowdsec::Change>,
     flood: FloodWatch,
+    watch: Watch,
     failover: Failover,
     /// Where XDP answers: what it owes is sent by this.
     frames: Option<FrameSocket>,
@@ -289,7 +293,10 @@ impl Agent {
             addresses: addresses::status_of(&config, &places, &interfaces),
         };
         addresses::log(&AddressStatus::default(), &told.addresses);
-        let guard = attach_guard(&config, &interfaces, &places, texts, pins, &mut told)?;
+        let watch = Watch::open();
+        let plans = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
+        let on: Vec<_> = interfaces.iter().zip(&plans).collect();
+        let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
         let mut state = prepare_state(&config, account)?;
         let frames = texts.and_then(|_| open_frame_socket());
         // Binding to addresses that appear, and maps on kernels before 5.19.
@@ -382,6 +389,7 @@ impl Agent {
             crowdsec,
             undenied: None,
             flood,
+            watch,
             failover: Failover::default(),
             frames,
             repeat_failed: false,
@@ -455,6 +463,7 @@ impl Agent {
                         self.shared.renew_lease();
                     }
                     self.repeat_greetings();
+                    self.watch_guard().await;
                     self.watch_for_floods();
                     self.watch_for_cookies();
                     self.tell_of_limited();
@@ -477,6 +486,7 @@ impl Agent {
                         sleep(SETTLE).await;
                         self.kernel.settle();
                         self.follow_interfaces().await?;
+                        self.watch_guard().await;
                         self.follow_and_tell(&mut told_failure).await;
                     } else {
                         error!("netlink ended: changes of addresses are no longer followed");
@@ -897,7 +907,6 @@ impl Agent {
         };
         self.refused_interfaces
             .retain(|refused| all.iter().any(|found| found.index == *refused));
-        let programs = self.shared.programs();
         let gone = &self.gone;
         let numbers = self.interfaces.iter().enumerate();
         let on: Vec<_> = numbers
@@ -906,10 +915,9 @@ impl Agent {
             .collect();
         for (place, guarded) in self.interfaces.iter_mut().enumerate() {
             let here = all.iter().find(|found| found.index == guarded.index);
-            // One that was made again has no program, also if it has the same number.
-            let program = programs.get(place).copied().filter(|program| *program != 0);
-            let is_new = program.is_some() && here.is_some_and(|found| found.xdp_program.is_none());
-            if here.is_some() && !is_new && !self.gone.contains(&place) {
+            // One that was made again with the same number has no program, and is attached to
+            // again as one that lost it ([`Self::watch_guard`]).
+            if here.is_some() && !self.gone.contains(&place) {
                 continue;
             }
             let was = guarded.index;
@@ -933,7 +941,11 @@ impl Agent {
             let Some(back) = back.as_ref() else {
                 continue;
             };
-            match self.shared.attach(place, self.config.xdp_mode, back) {
+            let plan = self
+                .watch
+                .plan(&self.kernel, self.config.xdp_mode, back.index)
+                .await;
+            match self.shared.attach(place, &plan, back) {
                 Ok(()) => {
                     info!("the interface {} is back", back.name);
                     self.gone.remove(&place);
@@ -949,6 +961,7 @@ impl Agent {
                     return Err(Failure::new(Exit::Unavailable, failure.error));
                 }
                 Err(failure) if self.refused_interfaces.insert(back.index) => {
+                    self.shared.refuse(place, &failure);
                     error!("the interface {} is back, but: {failure}", back.name);
                 }
                 Err(_) => {}
@@ -990,18 +1003,14 @@ impl Shared {
                 "off".clone_into(&mut told.xdp_mode);
                 told.program_id = 0;
                 told.pinned = false;
+                told.trouble = Some(Trouble::Gone);
+                "the interface is gone".clone_into(&mut told.reason);
             }
         }
     }
 
-    /// The kernel's numbers of the programs on the interfaces, 0 where there is none.
-    fn programs(&self) -> Vec<u32> {
-        let told = self.told();
-        told.interfaces.iter().map(|on| on.program_id).collect()
-    }
-
     /// Attaches to the interface that is now the one at `place`.
-    fn attach(&self, place: usize, mode: XdpMode, interface: &Interface) -> Result<(), Failure> {
+    fn attach(&self, place: usize, plan: &Plan, interface: &Interface) -> Result<(), Failure> {
         let Some(guard) = &self.guard else {
             return Ok(());
         };
@@ -1012,11 +1021,13 @@ impl Shared {
             return Err(occupied(&interface.name, Some(program)));
         }
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = attach_to(&mut guard, mode, interface)?;
+        let mode = attach_to(&mut guard, plan.mode, interface)?;
         let program_id = guard.program_id()?;
         if let Some(told) = self.told().interfaces.get_mut(place) {
             told.xdp_mode = mode.to_string();
             told.program_id = program_id;
+            told.trouble = None;
+            plan.reason.clone_into(&mut told.reason);
         }
         Ok(())
     }
@@ -1111,7 +1122,10 @@ impl Shared {
         let interfaces = told.interfaces.into_iter();
         let mut figures = service::Figures {
             interfaces: interfaces
-                .map(|interface| (interface.name, interface.xdp_mode))
+                .map(|interface| match interface.trouble {
+                    Some(trouble) => (interface.name, trouble.name().to_owned()),
+                    None => (interface.name, interface.xdp_mode),
+                })
                 .collect(),
             observe: told.observe,
             flood: self.flood.load(Ordering::Relaxed),
@@ -1426,7 +1440,7 @@ fn occupied(interface: &str, program: Option<u32>) -> Failure {
 
 fn attach_guard(
     config: &Config,
-    interfaces: &[Interface],
+    on: &[(&Interface, &Plan)],
     places: &Places,
     texts: Option<Texts>,
     pins: Option<Pins>,
@@ -1434,7 +1448,10 @@ fn attach_guard(
 ) -> Result<Option<Guard>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         warn!("--xdp-mode off: no SYN is counted or limited");
-        told.interfaces = interfaces.iter().map(unguarded).collect();
+        told.interfaces = on
+            .iter()
+            .map(|(interface, _)| unguarded(interface))
+            .collect();
         return Ok(None);
     }
     let ports = places.guarded().into_iter().map(|(_, port)| port);
@@ -1445,28 +1462,30 @@ fn attach_guard(
     // Without keep, only what is on these interfaces is taken over.
     let pins = pins.filter(|pins| {
         let held = |interface| pinned::holds(Some(pins), interface);
-        keep || interfaces.iter().any(held)
+        keep || on.iter().any(|(interface, _)| held(interface))
     });
     let mut guard = match pins {
         Some(pins) => {
-            let there = interfaces.iter().filter(|interface| !interface.is_absent());
-            let numbers: Vec<_> = there.map(|interface| interface.index).collect();
+            let there = on.iter().filter(|(interface, _)| !interface.is_absent());
+            let numbers: Vec<_> = there.map(|(interface, _)| interface.index).collect();
             Guard::load_pinned(&ports, texts.is_some(), &numbers, pins, keep)?
         }
         None if texts.is_some() => Guard::load_responder(&ports)?,
         None => Guard::load(&ports)?,
     };
-    guard.configure(&policy_of(config, interfaces, places, texts))?;
-    for interface in interfaces {
+    let interfaces: Vec<_> = on.iter().map(|&(interface, _)| interface.clone()).collect();
+    guard.configure(&policy_of(config, &interfaces, places, texts))?;
+    for (interface, plan) in on {
         if interface.is_absent() {
             told.interfaces.push(unguarded(interface));
             continue;
         }
-        let mode = attach_to(&mut guard, config.xdp_mode, interface)?;
+        let mode = attach_to(&mut guard, plan.mode, interface)?;
         told.interfaces.push(InterfaceStatus {
             name: interface.name.clone(),
             xdp_mode: mode.to_string(),
             program_id: guard.program_id()?,
+            reason: plan.reason.to_owned(),
             ..InterfaceStatus::default()
         });
     }

@@ -211,6 +211,11 @@ impl Program {
         );
     }
 
+    /// Its descriptor.
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
     /// The loaded program of that number.
     ///
     /// # Panics

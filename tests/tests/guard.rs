@@ -12,6 +12,7 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    flood::answerable,
     foreign::Program,
     frames::{FrameSender, SYN, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, run},
@@ -63,6 +64,7 @@ fn refused(namespace: &Namespace, arguments: &[&str]) -> (i32, String) {
 #[test]
 fn attaches_answers_detaches_and_leaves_nothing() {
     let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let agent = Agent::start(&lab.host, ARGUMENTS);
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     for (from, to) in [("192.0.2.100", HOST_IPV4), ("2001:db8::100", HOST_IPV6)] {

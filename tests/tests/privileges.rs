@@ -192,7 +192,7 @@ fn the_units_capabilities_suffice_for_all_that_comes_later() {
         status.pointer(ask).unwrap().clone()
     };
     assert_eq!(status("/interfaces/0/pinned"), true);
-    assert_eq!(status("/interfaces/0/xdp_mode"), "native");
+    assert_ne!(status("/interfaces/0/xdp_mode"), "off");
 
     host.configure("after.example.org", "observe = true");
     reload(&agent, "the configuration was reloaded");
@@ -215,7 +215,7 @@ fn the_units_capabilities_suffice_for_all_that_comes_later() {
     lab.host.ip("link set host0 up");
     until("the interface that came back is guarded", || {
         let guarded = status("/guarded").to_string().contains("192.0.2.1:25");
-        (guarded && status("/interfaces/0/xdp_mode") == "native").then_some(())
+        (guarded && status("/interfaces/0/xdp_mode") != "off").then_some(())
     });
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     let heard = greeting(&lab.host, "192.0.2.1:25");

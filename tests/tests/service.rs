@@ -25,7 +25,8 @@ use nix::{
 };
 use nomail_tests::{
     agent::{self, Agent},
-    lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
+    flood::answerable,
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
     poll::{DEADLINE, until},
     repository::repository,
     root::Root,
@@ -151,6 +152,7 @@ fn monotonic_usec() -> u128 {
 #[test]
 fn the_manager_is_told_what_happens_in_order() {
     let (lab, manager) = (Lab::new(), Manager::new());
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let directory = tempfile::tempdir().unwrap();
     let file = config(&directory, "hostname = \"mailless.example.org\"\n");
     let mut agent = manager.start(&lab, &["--config", &file]);

@@ -20,6 +20,7 @@ use nix::{
 };
 use nomail_tests::{
     agent::{self, Agent},
+    flood::answerable,
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab, run},
     poll::until,
@@ -78,6 +79,7 @@ fn number(text: &str) -> f64 {
 #[test]
 fn status_tells_the_state_and_what_is_not_guarded() {
     let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     lab.host.ip("link add other0 type veth peer name other1");
     let agent = Agent::start(&lab.host, ARGUMENTS);
     send(&lab, "203.0.113.9", 1500);
@@ -138,6 +140,7 @@ fn status_tells_the_state_and_what_is_not_guarded() {
 #[test]
 fn frames_of_top_agree_with_what_was_sent() {
     let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let agent = Agent::start(&lab.host, ARGUMENTS);
     send(&lab, "203.0.113.9", 30);
     until("all SYNs are counted", || {
@@ -279,6 +282,7 @@ impl Drop for Kept {
 #[test]
 fn a_kept_guard_is_read_without_its_agent() {
     let (lab, kept) = (Lab::new(), Kept::new());
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let agent = kept.start(&lab);
     send(&lab, "203.0.113.9", 30);
     until("all SYNs are counted", || {
@@ -451,6 +455,7 @@ impl Drop for Terminal {
 #[test]
 fn top_lives_in_a_terminal_and_gives_it_back() {
     let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let agent = Agent::start(&lab.host, ARGUMENTS);
     let control = agent.control();
     let terminal = Terminal::new(110, 30);

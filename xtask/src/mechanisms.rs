@@ -368,6 +368,41 @@ const MECHANISMS: &[Mechanism] = &[
         instead: "        false",
         tests: &["metrics::a_port_that_is_taken_is_tried_again"],
     },
+    Mechanism {
+        without: "a guard that another process detached is attached again",
+        file: "nomail-agent/src/supervisor/watch.rs",
+        text: "None => self.attach_again(place, &glance).await,",
+        instead: "None => {}",
+        tests: &[
+            "detached::a_program_that_was_detached_is_attached_again",
+            "detached::a_pinned_guard_that_was_detached_is_attached_again",
+            "detached::an_interface_that_comes_back_under_its_number_is_guarded_again",
+        ],
+    },
+    Mechanism {
+        without: "a program in place of the guard is told of",
+        file: "nomail-agent/src/supervisor/watch.rs",
+        text: "Some(found) => self.tell_replaced(place, &glance, found),",
+        instead: "Some(_) => {}",
+        tests: &[
+            "detached::another_program_in_its_place_is_told_of_and_left_alone",
+            "detached::a_link_that_was_given_another_program_is_told_of",
+        ],
+    },
+    Mechanism {
+        without: "what the kernel says of the other end of a veth pair is heard",
+        file: "nomail-agent/src/supervisor/watch.rs",
+        text: "bits != 0 && bits & XDP_SENDS == 0",
+        instead: "bits & XDP_SENDS == u64::MAX",
+        tests: &["answers::native_mode_that_was_asked_for_and_cannot_answer_is_loud"],
+    },
+    Mechanism {
+        without: "the driver's counters say that answers are lost",
+        file: "nomail-agent/src/supervisor/arrival.rs",
+        text: "let lost = dropped >= sent.div_ceil(10) * 9 || dropped >= sent;",
+        instead: "let lost = dropped == u64::MAX;",
+        tests: &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
+    },
 ];
 
 /// Longest for a test program, which has deadlines of its own.

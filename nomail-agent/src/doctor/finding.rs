@@ -44,6 +44,7 @@ checks! {
     Topology "topology",
     XdpProgram "xdp_program",
     XdpNative "xdp_native",
+    Answers "answers",
     Mtu "mtu",
     Offloads "offloads",
     Checksums "checksums",

@@ -6,16 +6,13 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use nomail_common::abi;
 
-use super::{
-    Check, Finding,
-    netdev::{self, XDP_BASIC, XDP_FRAGS},
-};
+use super::{Check, Finding, netdev};
 use crate::{
     bpf,
     config::{self, Config, XdpMode},
     exit::Failure,
-    iface::{IfaceError, Interface, Interfaces},
-    status::Status,
+    iface::{IfaceError, Interface, Interfaces, XDP_BASIC, XDP_FRAGS, XDP_SENDS},
+    status::{InterfaceStatus, Status, Trouble, count},
 };
 
 /// Largest MTU with which a packet fits one buffer: a page, less the head room of
@@ -29,6 +26,8 @@ const COSTS: [(&str, &str); 2] = [("rx-lro", "lro"), ("rx-gro-hw", "rx-gro-hw")]
 /// to such a packet arrives in generic mode was tried with [`TRIED`] alone.
 const LOCAL: [&str; 6] = ["bridge", "macvlan", "macvtap", "tun", TRIED, "virtio_net"];
 const TRIED: &str = "veth";
+/// Challenges without one answer that are worth a word.
+const UNANSWERED: u64 = 1000;
 
 /// An interface, and what is looked at of it.
 #[derive(Clone, Debug)]
@@ -192,16 +191,28 @@ impl Link {
         self.xdp_features.map(|bits| bits & XDP_BASIC != 0)
     }
 
+    /// Whether the other end of a veth pair takes what native XDP sends. None: the kernel
+    /// does not tell, or it is no veth pair.
+    fn peer_takes(&self) -> Option<bool> {
+        let bits = self.xdp_features.filter(|&bits| bits != 0)?;
+        (self.kind.as_deref() == Some(TRIED)).then_some(bits & XDP_SENDS != 0)
+    }
+
+    /// What the agent told of it.
+    fn told<'a>(&self, status: Option<&'a Status>) -> Option<&'a InterfaceStatus> {
+        let mut told = status?.interfaces.iter();
+        told.find(|told| told.name == self.name)
+    }
+
     fn runs(&self, config: &Config, status: Option<&Status>) -> Runs {
-        let told = status.into_iter().flat_map(|status| &status.interfaces);
-        let told = told.into_iter().find(|told| told.name == self.name);
-        match told.map(|told| told.xdp_mode.as_str()) {
+        match self.told(status).map(|told| told.xdp_mode.as_str()) {
             Some("native") => return Runs::Native,
             Some("generic") => return Runs::Generic,
             _ => {}
         }
         match (config.xdp_mode, self.can_native()) {
             (XdpMode::Off, _) => Runs::Off,
+            (XdpMode::Auto, _) if self.peer_takes() == Some(false) => Runs::Generic,
             (XdpMode::Native, _) | (XdpMode::Auto, Some(true)) => Runs::Native,
             (XdpMode::Generic, _) | (XdpMode::Auto, Some(false)) => Runs::Generic,
             (XdpMode::Auto, None) => Runs::Unknown,
@@ -241,6 +252,7 @@ pub(super) fn check(
         let off = |check| Finding::skip(check, format!("{}: xdp_mode is off", link.name));
         let checks = [
             Check::XdpNative,
+            Check::Answers,
             Check::Mtu,
             Check::Offloads,
             Check::Checksums,
@@ -248,6 +260,7 @@ pub(super) fn check(
         findings.extend(checks.map(off));
     } else {
         findings.push(xdp_native(link, runs, config.xdp_mode));
+        findings.push(answers(link, runs, status));
         findings.push(mtu(link, runs));
         findings.push(offloads(link, runs));
         findings.push(checksums(link, runs));
@@ -331,15 +344,30 @@ fn topology(link: &Link) -> Finding {
 fn xdp_program(link: &Link, runs: Runs, status: Option<&Status>, root: bool) -> Finding {
     let check = Check::XdpProgram;
     let name = &link.name;
+    let told = link.told(status);
+    if let Some(told) = told.filter(|told| told.trouble.is_some_and(Trouble::is_loss)) {
+        let reason = &told.reason;
+        return Finding::fail(
+            check,
+            format!("{name} is not guarded, though an agent runs: {reason}"),
+            format!(
+                "end what takes the program away (`bpftool link` and `bpftool net` name what is \
+                 attached), or: ip link set dev {name} xdp off; the agent then attaches again"
+            ),
+        );
+    }
     let Some(program) = &link.program else {
-        return Finding::ok(check, format!("{name} has none"));
+        return match told {
+            Some(told) if told.xdp_mode != "off" => Finding::fail(
+                check,
+                format!("{name} has none, and the running agent takes it to be guarded"),
+                "look again in a second: the agent attaches it again by itself; else restart it",
+            ),
+            _ => Finding::ok(check, format!("{name} has none")),
+        };
     };
     let id = program.id;
-    let told = status.into_iter().flat_map(|status| &status.interfaces);
-    if told
-        .into_iter()
-        .any(|told| told.name == *name && told.program_id == id)
-    {
+    if told.is_some_and(|told| told.program_id == id) {
         return Finding::ok(check, format!("{name} has the running agent's (id {id})"));
     }
     match program.name.as_deref() {
@@ -374,6 +402,10 @@ fn xdp_native(link: &Link, runs: Runs, wanted: XdpMode) -> Finding {
     let name = &link.name;
     let kind = link.shown_kind();
     match (runs, link.can_native()) {
+        (Runs::Generic, Some(true)) if link.peer_takes() == Some(false) => Finding::ok(
+            check,
+            format!("{name}: {kind} has native XDP, but could not answer in that mode"),
+        ),
         (_, Some(false)) if wanted == XdpMode::Native => Finding::fail(
             check,
             format!("{name}: {kind} has no native XDP"),
@@ -399,6 +431,68 @@ fn xdp_native(link: &Link, runs: Runs, wanted: XdpMode) -> Finding {
             "start nomail-agent: its log says the mode",
         ),
     }
+}
+
+/// Whether what XDP sends arrives.
+fn answers(link: &Link, runs: Runs, status: Option<&Status>) -> Finding {
+    let check = Check::Answers;
+    let name = &link.name;
+    let told = link.told(status);
+    if let Some(told) = told.filter(|told| told.trouble == Some(Trouble::AnswersLost)) {
+        return Finding::fail(
+            check,
+            format!("{name}: {}: XDP answers nobody", told.reason),
+            match runs {
+                Runs::Native => "xdp_mode = \"auto\", and restart the agent",
+                _ => "`ip -s link` and `ethtool -S` show what the driver drops",
+            },
+        );
+    }
+    match (runs, link.peer_takes()) {
+        (Runs::Native, Some(false)) => {
+            return Finding::fail(
+                check,
+                format!(
+                    "{name}: in native mode the other end of the veth pair drops what XDP sends: \
+                     it has neither GRO nor an XDP program"
+                ),
+                "xdp_mode = \"auto\"; or there: ethtool -K INTERFACE gro on",
+            );
+        }
+        (Runs::Generic, Some(false)) => {
+            return Finding::ok(
+                check,
+                format!(
+                    "{name}: generic mode sends them; the other end of the veth pair drops what \
+                     native XDP sends"
+                ),
+            );
+        }
+        _ => {}
+    }
+    let counts = told.map(|told| told.counts.answers).unwrap_or_default();
+    if counts.challenge >= UNANSWERED && counts.proven == 0 {
+        return Finding::warn(
+            check,
+            format!(
+                "{name}: none of {} challenges was answered: all sources are forged, or challenges \
+                 are lost on their way",
+                count(counts.challenge)
+            ),
+            "if honest clients are not served during a flood: xdp_mode = \"generic\"",
+        );
+    }
+    if link.kind.as_deref() == Some(TRIED) && runs == Runs::Native && link.xdp_features.is_none() {
+        return Finding::unseen(
+            check,
+            format!(
+                "{name}: the kernel does not tell whether the other end of the veth pair takes \
+                 them, as before Linux 6.3"
+            ),
+            "nothing: the agent notices during the first flood, and then uses generic mode",
+        );
+    }
+    Finding::ok(check, format!("{name}: nothing is known to lose them"))
 }
 
 fn mtu(link: &Link, runs: Runs) -> Finding {
@@ -659,6 +753,55 @@ mod tests {
     ) {
         let link = link(|link| link.xdp_features = features);
         assert_eq!(xdp_native(&link, runs, wanted).result, result);
+    }
+
+    #[rstest]
+    #[case(Some(XDP_BASIC), Runs::Native, Outcome::Fail)]
+    #[case(Some(XDP_BASIC), Runs::Generic, Outcome::Ok)]
+    #[case(Some(XDP_BASIC | XDP_SENDS), Runs::Native, Outcome::Ok)]
+    #[case(None, Runs::Native, Outcome::Skip)]
+    #[case(None, Runs::Generic, Outcome::Ok)]
+    #[case(Some(0), Runs::Generic, Outcome::Ok)]
+    fn answers_of_veth(#[case] features: Option<u64>, #[case] runs: Runs, #[case] result: Outcome) {
+        let veth = |link: &mut Link| {
+            (link.kind, link.xdp_features) = (Some(TRIED.to_owned()), features);
+        };
+        assert_eq!(answers(&link(veth), runs, None).result, result);
+        let hardware = link(|link| link.xdp_features = features);
+        assert_eq!(answers(&hardware, runs, None).result, Outcome::Ok);
+    }
+
+    #[test]
+    fn where_auto_leads_on_veth() {
+        let one_sided = link(|link| link.kind = Some(TRIED.to_owned()));
+        let config = Config::default();
+        assert_eq!(one_sided.runs(&config, None), Runs::Generic);
+        let found = xdp_native(&one_sided, Runs::Generic, XdpMode::Auto);
+        assert_eq!(found.result, Outcome::Ok, "native mode is no better here");
+    }
+
+    #[test]
+    fn what_the_agent_told_of_its_guard() {
+        let plain = link(|_| ());
+        let mut agent = agent("native");
+        let result = |agent: &Status| {
+            [
+                xdp_program(&plain, Runs::Native, Some(agent), true).result,
+                answers(&plain, Runs::Native, Some(agent)).result,
+            ]
+        };
+        assert_eq!(result(&agent), [Outcome::Fail, Outcome::Ok], "no program");
+        agent.interfaces[0].trouble = Some(Trouble::AnswersLost);
+        assert_eq!(result(&agent)[1], Outcome::Fail);
+        agent.interfaces[0].trouble = None;
+        agent.interfaces[0].counts.answers.challenge = UNANSWERED;
+        assert_eq!(result(&agent)[1], Outcome::Warn);
+        agent.interfaces[0].counts.answers.proven = 1;
+        assert_eq!(result(&agent)[1], Outcome::Ok);
+        agent.interfaces[0].xdp_mode = "off".to_owned();
+        assert_eq!(result(&agent)[0], Outcome::Ok);
+        agent.interfaces[0].trouble = Some(Trouble::Detached);
+        assert_eq!(result(&agent)[0], Outcome::Fail);
     }
 
     #[rstest]

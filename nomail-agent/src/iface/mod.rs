@@ -1,6 +1,7 @@
 //! Network interfaces and their addresses, asked and followed by netlink.
 
 mod frames;
+mod glance;
 mod holder;
 mod local;
 mod nexthop;
@@ -32,6 +33,7 @@ use thiserror::Error;
 
 pub use self::{
     frames::FrameSocket,
+    glance::{Drivers, Glance, XDP_BASIC, XDP_FRAGS, XDP_SENDS},
     holder::{holder_of, is_held},
     local::{LocalRoute, LocalRoutes},
     vrf::{own_vrf, sockets_are_in},
@@ -251,15 +253,7 @@ impl Interfaces {
                     LinkAttribute::Link(index) => lower = Some(index),
                     LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                     LinkAttribute::Xdp(xdp) => {
-                        interface.xdp_program = xdp.iter().find_map(|part| match part {
-                            LinkXdp::ProgId(id)
-                            | LinkXdp::DrvProgId(id)
-                            | LinkXdp::SkbProgId(id)
-                            | LinkXdp::HwProgId(id) => Some(*id),
-                            _ => None,
-                        });
-                        interface.xdp_generic =
-                            xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+                        (interface.xdp_program, interface.xdp_generic) = xdp_of(&xdp);
                     }
                     _ => {}
                 }
@@ -405,6 +399,19 @@ impl Interfaces {
         }
         Ok(addresses)
     }
+}
+
+/// The number of the program, and whether it runs in the stack.
+fn xdp_of(xdp: &[LinkXdp]) -> (Option<u32>, bool) {
+    let program = xdp.iter().find_map(|part| match part {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    let generic = xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+    (program, generic)
 }
 
 /// Where a route leads.

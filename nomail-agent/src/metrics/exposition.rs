@@ -9,7 +9,7 @@ use std::{
 use nomail_common::abi::{LINES, SLOTS_PER_LINE};
 
 use super::process::Figures;
-use crate::status::{GuardCounts, Speaker, Status, suspects};
+use crate::status::{GuardCounts, Speaker, Status, Trouble, suspects};
 
 /// The modes that an interface's guard can be in.
 const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
@@ -121,6 +121,8 @@ fn guard(out: &mut Exposition, status: &Status) {
     // has the same labels is added up, because it may be told only once.
     let mut modes: BTreeMap<_, bool> = BTreeMap::new();
     let mut counts: BTreeMap<&str, GuardCounts> = BTreeMap::new();
+    let mut troubles: BTreeMap<_, bool> = BTreeMap::new();
+    let mut losses: BTreeMap<&str, u64> = BTreeMap::new();
     if status.elsewhere != GuardCounts::default() {
         // No interface has an empty name.
         counts.insert("", status.elsewhere);
@@ -131,6 +133,10 @@ fn guard(out: &mut Exposition, status: &Status) {
         for mode in XDP_MODES {
             *modes.entry((name, mode)).or_default() |= mode == interface.xdp_mode;
         }
+        for kind in Trouble::ALL {
+            *troubles.entry((name, kind.name())).or_default() |= interface.trouble == Some(kind);
+        }
+        *losses.entry(name).or_default() += interface.losses;
     }
     let mut family = out.family(
         "nomail_xdp_mode",
@@ -139,6 +145,23 @@ fn guard(out: &mut Exposition, status: &Status) {
     );
     for ((iface, mode), is) in modes {
         family.sample("", &[("iface", iface), ("mode", mode)], u8::from(is));
+    }
+    let mut family = out.family(
+        "nomail_guard_trouble",
+        Kind::Gauge,
+        "1 while the interface is gone, its XDP program was detached or replaced, or what XDP \
+         sends is lost.",
+    );
+    for ((iface, kind), is) in troubles {
+        family.sample("", &[("iface", iface), ("kind", kind)], u8::from(is));
+    }
+    let mut family = out.family(
+        "nomail_guard_losses",
+        Kind::Counter,
+        "How often another process detached the XDP program or replaced it.",
+    );
+    for (iface, losses) in losses {
+        family.sample("_total", &[("iface", iface)], losses);
     }
     let mut family = out.family(
         "nomail_syn",

@@ -249,11 +249,9 @@ impl Desk {
     /// That there is an answer says that the agent's loop runs.
     fn health(&self) -> Result<Answer> {
         let seen = self.seen()?;
-        Ok(if seen.view.status.guarded.is_empty() {
-            let why = "It listens on no address.";
-            plain(StatusCode::SERVICE_UNAVAILABLE, why)
-        } else {
-            plain(StatusCode::OK, "ok")
+        Ok(match seen.view.status.unhealthy() {
+            Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why),
+            None => plain(StatusCode::OK, "ok"),
         })
     }
 

@@ -102,9 +102,9 @@ fn interfaces_line(model: &Model) -> Line<'_> {
     };
     let mut spans = Vec::new();
     for interface in &status.interfaces {
-        let style = match interface.xdp_mode.as_str() {
-            "off" => Style::new().fg(Color::Red),
-            _ => Style::new(),
+        let style = match interface.is_bad() {
+            true => Style::new().fg(Color::Red),
+            false => Style::new(),
         };
         let text = format!("{} {}  ", escaped(&interface.name), interface.about());
         spans.push(Span::styled(text, style));

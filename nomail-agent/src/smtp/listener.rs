@@ -10,7 +10,7 @@
 //!
 //! When [`Settings::connections_max`] is reached, a connection of the fullest
 //! prefix makes room for a newcomer from elsewhere: it is told 521 and closed in
-//! order. A newcomer for which none makes room (see [`super::prefixes`]), or that is
+//! order. A newcomer for which none makes room (see `prefixes.rs`), or that is
 //! over [`Settings::connections_per_source_max`], is *shed*: refused in the greeting
 //! and closed at once. That too is a complete dialog (RFC 1846 section 4.2 a). A
 //! relay says 421 instead.

@@ -375,7 +375,7 @@ fine.example.com. 60 IN MX 5 mx.example.org.
     found.has(
         "mx",
         "ok",
-        &["1 domains that mail arrived for have their MX elsewhere"],
+        &["domains that mail arrived for and whose MX is not here: 1"],
     );
     agent.stop();
 }

@@ -250,7 +250,8 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// Adds what a file lists, which should be something.
+    /// Adds what a file lists. One without a domain, as a download that failed leaves it,
+    /// counts as one that could not be read.
     fn read(&mut self, file: &LineFile) -> ListFile {
         let mut read = file.read(|line, number| {
             let entry = without_comment(line);
@@ -269,6 +270,7 @@ impl<'a> Lists<'a> {
             let text = "lists no domain: write one a line, or leave the file out of \
                         relay.domain_files";
             read.warnings.push(file.warning(None, text.to_owned()));
+            read.unread = Some(text.to_owned());
         }
         read
     }

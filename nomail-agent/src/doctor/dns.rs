@@ -174,7 +174,7 @@ pub(super) async fn check(host: &Host, asked: &[String]) -> Vec<Finding> {
         }
     }
     if elsewhere > 0 {
-        let found = format!("{elsewhere} domains that mail arrived for have their MX elsewhere");
+        let found = format!("domains that mail arrived for and whose MX is not here: {elsewhere}");
         findings.push(Finding::ok(Check::Mx, found));
     }
     if findings.is_empty() {

@@ -117,7 +117,10 @@ fn expected(packet: &SlicedPacket<'_>) -> Option<Syn> {
 fn source_of(address: IpAddr) -> Source {
     match address {
         IpAddr::V4(address) => Source::from_ipv4(address.to_bits()),
-        IpAddr::V6(address) => Source::from_ipv6((address.to_bits() >> 64) as u64),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            Source::from_ipv6((bits >> 64) as u64, bits as u64)
+        }
     }
 }
 

@@ -48,7 +48,8 @@ use self::{
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
     bpf::{
-        self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, OwedFrame, Pins, Policy, Rate,
+        self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, OwedFrame, Pins, Policy,
+        Rate,
     },
     config::{
         self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode,

@@ -519,9 +519,7 @@ const _: () = {
     assert!(size_of::<Key>() == 16);
     assert!(TOLD_LINES.is_power_of_two() && EVENTS_LENGTH.is_power_of_two());
     // The kernel puts 8 octets before each, and leaves one octet free.
-    assert!(
-        2 * TOLD_LINES * TOLD_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize
-    );
+    assert!(2 * TOLD_LINES * TOLD_PER_LINE * (size_of::<Event>() + 8) < EVENTS_LENGTH as usize);
     assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
     assert!(size_of::<SourceCarry>() == 24);
     assert!((LINES * SLOTS_PER_LINE).is_multiple_of(CARRIES_PER_VALUE));

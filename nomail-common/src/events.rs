@@ -128,8 +128,7 @@ pub fn is_due<S: ToldSet>(line: &S, tag: u32, now: u32, pause_ticks: u32) -> boo
             return false;
         }
     }
-    free < TOLD_PER_LINE
-        && line.replace(free, old, Entry::new(tag, now.wrapping_add(pause_ticks)))
+    free < TOLD_PER_LINE && line.replace(free, old, Entry::new(tag, now.wrapping_add(pause_ticks)))
 }
 
 #[cfg(test)]

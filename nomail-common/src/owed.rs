@@ -216,7 +216,10 @@ mod tests {
                 };
                 assert_eq!(packet.payload.slice(), text);
                 assert_eq!((tcp.source_port, tcp.destination_port), (25, 40_000));
-                assert_eq!((tcp.sequence_number, tcp.acknowledgment_number), (sequence, 0));
+                assert_eq!(
+                    (tcp.sequence_number, tcp.acknowledgment_number),
+                    (sequence, 0)
+                );
                 assert_eq!((tcp.syn, tcp.fin), (text.is_empty(), !text.is_empty()));
                 assert!(tcp.ack && !tcp.rst);
                 let checksum = match packet.net.unwrap() {

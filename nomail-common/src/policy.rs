@@ -303,7 +303,8 @@ mod tests {
     /// The table, said in another way, over every combination of facts.
     #[test]
     fn truth_table() {
-        for (bits, proof) in (0..1u32 << 7).flat_map(|bits| (0..5).map(move |proof| (bits, proof))) {
+        for (bits, proof) in (0..1u32 << 7).flat_map(|bits| (0..5).map(move |proof| (bits, proof)))
+        {
             let [malformed, allowed, denied, _, source, prefix, cap] =
                 std::array::from_fn(|bit| bits & 1 << bit != 0);
             let (proven, used, spent) = (proof >= 2, proof == 3, proof == 4);

@@ -218,12 +218,21 @@ impl Machine {
     }
 
     fn reach(&self) -> Reach {
-        let guarded = self.config.guarded(self.base.local, self.base.port).unwrap();
+        let guarded = self
+            .config
+            .guarded(self.base.local, self.base.port)
+            .unwrap();
         let hardware = [HARDWARE, [2, 0, 0, 0, 0, 1]];
         let (config, ports) = (&self.config, &self.ports);
-        Reach::of(&self.segment, guarded, config, Some(0), hardware, ports, |entry, to| {
-            config.is_further_hardware(entry, to)
-        })
+        Reach::of(
+            &self.segment,
+            guarded,
+            config,
+            Some(0),
+            hardware,
+            ports,
+            |entry, to| config.is_further_hardware(entry, to),
+        )
     }
 
     /// What comes of a packet.
@@ -473,7 +482,11 @@ impl responder::Host for Machine {
         tickets::proof_of(line, self.hash, sequence, now, TICKS).is_proven()
     }
     fn standing(&self, index: u32) -> Standing {
-        self.dialogs.borrow().get(&index).copied().unwrap_or_default()
+        self.dialogs
+            .borrow()
+            .get(&index)
+            .copied()
+            .unwrap_or_default()
     }
     fn keep(&mut self, index: u32, standing: Standing) {
         self.dialogs.borrow_mut().insert(index, standing);
@@ -623,7 +636,12 @@ fn every_mode_against_every_other_comes_to_rest() {
 fn a_victim_gets_no_more_than_came() {
     for ipv6 in [false, true] {
         // The victim listens on nothing: its port is closed, and its stack resets.
-        let wire = Wire::new([Mode::Xdp, Mode::Xdp], ipv6, [25, 40_000], [[25, 0], [2525, 0]]);
+        let wire = Wire::new(
+            [Mode::Xdp, Mode::Xdp],
+            ipv6,
+            [25, 40_000],
+            [[25, 0], [2525, 0]],
+        );
         for forged in 1..=12 {
             let mut wire = wire.clone();
             for _ in 0..forged {
@@ -642,7 +660,11 @@ fn a_victim_gets_no_more_than_came() {
             }
             let owed: usize = (0..3).map(|_| wire.hosts[0].tick().len()).sum();
             assert_eq!(owed, 0, "after {forged}");
-            assert!(wire.hosts[0].sent <= forged, "{} after {forged}", wire.hosts[0].sent);
+            assert!(
+                wire.hosts[0].sent <= forged,
+                "{} after {forged}",
+                wire.hosts[0].sent
+            );
         }
     }
 }

@@ -634,8 +634,8 @@ extern "C" fn over_shared(bucket: u32, jiffies: u64, interval: u64, tolerance: u
         tolerance,
     };
     let now = Time::from_jiffies(jiffies);
-    let is_over = maps::shared(bucket)
-        .is_some_and(|shared| limiter::charge_shared(&shared, now, limit));
+    let is_over =
+        maps::shared(bucket).is_some_and(|shared| limiter::charge_shared(&shared, now, limit));
     u32::from(is_over)
 }
 

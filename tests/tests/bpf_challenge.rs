@@ -459,7 +459,11 @@ fn nobody_is_answered_who_must_not_be() {
         for _ in 0..100 {
             assert_eq!(guard.test_run(frame, 1).unwrap().0, XDP_PASS, "{what}");
         }
-        assert_eq!(answers(&guard, Answer::Unanswerable), before + 100, "{what}");
+        assert_eq!(
+            answers(&guard, Answer::Unanswerable),
+            before + 100,
+            "{what}"
+        );
         assert_eq!(verdicts(&guard, Verdict::Flood), flood + 100, "{what}");
     }
     let before = answers(&guard, Answer::Unanswerable);

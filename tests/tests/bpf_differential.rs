@@ -281,9 +281,8 @@ impl Model {
         if !comes_this_way || !self.is_a_clients(frame, segment) {
             let cap = limit(self.policy.cap, self.hz);
             let now = Time::from_jiffies(self.jiffies);
-            let is_over = comes_this_way
-                && cap.interval != 0
-                && charge_shared(&&self.unanswered, now, cap);
+            let is_over =
+                comes_this_way && cap.interval != 0 && charge_shared(&&self.unanswered, now, cap);
             let (answer, action) = if is_over {
                 (Answer::UnanswerableDropped, XDP_DROP)
             } else {
@@ -339,8 +338,7 @@ impl Model {
             self.jiffies,
             limits,
         );
-        self.counters.answers[Answer::Proven as usize] +=
-            u64::from(answered == Answered::Proven);
+        self.counters.answers[Answer::Proven as usize] += u64::from(answered == Answered::Proven);
         if answered == Answered::Not {
             XDP_PASS
         } else {
@@ -361,7 +359,11 @@ impl Model {
             && segment.is_plain()
             && is_a_hosts(peer_of(segment))
             && !PORTS.contains(&segment.peer_port)
-            && !self.policy.guarded.iter().any(|(own, _)| *own == peer_of(segment))
+            && !self
+                .policy
+                .guarded
+                .iter()
+                .any(|(own, _)| *own == peer_of(segment))
             && !self.policy.own.contains(&peer_of(segment))
     }
 
@@ -459,7 +461,8 @@ impl Facts for Scene<'_> {
     }
     fn over_source(&mut self, proven: bool) -> bool {
         let cap = self.cap();
-        let cap_is_exhausted = cap.interval != 0 && (&self.model.cap).bucket().is_over(self.now(), cap);
+        let cap_is_exhausted =
+            cap.interval != 0 && (&self.model.cap).bucket().is_over(self.now(), cap);
         let source = self.segment.source();
         let (store, may_enter) = if proven {
             (&self.model.proven, true)
@@ -1002,9 +1005,8 @@ impl Pair {
             (action == XDP_PASS).then_some(())
         });
         let unanswerable = segment_of("192.0.2.77:25", "192.0.2.7:25");
-        let passed = |guard: &Guard| {
-            guard.counters(Some(0)).unwrap().answers[Answer::Unanswerable as usize]
-        };
+        let passed =
+            |guard: &Guard| guard.counters(Some(0)).unwrap().answers[Answer::Unanswerable as usize];
         until("the bucket of what cannot be answered is full", || {
             let before = passed(&self.guard);
             self.guard.test_run(&unanswerable, 2).unwrap();

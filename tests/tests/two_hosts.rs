@@ -37,12 +37,12 @@ fn responder(namespace: &Namespace, interface: &str, port: u16) -> (Agent, TempD
 /// Packets that an interface has received.
 fn received(namespace: &Namespace, interface: &str) -> u64 {
     let path = format!("/sys/class/net/{interface}/statistics/rx_packets");
-    let read = namespace
-        .command("cat")
-        .arg(path)
-        .output()
-        .unwrap();
-    String::from_utf8(read.stdout).unwrap().trim().parse().unwrap()
+    let read = namespace.command("cat").arg(path).output().unwrap();
+    String::from_utf8(read.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 /// Sends forged SYNs between two hosts, as often as each number says, and has them come to
@@ -61,9 +61,7 @@ fn comes_to_rest(lab: &Lab, ports: [u16; 2], sequences: &[u32]) {
                 .within(|| FrameSender::open(CLIENT_INTERFACE).send(&to_host.frame()));
             thread::sleep(Duration::from_millis(20));
         }
-        let look = || {
-            received(&lab.host, HOST_INTERFACE) + received(&lab.client, CLIENT_INTERFACE)
-        };
+        let look = || received(&lab.host, HOST_INTERFACE) + received(&lab.client, CLIENT_INTERFACE);
         until("both come to rest", || {
             let before = look();
             thread::sleep(Duration::from_millis(500));

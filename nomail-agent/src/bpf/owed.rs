@@ -93,9 +93,7 @@ impl Debts {
             waiting.due = now + *wait;
             at += 1;
             // Once only: the client has yet to show that it is there.
-            if owing == Owing::SynAck
-                && std::mem::replace(&mut waiting.syn_ack_repeated, true)
-            {
+            if owing == Owing::SynAck && std::mem::replace(&mut waiting.syn_ack_repeated, true) {
                 continue;
             }
             let texts = texts.get(&waiting.owed.generation(), 0)?;

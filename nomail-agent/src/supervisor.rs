@@ -341,7 +341,6 @@ impl Agent {
         }
         privilege::restrict_syscalls(Thread::Main {
             guard: guard.is_some(),
-            retransmits: texts.is_some() || config.fallback == Fallback::Xdp,
         })
         .map_err(denied)?;
         memory::give_back();

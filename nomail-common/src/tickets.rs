@@ -195,7 +195,7 @@ pub fn proof_of<S: TicketSet>(
         Some((_, ticket)) if ticket.fits(sequence) => match ticket.state() {
             HALF => Proof::Half,
             0 => Proof::New,
-            admitted if admitted < TICKET_SYNS as u64 => Proof::Used,
+            admitted if admitted < u64::from(TICKET_SYNS) => Proof::Used,
             _ => Proof::Spent,
         },
         _ => Proof::None,
@@ -206,7 +206,7 @@ pub fn proof_of<S: TicketSet>(
 #[inline(always)]
 pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
     if let Some((place, ticket)) = find(line, hash, now, ticks)
-        && ticket.state() < TICKET_SYNS as u64
+        && ticket.state() < u64::from(TICKET_SYNS)
     {
         line.write(place, ticket.with_state(ticket.state() + 1));
     }

@@ -236,7 +236,7 @@ impl Machine {
     }
 
     /// What comes of a packet.
-    fn take(&mut self, packet: Packet) -> Vec<Packet> {
+    fn take(&mut self, packet: &Packet) -> Vec<Packet> {
         let dialogs = self.mode == Mode::Xdp;
         let flags = packet.flags;
         let kind = if flags & (SYN | ACK) == SYN {
@@ -246,7 +246,7 @@ impl Machine {
         } else if dialogs && flags & (RST | ACK) == ACK {
             Kind::Dialog
         } else {
-            return self.stack(&packet);
+            return self.stack(packet);
         };
         self.segment = Segment {
             sequence: packet.sequence,
@@ -257,12 +257,12 @@ impl Machine {
         self.payload.clone_from(&packet.text);
         let answered = match kind {
             Kind::Syn => self.syn(),
-            Kind::Reset => self.reset(&packet),
-            _ => self.dialog(&packet),
+            Kind::Reset => self.reset(packet),
+            _ => self.dialog(packet),
         };
         match answered {
             Some(packets) => packets,
-            None => self.stack(&packet),
+            None => self.stack(packet),
         }
     }
 
@@ -539,7 +539,7 @@ impl Wire {
             };
             self.delivered += 1;
             let to = packet.to;
-            let answers = self.hosts[to].take(packet);
+            let answers = self.hosts[to].take(&packet);
             self.hosts[to].sent += answers.len();
             self.flight.extend(answers);
         }
@@ -650,7 +650,7 @@ fn a_victim_gets_no_more_than_came() {
                 while let Some(packet) = wire.flight.pop_front() {
                     let to = packet.to;
                     let answers = if to == 0 {
-                        wire.hosts[0].take(packet)
+                        wire.hosts[0].take(&packet)
                     } else {
                         wire.hosts[1].stack(&packet)
                     };

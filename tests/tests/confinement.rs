@@ -27,13 +27,14 @@ const NONE: u64 = u64::MAX;
 const PAGE: u64 = 4096;
 
 /// Commands of bpf(2).
-const BPF: [(&str, u64); 15] = [
+const BPF: [(&str, u64); 16] = [
     ("MAP_CREATE", 0),
     ("PROG_LOAD", 5),
     ("OBJ_PIN", 6),
     ("OBJ_GET", 7),
     ("PROG_ATTACH", 8),
     ("PROG_DETACH", 9),
+    ("PROG_TEST_RUN", 10),
     ("RAW_TRACEPOINT_OPEN", 17),
     ("BTF_LOAD", 18),
     ("MAP_LOOKUP_AND_DELETE_ELEM", 21),
@@ -203,7 +204,6 @@ fn forbidden_to_clients(page: u64) -> Vec<Call> {
         ("MAP_UPDATE_ELEM", 2),
         ("MAP_DELETE_ELEM", 3),
         ("MAP_GET_NEXT_KEY", 4),
-        ("PROG_TEST_RUN", 10),
         ("OBJ_GET_INFO_BY_FD", 15),
         ("MAP_LOOKUP_BATCH", 24),
         ("LINK_CREATE", 28),

@@ -389,7 +389,8 @@ impl Guard {
         };
         (config.list_set, config.lists) = (list_set, list_bits);
         let next = 1 - self.in_use;
-        self.config.set(next, &*config, 0)?;
+        let written: &Config = &config;
+        self.config.set(next, written, 0)?;
         let active = Active {
             config: next,
             list_set,

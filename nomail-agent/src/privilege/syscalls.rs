@@ -25,8 +25,6 @@ pub enum Thread {
     Main {
         /// It holds a guard, so it calls bpf(2).
         guard: bool,
-        /// It runs the program to send greetings again.
-        retransmits: bool,
     },
     /// The one that talks to SMTP clients.
     Smtp,
@@ -169,7 +167,7 @@ const MAIN: &[Call] = &[
     (libc::SYS_listen, ALWAYS),
     (libc::SYS_getpeername, ALWAYS),
     (libc::SYS_getsockname, ALWAYS),
-    // Netlink names its destination. No TCP Fast Open, which connects.
+    // Netlink names its destination, and a packet socket its interface. No TCP Fast Open, which connects.
     (
         libc::SYS_sendto,
         &[&[Bits(3, libc::MSG_FASTOPEN as u64, 0)]],
@@ -218,7 +216,6 @@ const MAP_LOOKUP_ELEM: u64 = 1;
 const MAP_UPDATE_ELEM: u64 = 2;
 const MAP_DELETE_ELEM: u64 = 3;
 const MAP_GET_NEXT_KEY: u64 = 4;
-const PROG_TEST_RUN: u64 = 10;
 const OBJ_GET_INFO_BY_FD: u64 = 15;
 const MAP_LOOKUP_BATCH: u64 = 24;
 const LINK_CREATE: u64 = 28;
@@ -236,7 +233,6 @@ const GUARD: Call = (
         &[Is(0, LINK_CREATE)],
     ],
 );
-const RETRANSMIT: Call = (libc::SYS_bpf, &[&[Is(0, PROG_TEST_RUN)]]);
 
 /// The calls of a thread, each list beside those that are for all.
 fn calls(thread: Thread) -> Vec<Call> {
@@ -246,13 +242,8 @@ fn calls(thread: Thread) -> Vec<Call> {
         Thread::Crowdsec => CROWDSEC,
     };
     let mut calls = [ALL, own].concat();
-    if let Thread::Main {
-        guard: true,
-        retransmits,
-    } = thread
-    {
+    if let Thread::Main { guard: true } = thread {
         calls.push(GUARD);
-        calls.extend(retransmits.then_some(RETRANSMIT));
     }
     calls
 }
@@ -302,14 +293,8 @@ mod tests {
     use super::*;
 
     const THREADS: [Thread; 4] = [
-        Thread::Main {
-            guard: true,
-            retransmits: true,
-        },
-        Thread::Main {
-            guard: false,
-            retransmits: false,
-        },
+        Thread::Main { guard: true },
+        Thread::Main { guard: false },
         Thread::Smtp,
         Thread::Crowdsec,
     ];

@@ -267,10 +267,11 @@ impl Agent {
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
         };
-        let watch = Watch::open();
+        let mut watch = Watch::open();
         let plans = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
         let on: Vec<_> = interfaces.iter().zip(&plans).collect();
         let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
+        watch.begin(&told.interfaces);
         let mut state = prepare_state(&config, account)?;
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];

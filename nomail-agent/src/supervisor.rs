@@ -294,10 +294,11 @@ impl Agent {
             addresses: addresses::status_of(&config, &places, &interfaces),
         };
         addresses::log(&AddressStatus::default(), &told.addresses);
-        let watch = Watch::open();
+        let mut watch = Watch::open();
         let plans = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
         let on: Vec<_> = interfaces.iter().zip(&plans).collect();
         let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
+        watch.begin(&told.interfaces);
         let mut state = prepare_state(&config, account)?;
         let frames = texts.and_then(|_| open_frame_socket());
         // Binding to addresses that appear, and maps on kernels before 5.19.

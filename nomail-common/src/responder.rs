@@ -267,7 +267,9 @@ impl Line {
                 Event::Command
             };
         }
-        if self.word == HANDSHAKE || first && octet >= 0x80 {
+        // A bare LF, which no client that waits for an answer to its line knows how to end.
+        let bare = octet == b'\n';
+        if bare || self.word == HANDSHAKE || first && octet >= 0x80 {
             return Event::Garbage;
         }
         if first && octet == TLS_HANDSHAKE {
@@ -275,7 +277,7 @@ impl Line {
             return Event::None;
         }
         let space = octet == b' ' || octet == b'\t';
-        if (octet < b' ' && !matches!(octet, b'\r' | b'\n' | b'\t')) || octet == 0x7f {
+        if (octet < b' ' && !matches!(octet, b'\r' | b'\t')) || octet == 0x7f {
             return Event::Garbage;
         }
         if self.after_cr && self.word != QUIT_AND_MORE {

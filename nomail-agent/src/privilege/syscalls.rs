@@ -122,7 +122,12 @@ const SEND_CONNECTED: Call = (
     &[&[Is(3, libc::MSG_NOSIGNAL as u64), Null(4)]],
 );
 
-const SMTP: &[Call] = &[(libc::SYS_accept4, ALWAYS), SEND_CONNECTED];
+const SMTP: &[Call] = &[
+    (libc::SYS_accept4, ALWAYS),
+    // A relay refuses mail for the address that it was reached at.
+    (libc::SYS_getsockname, ALWAYS),
+    SEND_CONNECTED,
+];
 
 /// TCP over IPv4 and IPv6, and nothing else: no datagrams, no MPTCP.
 const TCP_SOCKETS: &[&[Argument]] = &[

@@ -37,6 +37,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Watch {
     /// None: the kernel does not tell what drivers can do.
     drivers: Option<Drivers>,
+    /// The number of the program; none without a guard. Known from the start, so that no
+    /// system call that is refused later can end the watch.
+    program: Option<u32>,
     /// By the place of the interface.
     on: Vec<Watched>,
     /// That nothing can be seen was told.
@@ -76,6 +79,12 @@ impl Watch {
             drivers: drivers.ok(),
             ..Self::default()
         }
+    }
+
+    /// Watches for what was attached to these interfaces.
+    pub(super) fn begin(&mut self, told: &[InterfaceStatus]) {
+        let mut programs = told.iter().map(|on| on.program_id);
+        self.program = programs.find(|&program| program != 0);
     }
 
     /// Where native XDP could not answer, `auto` is generic mode.
@@ -161,7 +170,7 @@ impl Watched {
 impl Agent {
     /// Compares every interface with what was attached there, and does what is to be done.
     pub(super) async fn watch_guard(&mut self) {
-        let Some(program) = self.shared.program() else {
+        let Some(program) = self.watch.program else {
             return;
         };
         let counts = self.shared.counts().unwrap_or_default().of_interfaces;
@@ -362,16 +371,6 @@ impl Agent {
 }
 
 impl Shared {
-    /// The number of the program; none without a guard.
-    fn program(&self) -> Option<u32> {
-        let mut guard = self
-            .guard
-            .as_ref()?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        guard.program_id().ok()
-    }
-
     /// Changes what is told of an interface.
     fn tell_of<T: Default>(
         &self,

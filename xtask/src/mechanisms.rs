@@ -403,6 +403,83 @@ const MECHANISMS: &[Mechanism] = &[
         instead: "let lost = dropped == u64::MAX;",
         tests: &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
     },
+    Mechanism {
+        without: "XDP answers segments from its own ports",
+        file: "nomail-common/src/policy.rs",
+        text: "            && !ports.contains(&segment.peer_port)
+",
+        instead: "            && ports.len() == MAX_PORTS
+",
+        tests: &[
+            "bpf_responder::a_segment_from_one_of_our_ports_is_never_answered",
+            "bpf_challenge::nobody_is_answered_who_must_not_be",
+        ],
+    },
+    Mechanism {
+        without: "a text before the greeting is greeted",
+        file: "nomail-common/src/responder.rs",
+        text: "        if length > 0 {
+            return Outcome::Silence;
+        }
+",
+        instead: "",
+        tests: &["bpf_responder::a_client_that_talks_before_its_greeting_is_not_answered"],
+    },
+    Mechanism {
+        without: "a reset ends nothing that is owed",
+        file: "nomail-common/src/responder.rs",
+        text: "            if is_meant {
+",
+        instead: "            if is_meant && false {
+",
+        tests: &["bpf_responder::what_is_owed_is_what_the_client_has_yet_to_acknowledge"],
+    },
+    Mechanism {
+        without: "a ticket admits any number of SYNs",
+        file: "nomail-common/src/tickets.rs",
+        text: "            admitted if admitted < u64::from(TICKET_SYNS) => Proof::Used,
+            _ => Proof::Spent,
+",
+        instead: "            _ => Proof::Used,
+",
+        tests: &[
+            "bpf_challenge::a_ticket_admits_a_first_syn_and_its_retransmissions_and_charges_once",
+        ],
+    },
+    Mechanism {
+        without: "wrong answers cost nothing",
+        file: "nomail-common/src/tickets.rs",
+        text: "            let state = if strict { HALF } else { 0 };
+",
+        instead: "            let strict = strict && false;
+            let state = if strict { HALF } else { 0 };
+",
+        tests: &[
+            "bpf_challenge::trying_all_proofs_gives_no_ticket",
+            "bpf_challenge::beyond_the_limit_of_wrong_answers_a_client_answers_twice",
+        ],
+    },
+    Mechanism {
+        without: "a SYN that cannot be answered is dropped",
+        file: "nomail-ebpf/src/main.rs",
+        text: "            Reach::NotThisWay => true,
+",
+        instead: "            Reach::NotThisWay => false,
+",
+        tests: &[
+            "bpf_challenge::nobody_is_answered_who_must_not_be",
+            "bpf_truth_table::the_whole_truth_table",
+        ],
+    },
+    Mechanism {
+        without: "all behind NAT64 are one source",
+        file: "nomail-common/src/source.rs",
+        text: "            if is_nat64(high, low) {
+",
+        instead: "            if is_nat64(high, low) && false {
+",
+        tests: &["bpf_challenge::a_client_behind_nat64_is_one_of_many"],
+    },
 ];
 
 /// Longest for a test program, which has deadlines of its own.

@@ -127,8 +127,10 @@ pub const LINES: usize = 16_384;
 pub const PROVEN_LINES: usize = 4096;
 /// Lines in [`PREFIXES_MAP`], a power of two: 16,384 prefixes.
 pub const PREFIX_LINES: usize = 4096;
-/// Tickets in one [`TicketLine`], and so the most that a source has at a time.
+/// Tickets in one [`TicketLine`].
 pub const TICKETS_PER_LINE: usize = 7;
+/// Lines that the tickets of one source lie in, a power of two: 1,792 tickets.
+pub const LINES_OF_SOURCE: usize = 256;
 /// Lines in [`TICKETS_MAP`], a power of two: 57,344 tickets.
 pub const TICKET_LINES: usize = 8192;
 /// Entries in one [`ToldLine`].
@@ -230,7 +232,7 @@ pub struct Config {
     /// The bucket of all unproven SYNs together; [`Limit::UNLIMITED`] when they
     /// all pass.
     pub cap: Limit,
-    /// The bucket of RSTs that answer no challenge, of the sources of one ticket line.
+    /// The bucket of RSTs that answer no challenge, of the sources that share one.
     pub reset_limit: Limit,
     /// The same of all sources.
     pub all_resets_limit: Limit,
@@ -418,13 +420,14 @@ pub struct Line {
     pub buckets: [u64; SLOTS_PER_LINE],
 }
 
-/// The tickets of the sources of one hash: a cache line.
+/// Tickets, and a bucket of RSTs: a cache line. See [`crate::tickets`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TicketLine {
     /// [`crate::tickets::Ticket`] of each place.
     pub tickets: [u64; TICKETS_PER_LINE],
-    /// [`crate::limiter::Bucket`] of their RSTs that answered no challenge.
+    /// [`crate::limiter::Bucket`] of the RSTs that answered no challenge, of the sources
+    /// whose hash chooses this line.
     pub resets: u64,
 }
 
@@ -514,6 +517,7 @@ const _: () = {
     assert!(align_of::<Config>() == 8);
     assert!(size_of::<Counters>() == 8 * (Verdict::COUNT + Answer::COUNT + 2));
     assert!(size_of::<TicketLine>() == 64 && TICKET_LINES.is_power_of_two());
+    assert!(LINES_OF_SOURCE.is_power_of_two() && LINES_OF_SOURCE <= TICKET_LINES);
     assert!(size_of::<ToldLine>() == 64 && size_of::<SharedLine>() == 64);
     assert!(PROVEN_LINES.is_power_of_two() && PREFIX_LINES.is_power_of_two());
     assert!(size_of::<Key>() == 16);

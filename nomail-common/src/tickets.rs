@@ -5,26 +5,30 @@
 //! about a host: a SYN may be forged, and its victim's RST answers the challenge.
 //! Hence:
 //! - what comes beyond the ticket is dropped, and charges no bucket;
-//! - the tickets of a source share one line of [`TICKETS_PER_LINE`] places, chosen by
-//!   its keyed hash, so that no source has more at a time, and none turns the table
-//!   over;
+//! - the tickets of a source lie in [`LINES_OF_SOURCE`] lines of [`TICKETS_PER_LINE`]
+//!   places, chosen by its keyed hash, so that no source turns the table over. So many,
+//!   because who forges its address has tickets made as well, and the source's own must
+//!   last until its next SYN: 11 ms for Linux, a second for others;
 //! - a proof is 16 bits, and RSTs cost nothing: a RST that answers no challenge is
-//!   charged to the bucket of its line and to one that all share. While one of them is
-//!   exhausted, a ticket takes two right answers, and a wrong one takes the first back.
+//!   charged to a bucket that few sources share and to one that all do. While one of
+//!   them is exhausted, a ticket takes two right answers, and a wrong one takes the
+//!   first back.
 //!
 //! Tickets are read and written as whole words by any CPU. Two that write one at the
 //! same time lose one of two, and that client is challenged again.
 
 use crate::{
-    abi::TICKETS_PER_LINE,
+    abi::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE},
     challenge::{Round, TupleHash},
     limiter::{LAG_TICKS, Limit, SharedBucket, Time, charge_shared},
+    source::Source,
+    sources,
 };
 
 /// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
 /// [`crate::challenge::PROOF_SECS`] when nothing comes back.
 pub const TICKET_SYNS: u32 = 8;
-/// RSTs that answer no challenge which the sources of one line may send a second,
+/// RSTs that answer no challenge which the sources of one bucket may send a second,
 /// before a ticket takes two answers.
 pub const RESETS_RATE: u32 = 8;
 /// The same at once.
@@ -165,8 +169,18 @@ pub trait TicketSet {
     fn ticket(&self, place: usize) -> Ticket;
     /// Writes a ticket.
     fn write(&self, place: usize, ticket: Ticket);
-    /// The bucket of RSTs that answered no challenge.
-    fn resets(&self) -> impl SharedBucket;
+}
+
+/// Index of the line of a tuple of `source` in [`crate::abi::TICKETS_MAP`].
+#[inline(always)]
+pub const fn line_of(source: Source, hash: TupleHash, seed: u64) -> usize {
+    bucket_of(source, seed) ^ (hash.0 as usize & (LINES_OF_SOURCE - 1))
+}
+
+/// Index of the line with the bucket of RSTs of `source`, in the same map.
+#[inline(always)]
+pub const fn bucket_of(source: Source, seed: u64) -> usize {
+    sources::line_of(source, seed, TICKET_LINES)
 }
 
 /// The live ticket of a tuple, and its place.
@@ -215,8 +229,8 @@ pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
 /// The bounds of RSTs that answer no challenge, and how long a ticket holds.
 #[derive(Clone, Copy, Debug)]
 pub struct ResetLimits {
-    /// Of the sources of a line.
-    pub of_line: Limit,
+    /// Of the sources of a bucket.
+    pub of_source: Limit,
     /// Of all sources.
     pub of_all: Limit,
     /// Jiffies that a ticket holds.
@@ -228,7 +242,7 @@ pub struct ResetLimits {
 #[inline(always)]
 pub fn reset<S: TicketSet>(
     line: &S,
-    all: &impl SharedBucket,
+    [of_source, of_all]: [&impl SharedBucket; 2],
     hash: TupleHash,
     sequence: u32,
     slot: u32,
@@ -240,8 +254,8 @@ pub fn reset<S: TicketSet>(
     let own = find(line, hash, now, ticks);
     match hash.round_of(sequence, slot) {
         Some(Round::First) => {
-            let strict = line.resets().bucket().is_over(time, limits.of_line)
-                || all.bucket().is_over(time, limits.of_all);
+            let strict = of_source.bucket().is_over(time, limits.of_source)
+                || of_all.bucket().is_over(time, limits.of_all);
             let state = if strict { HALF } else { 0 };
             let place = match own {
                 // What was admitted stays so, and a first answer is none the better for
@@ -268,10 +282,9 @@ pub fn reset<S: TicketSet>(
             Answered::Proven
         }
         _ => {
-            let is_over = charge_shared(&line.resets(), time, limits.of_line);
-            // One line does not spend what all have.
-            if !is_over {
-                charge_shared(all, time, limits.of_all);
+            // One source does not spend what all have.
+            if !charge_shared(of_source, time, limits.of_source) {
+                charge_shared(of_all, time, limits.of_all);
             }
             // The reset of what was opened with a sequence number near that one, or of what
             // had none to tell (RFC 9293 section 3.10.7.1).

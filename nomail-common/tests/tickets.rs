@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use nomail_common::{
-    abi::TICKETS_PER_LINE,
+    abi::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE},
     challenge::{Round, TupleHash},
     limiter::{Bucket, Limit, SharedBucket, Time},
+    source::Source,
     tickets::{
         self, ALL_RESETS_BURST, ALL_RESETS_RATE, Answered, Proof, RESETS_BURST, RESETS_RATE,
         ResetLimits, TICKET_SYNS, Ticket, TicketSet,
@@ -47,9 +48,6 @@ impl TicketSet for Line {
     fn write(&self, place: usize, ticket: Ticket) {
         self.tickets[place].set(ticket.0);
     }
-    fn resets(&self) -> impl SharedBucket {
-        &self.resets
-    }
 }
 
 impl Line {
@@ -64,11 +62,12 @@ impl Line {
 
     fn reset(&self, hash: TupleHash, sequence: u32, jiffies: u64) -> Answered {
         let limits = ResetLimits {
-            of_line: Limit::new(RESETS_RATE, RESETS_BURST, HZ).unwrap(),
+            of_source: Limit::new(RESETS_RATE, RESETS_BURST, HZ).unwrap(),
             of_all: Limit::new(ALL_RESETS_RATE, ALL_RESETS_BURST, HZ).unwrap(),
             ticket_ticks: TICKS,
         };
-        tickets::reset(self, &&self.all, hash, sequence, SLOT, jiffies, limits)
+        let buckets = [&&self.resets, &&self.all];
+        tickets::reset(self, buckets, hash, sequence, SLOT, jiffies, limits)
     }
 
     fn proof(&self, hash: TupleHash, sequence: u32, jiffies: u64) -> Proof {
@@ -236,7 +235,7 @@ fn the_limit_of_all_holds_where_each_source_has_a_line_of_its_own() {
     assert!(!spent.is_over(Time::from_jiffies(now), limit));
 }
 
-/// One source has so many tickets at a time, and its newest.
+/// A line has so many tickets at a time, and the newest.
 #[test]
 fn the_ticket_that_ends_first_makes_room() {
     let now = 1 << 34;
@@ -250,4 +249,15 @@ fn the_ticket_that_ends_first_makes_room() {
         let proof = line.proof(hash(n), 7 << 16, now + 100);
         assert_eq!(proof, if kept { Proof::New } else { Proof::None }, "{n}");
     }
+}
+
+#[test]
+fn a_source_has_few_of_all_lines() {
+    let source = Source::from_ipv4(0xc000_0209);
+    let hash = |n: u64| TupleHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let lines: std::collections::HashSet<_> = (0..100_000)
+        .map(|n| tickets::line_of(source, hash(n), 7))
+        .collect();
+    assert_eq!(lines.len(), LINES_OF_SOURCE);
+    assert!(lines.iter().all(|&line| line < TICKET_LINES));
 }

@@ -85,7 +85,7 @@ impl SharedBucket for &Word {
 }
 
 #[derive(Clone, Default)]
-struct Line([Cell<u64>; TICKETS_PER_LINE], Word);
+struct Line([Cell<u64>; TICKETS_PER_LINE]);
 
 impl TicketSet for Line {
     fn ticket(&self, place: usize) -> Ticket {
@@ -93,9 +93,6 @@ impl TicketSet for Line {
     }
     fn write(&self, place: usize, ticket: Ticket) {
         self.0[place].set(ticket.0);
-    }
-    fn resets(&self) -> impl SharedBucket {
-        &self.1
     }
 }
 
@@ -120,7 +117,7 @@ struct Machine {
     config: std::rc::Rc<Config>,
     texts: std::rc::Rc<Texts>,
     tickets: Line,
-    all_resets: Word,
+    resets: Word,
     dialogs: RefCell<HashMap<u32, Standing>>,
     owed: Vec<Owed>,
     socket: Option<Socket>,
@@ -181,7 +178,7 @@ impl Machine {
             config: config.into(),
             texts: Texts::new(greeting, refusal, goodbye).unwrap().into(),
             tickets: Line::default(),
-            all_resets: Word::default(),
+            resets: Word::default(),
             dialogs: RefCell::default(),
             owed: Vec::new(),
             socket: None,
@@ -306,12 +303,21 @@ impl Machine {
             && !self.ports.contains(&self.base.peer_port)
         {
             let limits = ResetLimits {
-                of_line: Limit::UNLIMITED,
+                of_source: Limit::UNLIMITED,
                 of_all: Limit::UNLIMITED,
                 ticket_ticks: TICKS,
             };
-            let (sequence, all) = (packet.sequence, &&self.all_resets);
-            tickets::reset(&self.tickets, all, self.hash, sequence, 7, JIFFIES, limits)
+            let (sequence, resets) = (packet.sequence, &self.resets);
+            let buckets = [&resets; 2];
+            tickets::reset(
+                &self.tickets,
+                buckets,
+                self.hash,
+                sequence,
+                7,
+                JIFFIES,
+                limits,
+            )
         } else {
             Answered::Not
         };

@@ -575,7 +575,7 @@ extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn proof_of(source: u64, hash: u64, sequence: u32, jiffies: u64, ticks: u32) -> u32 {
-    let Some(line) = maps::ticket_line(Source(source)) else {
+    let Some(line) = maps::ticket_line(Source(source), TupleHash(hash)) else {
         return Proof::None as u32;
     };
     tickets::proof_of(&line, TupleHash(hash), sequence, jiffies as u32, ticks) as u32
@@ -586,7 +586,7 @@ extern "C" fn proof_of(source: u64, hash: u64, sequence: u32, jiffies: u64, tick
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn admit(source: u64, hash: u64, jiffies: u64, ticks: u32) -> u32 {
-    if let Some(line) = maps::ticket_line(Source(source)) {
+    if let Some(line) = maps::ticket_line(Source(source), TupleHash(hash)) {
         tickets::admit(&line, TupleHash(hash), jiffies as u32, ticks);
     }
     0
@@ -597,20 +597,24 @@ extern "C" fn admit(source: u64, hash: u64, jiffies: u64, ticks: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn reset(source: u64, hash: u64, sequence: u32, jiffies: u64) -> u32 {
-    let (Some(config), Some(line)) = (maps::config(), maps::ticket_line(Source(source))) else {
+    let (source, hash) = (Source(source), TupleHash(hash));
+    let (Some(config), Some(line)) = (maps::config(), maps::ticket_line(source, hash)) else {
         return Answered::Not as u32;
     };
-    let (Some(all), Some(last)) = (maps::shared(RESETS), maps::last_proof()) else {
+    let (Some(of_source), Some(of_all)) = (maps::resets_of(source), maps::shared(RESETS)) else {
+        return Answered::Not as u32;
+    };
+    let Some(last) = maps::last_proof() else {
         return Answered::Not as u32;
     };
     let limits = ResetLimits {
-        of_line: config.reset_limit,
+        of_source: config.reset_limit,
         of_all: config.all_resets_limit,
         ticket_ticks: config.proof_ticks,
     };
     let slot = slot_of(config, jiffies);
-    let hash = TupleHash(hash);
-    let answered = tickets::reset(&line, &all, hash, sequence, slot, jiffies, limits);
+    let buckets = [&of_source, &of_all];
+    let answered = tickets::reset(&line, buckets, hash, sequence, slot, jiffies, limits);
     if answered != Answered::Not {
         last.store(jiffies + u64::from(limits.ticket_ticks));
     }

@@ -18,14 +18,15 @@ use nomail_common::{
         SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TOLD_LINES, Texts, TicketLine,
         ToldLine,
     },
+    challenge::TupleHash,
     events::{Entry, Event, ToldSet},
     limiter::{Bucket, CARRY, Limit, SharedBucket, Time},
     owed::Owed,
     packet::{Address, Segment},
     siphash::Key,
     source::Source,
-    sources::{self, SourceSet},
-    tickets::{Ticket, TicketSet},
+    sources::SourceSet,
+    tickets::{self, Ticket, TicketSet},
     verdict::{Answer, Verdict},
 };
 
@@ -280,11 +281,20 @@ pub(crate) fn prefix_line(index: usize) -> Option<SourceLine> {
     PREFIXES.get_ptr_mut(index as u32).map(SourceLine)
 }
 
-/// The line of the tickets of a source.
+/// The line of the ticket of a tuple.
 #[inline(always)]
-pub(crate) fn ticket_line(source: Source) -> Option<Tickets> {
-    let index = sources::line_of(source, SEED.load(), TICKET_LINES);
+pub(crate) fn ticket_line(source: Source, hash: TupleHash) -> Option<Tickets> {
+    let index = tickets::line_of(source, hash, SEED.load());
     TICKETS.get_ptr_mut(index as u32).map(Tickets)
+}
+
+/// The bucket of RSTs of a source.
+#[inline(always)]
+pub(crate) fn resets_of(source: Source) -> Option<SharedWord> {
+    let index = tickets::bucket_of(source, SEED.load());
+    let line = TICKETS.get_ptr_mut(index as u32)?;
+    // SAFETY: as in `last_proof`.
+    Some(SharedWord(unsafe { Word::new(&raw mut (*line).resets) }))
 }
 
 /// The jiffies at which the last proof ends.
@@ -357,12 +367,6 @@ impl TicketSet for Tickets {
     fn write(&self, place: usize, ticket: Ticket) {
         // SAFETY: as in `ticket`.
         unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.store(ticket.0);
-    }
-
-    #[inline(always)]
-    fn resets(&self) -> impl SharedBucket {
-        // SAFETY: as in `ticket`.
-        SharedWord(unsafe { Word::new(&raw mut (*self.0).resets) })
     }
 }
 

@@ -156,9 +156,6 @@ impl TicketSet for HostTickets {
     fn write(&self, place: usize, ticket: Ticket) {
         self.0[place].set(ticket.0);
     }
-    fn resets(&self) -> impl SharedBucket {
-        &self.1
-    }
 }
 
 fn lines<T: Default>(count: usize) -> Vec<T> {
@@ -316,7 +313,12 @@ impl Model {
     }
 
     fn tickets_of(&self, segment: &Segment) -> &HostTickets {
-        &self.tickets[sources::line_of(segment.source(), SEED, TICKET_LINES)]
+        let hash = TupleHash::of(segment, KEY);
+        &self.tickets[tickets::line_of(segment.source(), hash, SEED)]
+    }
+
+    fn resets_of(&self, segment: &Segment) -> &HostBucket {
+        &self.tickets[tickets::bucket_of(segment.source(), SEED)].1
     }
 
     fn reset(&mut self, segment: &Segment, hash: TupleHash) -> u32 {
@@ -325,13 +327,13 @@ impl Model {
             return XDP_PASS;
         }
         let limits = ResetLimits {
-            of_line: Limit::new(RESETS_RATE, RESETS_BURST, self.hz).unwrap(),
+            of_source: Limit::new(RESETS_RATE, RESETS_BURST, self.hz).unwrap(),
             of_all: Limit::new(ALL_RESETS_RATE, ALL_RESETS_BURST, self.hz).unwrap(),
             ticket_ticks: self.proof_ticks(),
         };
         let answered = tickets::reset(
             self.tickets_of(segment),
-            &&self.resets,
+            [&self.resets_of(segment), &&self.resets],
             hash,
             segment.sequence,
             self.slot(),

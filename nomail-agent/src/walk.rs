@@ -17,7 +17,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, openat, readlinkat},
-    sys::stat::{FileStat, Mode, SFlag, fstat},
+    sys::{
+        stat::{FileStat, Mode, SFlag, fstat},
+        statfs::{PROC_SUPER_MAGIC, fstatfs},
+    },
     unistd::{Uid, User},
 };
 use thiserror::Error;
@@ -127,7 +130,12 @@ pub fn open_file(path: &Path) -> Result<File, WalkError> {
             Step::End => return Err(Errno::EISDIR.into()),
         }
     };
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let follow = if walk.is_descriptor {
+        OFlag::empty()
+    } else {
+        OFlag::O_NOFOLLOW
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | follow;
     let file = openat(&walk.at, name.as_os_str(), flags, Mode::empty())?;
     let found = fstat(&file)?;
     if is(&found, SFlag::S_IFREG) && found.st_nlink > 1 {
@@ -210,6 +218,9 @@ struct Walk {
     so_far: PathBuf,
     left: VecDeque<OsString>,
     links: usize,
+    /// What is left is a descriptor's name in /proc, as `/dev/stdin` leads to: no path says
+    /// what it is.
+    is_descriptor: bool,
 }
 
 impl Walk {
@@ -223,6 +234,7 @@ impl Walk {
             so_far: so_far.into(),
             left: names(path),
             links: 0,
+            is_descriptor: false,
         })
     }
 
@@ -244,6 +256,10 @@ impl Walk {
             self.links += 1;
             if self.links > LINKS_MAX {
                 return Err(Errno::ELOOP.into());
+            }
+            if self.left.is_empty() && fstatfs(&next)?.filesystem_type() == PROC_SUPER_MAGIC {
+                self.is_descriptor = true;
+                return Ok(Step::Last(name));
             }
             // Of the very link that was looked at.
             let target = PathBuf::from(readlinkat(&next, "")?);
@@ -322,6 +338,19 @@ mod tests {
         }
         fs::write(real.join("data/deny"), "listed").unwrap();
         (directory, real)
+    }
+
+    #[test]
+    fn a_descriptor_is_read_by_its_name() {
+        let (_kept, top) = tree();
+        let file = File::open(top.join("data/deny")).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        for path in [
+            format!("/proc/self/fd/{number}"),
+            format!("/dev/fd/{number}"),
+        ] {
+            assert_eq!(read(Path::new(&path)), Ok("listed".to_owned()), "{path}");
+        }
     }
 
     #[test]

@@ -225,6 +225,15 @@ impl Client {
     }
 
     fn begin_with(&self, guard: &mut Guard, isn: u32) -> u32 {
+        self.prove(guard, isn);
+        let syn = self.send(guard, SYN, isn, 0, "").unwrap();
+        assert_eq!((syn.flags, syn.acknowledgment), (SYN, 0));
+        assert_eq!(syn.text, "");
+        syn.sequence
+    }
+
+    /// Is challenged, and answers.
+    fn prove(&self, guard: &mut Guard, isn: u32) {
         let frame = self.frame(SYN, isn, 0, "");
         let (action, challenge) = guard.test_answer(&frame).unwrap();
         assert_eq!(action, XDP_TX);
@@ -233,10 +242,6 @@ impl Client {
         assert!(tcp.syn && tcp.ack && tcp.acknowledgment_number != isn.wrapping_add(1));
         let proof = self.frame(RST, tcp.acknowledgment_number, 0, "");
         assert_eq!(guard.test_answer(&proof).unwrap().0, XDP_DROP);
-        let syn = self.send(guard, SYN, isn, 0, "").unwrap();
-        assert_eq!((syn.flags, syn.acknowledgment), (SYN, 0));
-        assert_eq!(syn.text, "");
-        syn.sequence
     }
 }
 
@@ -774,9 +779,7 @@ fn lists_and_buckets_come_first() {
         from_port(port).begin(&mut guard);
     }
     let fourth = from_port(40_003);
-    let challenge = fourth.send(&mut guard, SYN, ISN, 0, "").unwrap();
-    let proof = fourth.send(&mut guard, RST, challenge.acknowledgment, 0, "");
-    assert_eq!(proof, Err(XDP_DROP));
+    fourth.prove(&mut guard, ISN);
     let syn_of_fourth = fourth.send(&mut guard, SYN, ISN, 0, "");
     assert_eq!(syn_of_fourth, Err(XDP_DROP), "its own bucket is used up");
     let lists = Lists {

@@ -10,9 +10,10 @@ use std::{
 use nomail_tests::{
     agent::Agent,
     flood::{
-        answerable, flooded, frames, is_served, repeated, strangers, until_answered, until_over,
+        answerable, flooded, frames, is_served, repeated, stranger, strangers, syns, talk,
+        until_answered, until_over,
     },
-    frames::FrameSender,
+    frames::{FrameSender, RST, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
 };
@@ -270,6 +271,87 @@ fn without_the_challenge_the_flood_wins() {
         assert!(served <= CLIENTS / 2, "{served} of {CLIENTS} were served");
     });
     assert_eq!(agent.count("/answers/challenge"), 0);
+}
+
+/// An address that no device on the wire has: it lives on loopback, and is routed here.
+#[test]
+fn an_address_of_loopback_is_challenged_and_served() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    lab.host.ip("addr add 198.51.100.7/32 dev lo");
+    lab.client.ip("route add 198.51.100.7/32 via 192.0.2.1");
+    let mut arguments = ARGUMENTS.to_vec();
+    arguments.extend(["--listen", "198.51.100.7:25"]);
+    let agent = Agent::start(&lab.host, &arguments);
+    let strangers = strangers("198.51.100.7:25");
+    honest_under(&agent, &lab, &strangers, "192.0.2.100", "198.51.100.7");
+    assert_eq!(agent.count("/answers/unanswerable"), 0);
+}
+
+/// On a port of a bridge XDP does not know the way of the bridge's address. Its SYNs are
+/// the kernel's, whose cookies then serve the honest.
+#[test]
+fn what_xdp_cannot_answer_the_kernel_does() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    lab.host.ip("link add br0 type bridge");
+    lab.host.ip(&format!("addr flush dev {HOST_INTERFACE}"));
+    lab.host
+        .ip(&format!("link set {HOST_INTERFACE} master br0"));
+    lab.host.ip("link set br0 address 02:00:00:00:00:02 up");
+    lab.host.ip("addr add 192.0.2.1/24 dev br0");
+    let mut arguments = ARGUMENTS.to_vec();
+    arguments.extend(["--listen", "192.0.2.1:25"]);
+    let agent = Agent::start(&lab.host, &arguments);
+    let status = agent.status();
+    let unchallenged = &status["addresses"]["unchallenged"]["names"];
+    assert_eq!(unchallenged[0], "192.0.2.1:25", "{status:#}");
+    let flood = strangers("192.0.2.1:25");
+    let served = flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
+        until("the kernel gets the flood", || {
+            (agent.count("/answers/unanswerable") > 1000).then_some(())
+        });
+        lab.client.within(|| {
+            (0..HONEST)
+                .filter(|_| is_served("192.0.2.100", HOST_IPV4))
+                .count()
+        })
+    });
+    assert_eq!(served, HONEST, "{:#}", agent.status());
+    assert_eq!(agent.count("/answers/challenge"), 0);
+    assert_eq!(agent.count("/answers/unanswerable_dropped"), 0);
+}
+
+/// So many RSTs that answer nothing that a client has to answer twice: it is served a
+/// second later.
+#[test]
+fn a_flood_of_resets_does_not_stop_an_honest_one() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let mut flood = strangers("192.0.2.1:25");
+    let resets = syns("192.0.2.1:25", |n| stranger("192.0.2.1:25", !n));
+    flood.extend(resets.into_iter().map(|syn| {
+        let reset = Segment { flags: RST, ..syn };
+        reset.frame()
+    }));
+    let begun = Instant::now();
+    let served = flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
+        until_answered(&agent);
+        let client = || {
+            let patience = Duration::from_secs(5);
+            let talk = || talk("192.0.2.100", HOST_IPV4, patience).ok();
+            let served = lab.client.within(talk);
+            served.map(|served| served.established)
+        };
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+            let served = clients.into_iter().filter_map(|one| one.join().unwrap());
+            served.collect::<Vec<_>>()
+        })
+    });
+    println!("{served:?} of {CLIENTS} in {:?}", begun.elapsed());
+    assert_eq!(served.len(), CLIENTS, "{:#}", agent.status());
 }
 
 /// Lines of the log about sources that are over their limit.

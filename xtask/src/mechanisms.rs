@@ -112,8 +112,8 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the unproven have no cap",
         file: "nomail-ebpf/src/main.rs",
-        text: "cap.interval != 0 && over_cap(self.jiffies, cap.interval, cap.tolerance) != 0",
-        instead: "cap.interval != 0 && cap.tolerance == u64::MAX",
+        text: "        self.is_over_shared(CAP)\n",
+        instead: "        self.is_over_shared(CAP) && self.config.cap.interval == 0\n",
         tests: &[
             "challenge_loss::a_stalled_agent_does_not_let_the_flood_through",
             "flood::strangers_with_forged_sources_do_not_stop_an_honest_one",
@@ -142,9 +142,9 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "XDP takes nobody's place",
-        file: "nomail-ebpf/src/main.rs",
-        text: "if responder == RESPOND_FOR_LISTENERS {",
-        instead: "if false {",
+        file: "nomail-common/src/policy.rs",
+        text: "        } else if responder == RESPOND_FOR_LISTENERS {\n",
+        instead: "        } else if responder == RESPOND_FOR_LISTENERS && false {\n",
         tests: &[
             "failover::a_stalled_agent_is_stood_in_for",
             "bpf_responder::it_takes_the_place_of_listeners_and_gives_it_back",

@@ -20,7 +20,7 @@ use nix::{
     unistd::{Gid, Group, Uid, User, fchown},
 };
 
-use super::Account;
+use super::{Account, found};
 use crate::state;
 
 /// UIDs and GIDs of systemd's dynamic users (DYNAMIC_UID_MIN and DYNAMIC_UID_MAX).
@@ -66,8 +66,10 @@ fn candidates(owner: Option<u32>, state_dir: &Path) -> impl Iterator<Item = u32>
 
 /// Whether neither a user nor a group has the number.
 fn is_unknown(uid: u32) -> Result<bool> {
-    let user = User::from_uid(Uid::from_raw(uid)).context("the users cannot be looked up")?;
-    let group = Group::from_gid(Gid::from_raw(uid)).context("the groups cannot be looked up")?;
+    let user =
+        found(User::from_uid(Uid::from_raw(uid))).context("the users cannot be looked up")?;
+    let group =
+        found(Group::from_gid(Gid::from_raw(uid))).context("the groups cannot be looked up")?;
     Ok(user.is_none() && group.is_none())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     abi::{Config, Guarded, MAX_INTERFACES, MAX_PORTS, RESPOND, RESPOND_FOR_LISTENERS},
+    limiter::Limit,
     packet::Segment,
     tickets::Proof,
     verdict::Verdict,
@@ -198,9 +199,20 @@ pub enum Reach {
     /// hardware. Whatever comes that way is the kernel's.
     NotThisWay = 1,
     /// Not by what it is, and no client's SYN is: options of IP, a source that no host
-    /// elsewhere has, or one of our ports as its source port. So many are the kernel's as
-    /// the listener can take; a flood of them is dropped.
+    /// elsewhere has, or one of our ports as its source port. Few are the kernel's
+    /// ([`unanswered`]); a flood of them is dropped.
     NotThisPacket = 2,
+}
+
+/// How many SYNs that are [`Reach::NotThisPacket`] are the kernel's, by the cap of all
+/// unproven ones: a quarter, in rate and burst, so that both together do not fill the
+/// listener's queue.
+#[inline(always)]
+pub const fn unanswered(cap: Limit) -> Limit {
+    Limit {
+        interval: cap.interval * 4,
+        tolerance: cap.tolerance,
+    }
 }
 
 impl Reach {

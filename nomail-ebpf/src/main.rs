@@ -242,7 +242,7 @@ impl Facts for Scene<'_> {
         if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
             return true;
         }
-        self.is_over_shared(CAP)
+        self.is_over_shared(CAP, self.config.cap)
     }
 }
 
@@ -455,7 +455,9 @@ impl Scene<'_> {
                 return action;
             }
             Reach::NotThisWay => true,
-            Reach::NotThisPacket => !self.is_over_shared(UNANSWERED),
+            Reach::NotThisPacket => {
+                !self.is_over_shared(UNANSWERED, policy::unanswered(self.config.cap))
+            }
         };
         let (answer, action) = if passes {
             (Answer::Unanswerable, XDP_PASS)
@@ -466,13 +468,13 @@ impl Scene<'_> {
         action
     }
 
-    /// Whether one more SYN is over a bucket that all share, of the size of the cap.
+    /// Whether one more SYN is over a bucket that all share.
     #[inline(always)]
-    fn is_over_shared(&self, bucket: u32) -> bool {
+    fn is_over_shared(&self, bucket: u32, limit: Limit) -> bool {
         let Limit {
             interval,
             tolerance,
-        } = self.config.cap;
+        } = limit;
         interval != 0 && over_shared(bucket, self.jiffies, interval, tolerance) != 0
     }
 

@@ -278,8 +278,9 @@ impl Model {
         if !comes_this_way || !self.is_a_clients(frame, segment) {
             let cap = limit(self.policy.cap, self.hz);
             let now = Time::from_jiffies(self.jiffies);
-            let is_over =
-                comes_this_way && cap.interval != 0 && charge_shared(&&self.unanswered, now, cap);
+            let is_over = comes_this_way
+                && cap.interval != 0
+                && charge_shared(&&self.unanswered, now, policy::unanswered(cap));
             let (answer, action) = if is_over {
                 (Answer::UnanswerableDropped, XDP_DROP)
             } else {

@@ -112,8 +112,8 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the unproven have no cap",
         file: "nomail-ebpf/src/main.rs",
-        text: "        self.is_over_shared(CAP)\n",
-        instead: "        self.is_over_shared(CAP) && self.config.cap.interval == 0\n",
+        text: "        self.is_over_shared(CAP, self.config.cap)\n",
+        instead: "        self.is_over_shared(CAP, self.config.cap) && self.config.cap.interval == 0\n",
         tests: &[
             "challenge_loss::a_stalled_agent_does_not_let_the_flood_through",
             "flood::strangers_with_forged_sources_do_not_stop_an_honest_one",

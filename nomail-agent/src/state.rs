@@ -15,7 +15,7 @@ use crate::smtp::{ForeignDomains, Senders, foreign, senders, unix_now};
 
 /// The files in the directory.
 pub(crate) const FILE: &str = "senders";
-const DOMAINS_FILE: &str = "domains";
+pub(crate) const DOMAINS_FILE: &str = "domains";
 /// What the name of a file ends in that is to become one of these.
 const NEW: &str = ".new";
 

@@ -136,6 +136,8 @@ struct Agent {
     refused: BTreeSet<ListenSocket>,
     /// Interfaces that are not there, and were said to be gone, by their places.
     gone: BTreeSet<usize>,
+    /// The guard has yet to be told which interfaces there are.
+    stale: bool,
     /// Interfaces that came back and cannot be guarded, and were said so.
     refused_interfaces: BTreeSet<u32>,
     /// The name to greet with where none is configured, as found at the start:
@@ -371,6 +373,7 @@ impl Agent {
         Ok(Self {
             config,
             gone: absent_places(&interfaces),
+            stale: false,
             interfaces,
             kernel,
             shared,
@@ -851,7 +854,7 @@ impl Agent {
         }
         places.remove(&refused);
         self.refused = refused;
-        if places == self.places && interfaces == self.interfaces {
+        if places == self.places && interfaces == self.interfaces && !self.stale {
             return Ok(());
         }
         let policy = policy_of(&self.config, &interfaces, &places, self.texts);
@@ -859,6 +862,7 @@ impl Agent {
             self.listeners.forget_bound();
             return Err(error.into());
         }
+        self.stale = false;
         self.listeners.serve(&self.shared.responder);
         self.listeners.keep(&places, &self.shared.responder);
         self.interfaces = interfaces;
@@ -884,8 +888,10 @@ impl Agent {
     /// have now.
     async fn current_interfaces(&self) -> Result<Vec<Interface>, Failure> {
         let all = self.kernel.all().await?;
-        let current = self.interfaces.iter().map(|guarded| {
+        let current = self.interfaces.iter().enumerate().map(|(place, guarded)| {
             let found = all.iter().find(|found| found.index == guarded.index);
+            // The number of one that is gone may be another's by now.
+            let found = found.filter(|_| !self.gone.contains(&place));
             found.map_or_else(
                 || guarded.clone(),
                 |found| Interface {
@@ -910,7 +916,7 @@ impl Agent {
             .retain(|refused| all.iter().any(|found| found.index == *refused));
         let gone = &self.gone;
         let numbers = self.interfaces.iter().enumerate();
-        let on: Vec<_> = numbers
+        let mut on: Vec<_> = numbers
             .filter(|(place, _)| !gone.contains(place))
             .map(|(_, interface)| interface.index)
             .collect();
@@ -951,6 +957,8 @@ impl Agent {
                     info!("the interface {} is back", back.name);
                     self.gone.remove(&place);
                     self.refused_interfaces.remove(&back.index);
+                    on.push(back.index);
+                    self.stale = true;
                     *guarded = Interface {
                         xdp_program: None,
                         xdp_generic: false,
@@ -1018,12 +1026,14 @@ impl Shared {
         if !interface.ethernet {
             return Err(not_ethernet(&interface.name));
         }
-        if let Some(program) = interface.xdp_program {
-            return Err(occupied(&interface.name, Some(program)));
-        }
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = attach_to(&mut guard, plan.mode, interface)?;
         let program_id = guard.program_id()?;
+        let mode = match interface.xdp_program {
+            // A pin has kept it there while the interface was away.
+            Some(program) if program == program_id => mode_of(interface),
+            Some(program) => return Err(occupied(&interface.name, Some(program))),
+            None => attach_to(&mut guard, plan.mode, interface)?,
+        };
         if let Some(told) = self.told().interfaces.get_mut(place) {
             told.xdp_mode = mode.to_string();
             told.program_id = program_id;
@@ -1517,6 +1527,14 @@ fn unguarded(interface: &Interface) -> InterfaceStatus {
     }
 }
 
+/// The mode of the program that is on the interface.
+fn mode_of(interface: &Interface) -> Mode {
+    match interface.xdp_generic {
+        true => Mode::Generic,
+        false => Mode::Native,
+    }
+}
+
 /// Attaches to the interface, by the link that is there already if it can be.
 fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Result<Mode, Failure> {
     let name = &interface.name;
@@ -1526,10 +1544,7 @@ fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Resul
         XdpMode::Generic => &[Mode::Generic],
         XdpMode::Off => &[],
     };
-    let now = match interface.xdp_generic {
-        true => Mode::Generic,
-        false => Mode::Native,
-    };
+    let now = mode_of(interface);
     if interface.xdp_program.is_some() {
         if modes.contains(&now) && guard.take_over(interface.index)? {
             info!("{name}: guarded in {now} mode, taken over from an earlier agent");

@@ -29,14 +29,15 @@ use crate::{
 /// [`crate::challenge::PROOF_SECS`] when nothing comes back.
 pub const TICKET_SYNS: u32 = 8;
 /// RSTs that answer no challenge which the sources of one bucket may send a second,
-/// before a ticket takes two answers.
-pub const RESETS_RATE: u32 = 8;
+/// before a ticket takes two answers. At least twice what the cap lets pass: the kernel
+/// answers such a SYN, and who did not send it resets that, which answers no challenge.
+pub const RESETS_RATE: u32 = 512;
 /// The same at once.
-pub const RESETS_BURST: u32 = 32;
+pub const RESETS_BURST: u32 = 1024;
 /// The same of all sources together, a second.
-pub const ALL_RESETS_RATE: u32 = 256;
+pub const ALL_RESETS_RATE: u32 = 1024;
 /// The same at once.
-pub const ALL_RESETS_BURST: u32 = 1024;
+pub const ALL_RESETS_BURST: u32 = 4096;
 
 const TAG_SHIFT: u32 = 42;
 const HIGH_SHIFT: u32 = 26;

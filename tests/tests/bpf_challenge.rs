@@ -247,7 +247,7 @@ fn a_ticket_admits_a_first_syn_and_its_retransmissions_and_charges_once() {
 
 /// 65,536 RSTs for a chosen tuple, twice: one round for each number there is.
 #[test]
-fn trying_all_proofs_gives_no_ticket() {
+fn trying_all_proofs_gives_hardly_a_ticket() {
     let guard = guard(&policy());
     let mut proven = 0;
     for port in 1..=4 {
@@ -265,9 +265,10 @@ fn trying_all_proofs_gives_no_ticket() {
         let (action, _) = guard.test_run(&segment.frame(), 1).unwrap();
         proven += u32::from(action != XDP_TX);
     }
-    // Among the first 32 of each source there may be one, once in a thousand times.
-    assert_eq!(proven, 0);
-    assert_eq!(answers(&guard, Answer::Proven), 0);
+    // Among the 1,024 of each source before the limit, and the 512 a second after that,
+    // there is one in 10 runs, or without the limit four in each.
+    assert!(proven <= 2, "{proven}");
+    assert!(answers(&guard, Answer::Proven) <= 2);
 }
 
 #[test]

@@ -480,7 +480,7 @@ fn times(log: &str, part: &str) -> usize {
 /// told, the file stays as it was, and nobody is served worse.
 #[test]
 fn the_disk_of_the_state_is_full_or_read_only() {
-    const CANNOT: &str = "the memory of refuse_at = \"auto\" cannot be written to";
+    const CANNOT: &str = "what nomail remembers of senders and domains cannot be written to";
     let host = Host::new();
     let disk = Mount::new("tmpfs", &host.path("disk"), "size=64k,mode=755");
     let state = host.path("disk/state");

@@ -623,6 +623,7 @@ fn malformed_syns_are_counted_as_such() {
 #[test]
 fn an_address_held_by_another_server_is_not_guarded() {
     let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nomail.toml");
     std::fs::set_permissions(

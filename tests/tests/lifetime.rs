@@ -450,7 +450,7 @@ fn maps_of_another_shape_or_not_all_of_them_are_not_used() {
                 fs::rename(version.join(from), version.join(to)).unwrap();
             }
         },
-        |version| fs::remove_file(version.join("TUPLES")).unwrap(),
+        |version| fs::remove_file(version.join("TICKETS")).unwrap(),
         |version| fs::remove_file(version.join("secrets")).unwrap(),
     ];
     let all = names(&version);

@@ -702,7 +702,7 @@ fn a_browser_shows_the_right_numbers() {
     for (term, pointer) in [
         ("Passed", "/syn/passed"),
         ("Over the listener's", "/syn/flood"),
-        ("Proven by a challenge", "/answers/proven"),
+        ("Challenges answered", "/answers/proven"),
         ("Ended by QUIT", "/connections/quit"),
     ] {
         let shown = format!("<dt>{term}</dt><dd>{}</dd>", grouped(pointer));

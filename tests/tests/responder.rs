@@ -8,7 +8,10 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    },
     path::PathBuf,
     process::Command,
     thread::sleep,
@@ -18,6 +21,7 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    flood::answerable,
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
     poll::{DEADLINE, until},
@@ -38,15 +42,20 @@ const THIRD: &str = "192.0.2.102";
 struct Host {
     lab: Lab,
     directory: TempDir,
+    /// So that XDP is native, and nothing is warned of.
+    _program: OwnedFd,
 }
 
 impl Host {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let lab = Lab::new();
+        let program = answerable(&lab.client, CLIENT_INTERFACE);
         Self {
-            lab: Lab::new(),
+            lab,
             directory,
+            _program: program,
         }
     }
 
@@ -467,7 +476,7 @@ fn without_a_usable_memory_nobody_is_harmed() {
     fs::remove_dir_all(host.path("state")).unwrap();
     fs::create_dir(host.path("state")).unwrap();
     let agent = host.start("");
-    let cannot = "the memory of refuse_at = \"auto\" cannot be written to";
+    let cannot = "what nomail remembers of senders and domains cannot be written to";
     until("that is told", || {
         agent.log().contains(cannot).then_some(())
     });

@@ -455,7 +455,7 @@ const MECHANISMS: &[Mechanism] = &[
             let state = if strict { HALF } else { 0 };
 ",
         tests: &[
-            "bpf_challenge::trying_all_proofs_gives_no_ticket",
+            "bpf_challenge::trying_all_proofs_gives_hardly_a_ticket",
             "bpf_challenge::beyond_the_limit_of_wrong_answers_a_client_answers_twice",
         ],
     },

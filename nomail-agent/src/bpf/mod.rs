@@ -79,6 +79,16 @@ const ALL_RESETS: Rate = Rate {
     burst: ALL_RESETS_BURST,
 };
 
+/// At least `least`, and at least twice the cap, each of whose SYNs may be reset by its
+/// victim.
+fn resets(least: Rate, cap: Option<Rate>) -> Rate {
+    let cap = cap.unwrap_or(least);
+    Rate {
+        rate: least.rate.max(cap.rate.saturating_mul(2)),
+        burst: least.burst.max(cap.burst.saturating_mul(2)),
+    }
+}
+
 impl Rate {
     fn limit(self, hz: u32) -> Result<Limit, BpfError> {
         let Self { rate, burst } = self;
@@ -316,8 +326,8 @@ impl Guard {
         config.limit = limit;
         config.prefix_limit = optional(policy.prefix)?;
         config.cap = optional(policy.cap)?;
-        config.reset_limit = RESETS.limit(hz)?;
-        config.all_resets_limit = ALL_RESETS.limit(hz)?;
+        config.reset_limit = resets(RESETS, policy.cap).limit(hz)?;
+        config.all_resets_limit = resets(ALL_RESETS, policy.cap).limit(hz)?;
         config.observe = u32::from(policy.observe);
         config.flood_answer = policy.flood_answer as u32;
         config.slot_shift = slot_shift(hz);

@@ -165,6 +165,7 @@ pub struct Interfaces {
     handle: Handle,
     /// One that the kernel checks strictly, and so answers with what is asked for only.
     routes: Handle,
+    next_hops: rtnetlink::sys::Socket,
     notices: BoxStream<'static, ()>,
 }
 
@@ -186,6 +187,8 @@ impl Interfaces {
         Ok(Self {
             handle,
             routes,
+            // Now: later no such socket may be opened.
+            next_hops: nexthop::socket()?,
             notices: notices
                 .filter(|(notice, _)| {
                     ready(match &notice.payload {
@@ -318,7 +321,7 @@ impl Interfaces {
                 };
                 let index = match leads {
                     Leads::To(index) => Some(index),
-                    Leads::ByNextHop(id) => nexthop::interface_of(id)?,
+                    Leads::ByNextHop(id) => nexthop::interface_of(&self.next_hops, id)?,
                 };
                 if let Some(index) = index {
                     let route = (family == AddressFamily::Inet6, metric, index);

@@ -27,13 +27,20 @@ enum NextHop {
     Group(u32),
 }
 
+/// A socket to ask for next hop objects.
+///
+/// # Errors
+/// When none can be had.
+pub(super) fn socket() -> io::Result<Socket> {
+    Socket::new(NETLINK_ROUTE)
+}
+
 /// The number of the interface that the next hop object leads to, the first one of a
 /// group; none where packets vanish, or it is gone.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
-pub(super) fn interface_of(mut id: u32) -> io::Result<Option<u32>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
+pub(super) fn interface_of(socket: &Socket, mut id: u32) -> io::Result<Option<u32>> {
     for _ in 0..DEPTH_MAX {
         socket.send_to(&request(id), &SocketAddr::new(0, 0), 0)?;
         let (answer, _) = socket.recv_from_full()?;
@@ -124,6 +131,6 @@ mod tests {
 
     #[test]
     fn the_kernel_has_no_such_next_hop() {
-        assert_eq!(interface_of(u32::MAX).unwrap(), None);
+        assert_eq!(interface_of(&socket().unwrap(), u32::MAX).unwrap(), None);
     }
 }

@@ -109,11 +109,16 @@ fn try_adopt(state_dir: &Path, account: Account) -> Result<(), Errno> {
         return Ok(());
     }
     fchown(&directory, Some(account.uid), Some(account.gid))?;
-    // Nothing else is read there. From now on only root and the account can replace it.
-    let file = openat(&directory, state::FILE, no_link, Mode::empty())?;
-    let found = fstat(&file)?;
-    if found.st_uid == owner && found.st_nlink == 1 {
-        fchown(&file, Some(account.uid), Some(account.gid))?;
+    // Nothing else is read there. From now on only root and the account can replace them.
+    for name in [state::FILE, state::DOMAINS_FILE] {
+        let file = match openat(&directory, name, no_link, Mode::empty()) {
+            Err(Errno::ENOENT) => continue,
+            opened => opened?,
+        };
+        let found = fstat(&file)?;
+        if found.st_uid == owner && found.st_nlink == 1 {
+            fchown(&file, Some(account.uid), Some(account.gid))?;
+        }
     }
     Ok(())
 }

@@ -194,6 +194,7 @@ const MAIN: &[Call] = &[
     // The files of a reload, and the memory of `auto`.
     (libc::SYS_openat, ALWAYS),
     (libc::SYS_fstat, ALWAYS),
+    (libc::SYS_fstatfs, ALWAYS),
     (libc::SYS_newfstatat, ALWAYS),
     (libc::SYS_statx, ALWAYS),
     (libc::SYS_lseek, ALWAYS),

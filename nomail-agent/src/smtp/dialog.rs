@@ -417,7 +417,8 @@ impl State {
             Ending::None => return None,
         }
         let command = command(&piece);
-        let said = Some(Said(command.as_ref().and_then(|_| Verb::of(piece.octets))));
+        let line = piece.octets.strip_suffix(b"\r\n").unwrap_or(piece.octets);
+        let said = Some(Said(command.as_ref().and_then(|_| Verb::of(line))));
         let greeted = matches!(self.refuse_at, RefuseAt::Greeting(_));
         let action = match command {
             // Also with arguments: RFC 5321 would have 501 for these, but the

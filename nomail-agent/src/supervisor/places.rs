@@ -202,9 +202,13 @@ impl Places {
             .map(|&(address, port)| SocketAddr::new(address, port).to_string())
             .chain(unguarded)
             .collect();
-        let own = own::addresses(&local.routes, &local.configured, &guarded, &pairs);
-        places.own_left_out = own.len().saturating_sub(MAX_OWN);
-        places.own = own.into_iter().take(MAX_OWN).collect();
+        // The guarded ones have their places in that table.
+        let of_guard: HashSet<_> = pairs.iter().map(|(address, _)| *address).collect();
+        let room = MAX_OWN.saturating_sub(of_guard.len());
+        let mut own = own::addresses(&local.routes, &local.configured, &guarded, &pairs);
+        own.retain(|own| !of_guard.contains(own));
+        places.own_left_out = own.len().saturating_sub(room);
+        places.own = own.into_iter().take(room).collect();
         places
     }
 

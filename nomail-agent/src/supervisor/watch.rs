@@ -208,7 +208,8 @@ impl Agent {
     }
 
     /// The program is there; perhaps again, by another process.
-    fn is_attached(&self, place: usize, glance: &Glance, program: u32) {
+    fn is_attached(&mut self, place: usize, glance: &Glance, program: u32) {
+        self.gone.remove(&place);
         let returned = self.shared.tell_of(place, |told| {
             let returned = told.trouble.is_some_and(Trouble::is_loss);
             if returned {
@@ -278,10 +279,16 @@ impl Agent {
         if !self.watch.on(place, index).is_due(Instant::now()) {
             return;
         }
-        let plan = self
-            .watch
-            .plan(&self.kernel, self.config.xdp_mode, index)
-            .await;
+        let plan = if self.watch.on(place, index).switched {
+            Plan {
+                mode: XdpMode::Generic,
+                reason: UNSENT,
+            }
+        } else {
+            self.watch
+                .plan(&self.kernel, self.config.xdp_mode, index)
+                .await
+        };
         let attached = self.shared.attach(place, &plan, &interface);
         let watched = self.watch.on(place, index);
         match attached {

@@ -34,8 +34,9 @@ use nomail_tests::{
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-/// systemd-analyze's scale is ten times finer: 2.0.
-const EXPOSURE_MAX: &str = "20";
+/// systemd-analyze's scale is ten times finer: 2.1, of which packet sockets, by which the
+/// greetings of XDP are sent again, are 0.2.
+const EXPOSURE_MAX: &str = "21";
 /// Half of it is between two proofs.
 const WATCHDOG: Duration = Duration::from_millis(400);
 

@@ -754,7 +754,10 @@ pub fn reset(host: &mut impl Host, segment: &Segment, received: &Received, asker
             } else {
                 standing.of(tag, segment.sequence).is_some()
             };
-            if is_meant {
+            // Before the SYN-ACK nothing is owed, and a firewall that rejects a bare SYN is
+            // to get that all the same.
+            let syns = (standing.0 >> 32) as u32 & SYNS_MASK;
+            if is_meant && syns > BARE_SYNS {
                 host.keep(index, Standing(0));
             }
         }

@@ -105,12 +105,23 @@ impl Proof {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {
-    /// No answer to a challenge: the network stack's.
+    /// No answer to a challenge, but a guess at best: the network stack's, and
+    /// [`ResetLimits::charge`] counts it.
     Not = 0,
     /// A right answer that changed nothing, or the first of two.
     Again = 1,
     /// A right answer: the tuple has a ticket.
     Proven = 2,
+    /// The reset of what a ticket has opened: the network stack's, and no guess.
+    Opened = 3,
+}
+
+impl Answered {
+    /// Whether it answers a challenge, which the network stack knows nothing of.
+    #[inline(always)]
+    pub const fn is_right(self) -> bool {
+        matches!(self, Self::Again | Self::Proven)
+    }
 }
 
 impl Ticket {
@@ -129,6 +140,11 @@ impl Ticket {
     #[inline(always)]
     const fn with_state(self, state: u64) -> Self {
         Self(self.0 & !(STATE_MASK << STATE_SHIFT) | state << STATE_SHIFT)
+    }
+
+    #[inline(always)]
+    const fn with_number(self, number: u32) -> Self {
+        Self(self.0 & !(HIGH_MASK << HIGH_SHIFT) | ((number >> 16) as u64) << HIGH_SHIFT)
     }
 
     /// Jiffies that are left at `now` of `ticks`; 0 when it has ended. An old ticket looks
@@ -227,50 +243,64 @@ pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
     }
 }
 
-/// The bounds of RSTs that answer no challenge, and how long a ticket holds.
+/// The bounds of RSTs that answer no challenge.
 #[derive(Clone, Copy, Debug)]
 pub struct ResetLimits {
     /// Of the sources of a bucket.
     pub of_source: Limit,
     /// Of all sources.
     pub of_all: Limit,
-    /// Jiffies that a ticket holds.
-    pub ticket_ticks: u32,
 }
 
-/// Takes a RST with `sequence`, in `slot`: a right answer gives the tuple a ticket. Any
-/// other RST ends what the tuple has.
+impl ResetLimits {
+    /// Whether a ticket takes two answers at `now`.
+    #[inline(always)]
+    pub fn is_strict(self, [of_source, of_all]: [&impl SharedBucket; 2], now: Time) -> bool {
+        of_source.bucket().is_over(now, self.of_source) || of_all.bucket().is_over(now, self.of_all)
+    }
+
+    /// Counts a RST that answers no challenge.
+    #[inline(always)]
+    pub fn charge(self, [of_source, of_all]: [&impl SharedBucket; 2], now: Time) {
+        // One source does not spend what all have.
+        if !charge_shared(of_source, now, self.of_source) {
+            charge_shared(of_all, now, self.of_all);
+        }
+    }
+}
+
+/// Takes a RST with `sequence`, in `slot`: a right answer gives the tuple a ticket, or the
+/// first half of one where it is `strict`. The reset of what a ticket has opened spends it;
+/// any other that fits one which has opened nothing takes it back. `now` is in jiffies, and
+/// `ticks` is how long a ticket holds.
 #[inline(always)]
 pub fn reset<S: TicketSet>(
     line: &S,
-    [of_source, of_all]: [&impl SharedBucket; 2],
+    strict: bool,
     hash: TupleHash,
     sequence: u32,
     slot: u32,
-    jiffies: u64,
-    limits: ResetLimits,
+    now: u32,
+    ticks: u32,
 ) -> Answered {
-    let (now, ticks) = (jiffies as u32, limits.ticket_ticks);
-    let time = Time::from_jiffies(jiffies);
     let own = find(line, hash, now, ticks);
     match hash.round_of(sequence, slot) {
         Some(Round::First) => {
-            let strict = of_source.bucket().is_over(time, limits.of_source)
-                || of_all.bucket().is_over(time, limits.of_all);
-            let state = if strict { HALF } else { 0 };
-            let place = match own {
+            let place = own.map_or_else(|| ends_first(line, now, ticks), |(place, _)| place);
+            let (ticket, answered) = match own {
                 // What was admitted stays so, and a first answer is none the better for
                 // being given twice.
-                Some((_, ticket)) if ticket.is_near(sequence) => return Answered::Again,
-                Some((place, _)) => place,
-                None => ends_first(line, now, ticks),
+                Some((_, ticket)) if ticket.is_near(sequence) => {
+                    (ticket.with_number(sequence), Answered::Again)
+                }
+                _ if strict => (
+                    Ticket::new(hash, sequence, HALF, now, ticks),
+                    Answered::Again,
+                ),
+                _ => (Ticket::new(hash, sequence, 0, now, ticks), Answered::Proven),
             };
-            line.write(place, Ticket::new(hash, sequence, state, now, ticks));
-            if strict {
-                Answered::Again
-            } else {
-                Answered::Proven
-            }
+            line.write(place, ticket);
+            answered
         }
         Some(Round::Second)
             if let Some((place, ticket)) = own
@@ -283,18 +313,22 @@ pub fn reset<S: TicketSet>(
             Answered::Proven
         }
         _ => {
-            // One source does not spend what all have.
-            if !charge_shared(of_source, time, limits.of_source) {
-                charge_shared(of_all, time, limits.of_all);
+            let mut answered = Answered::Not;
+            // Who resets what was opened did not ask for it, or no longer wants it: the same
+            // SYN, which anybody can send again, opens and charges no more. A RST that has
+            // no number to tell is 0 (RFC 9293 section 3.10.7.1).
+            if let Some((place, ticket)) = own {
+                let admitted = !matches!(ticket.state(), 0 | HALF);
+                let fits = ticket.fits(sequence);
+                if admitted && fits {
+                    answered = Answered::Opened;
+                }
+                if fits || !admitted && (ticket.state() == HALF || sequence == 0) {
+                    let spent = ticket.with_state(u64::from(TICKET_SYNS));
+                    line.write(place, if admitted { spent } else { Ticket(0) });
+                }
             }
-            // The reset of what was opened with a sequence number near that one, or of what
-            // had none to tell (RFC 9293 section 3.10.7.1).
-            if let Some((place, ticket)) = own
-                && (ticket.state() == HALF || ticket.fits(sequence) || sequence == 0)
-            {
-                line.write(place, Ticket(0));
-            }
-            Answered::Not
+            answered
         }
     }
 }

@@ -64,10 +64,16 @@ impl Line {
         let limits = ResetLimits {
             of_source: Limit::new(RESETS_RATE, RESETS_BURST, HZ).unwrap(),
             of_all: Limit::new(ALL_RESETS_RATE, ALL_RESETS_BURST, HZ).unwrap(),
-            ticket_ticks: TICKS,
         };
         let buckets = [&&self.resets, &&self.all];
-        tickets::reset(self, buckets, hash, sequence, SLOT, jiffies, limits)
+        let time = Time::from_jiffies(jiffies);
+        let strict = limits.is_strict(buckets, time);
+        let now = jiffies as u32;
+        let answered = tickets::reset(self, strict, hash, sequence, SLOT, now, TICKS);
+        if answered == Answered::Not {
+            limits.charge(buckets, time);
+        }
+        answered
     }
 
     fn proof(&self, hash: TupleHash, sequence: u32, jiffies: u64) -> Proof {
@@ -142,6 +148,40 @@ proptest! {
         prop_assert_eq!(admitted, TICKET_SYNS);
     }
 
+    /// The same, where the victim's kernel also resets what was opened: that spends the
+    /// ticket, and costs nobody the second of two answers.
+    #[test]
+    fn a_reset_of_what_was_opened_spends_the_ticket(bits: u64, sequence: u32) {
+        let now = 1 << 34;
+        let hash = TupleHash(bits);
+        let opened = sequence.wrapping_add(1);
+        prop_assume!(hash.round_of(opened, SLOT).is_none());
+        let line = Line::at(now);
+        line.reset(hash, first(hash, sequence), now);
+        line.admit(hash, now);
+        for n in 0..80 {
+            prop_assert_eq!(line.reset(hash, opened, now + n), Answered::Opened);
+            prop_assert_eq!(line.proof(hash, sequence, now + n), Proof::Spent);
+        }
+        let (other, sequence) = (TupleHash(!bits), !sequence);
+        prop_assert_eq!(line.reset(other, first(other, sequence), now), Answered::Proven);
+    }
+
+    /// A tuple that is opened again, with a sequence number not far from the last.
+    #[test]
+    fn a_ticket_moves_to_a_near_sequence_number(bits: u64, sequence: u32) {
+        let now = 1 << 34;
+        let (line, hash) = (Line::at(now), TupleHash(bits));
+        line.reset(hash, first(hash, sequence), now);
+        line.admit(hash, now);
+        for next in [sequence.wrapping_sub(0x1_0000), sequence.wrapping_add(0x1_0000)] {
+            line.reset(hash, first(hash, next), now);
+            prop_assert_eq!(line.proof(hash, next, now), Proof::Used);
+            line.reset(hash, first(hash, sequence), now);
+            prop_assert_eq!(line.proof(hash, sequence, now), Proof::Used);
+        }
+    }
+
     #[test]
     fn beyond_the_limit_of_wrong_answers_a_ticket_takes_two(bits: u64, sequence: u32) {
         let now = 1 << 34;
@@ -174,7 +214,7 @@ proptest! {
 
     /// As the kernel of a third party does, whose address was forged.
     #[test]
-    fn a_reset_of_the_tuple_ends_its_ticket(bits: u64, sequence: u32) {
+    fn a_reset_before_anything_was_opened_takes_the_ticket_back(bits: u64, sequence: u32) {
         let now = 1 << 34;
         let hash = TupleHash(bits);
         for reset in [sequence.wrapping_add(1), 0] {

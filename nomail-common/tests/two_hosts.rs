@@ -16,14 +16,14 @@ use std::{
 use nomail_common::{
     abi::{Config, Guarded, MAX_PORTS, TICKETS_PER_LINE, Texts},
     challenge::TupleHash,
-    limiter::{Bucket, Limit, SharedBucket, Time},
+    limiter::Time,
     owed::{FRAME_LENGTH, Owed, Owing},
     packet::{Address, IPV6, Kind, PLAIN, Segment},
     policy::{self, Action, Facts, FloodAnswer, Reach, Server},
     responder::{self, Asker, COMMANDS_MAX, Hearing, Host as _, Outcome, Received, Standing},
     siphash::{Key, siphash},
     source::Source,
-    tickets::{self, Answered, Proof, ResetLimits, Ticket, TicketSet},
+    tickets::{self, Answered, Proof, Ticket, TicketSet},
 };
 
 /// Segments that are forged, at most.
@@ -70,21 +70,6 @@ struct Packet {
 }
 
 #[derive(Clone, Default)]
-struct Word(Cell<u64>);
-
-impl SharedBucket for &Word {
-    fn bucket(&self) -> Bucket {
-        Bucket(self.0.get())
-    }
-    fn replace(&self, old: Bucket, new: Bucket) -> bool {
-        self.0.get() == old.0 && {
-            self.0.set(new.0);
-            true
-        }
-    }
-}
-
-#[derive(Clone, Default)]
 struct Line([Cell<u64>; TICKETS_PER_LINE]);
 
 impl TicketSet for Line {
@@ -117,7 +102,6 @@ struct Machine {
     config: std::rc::Rc<Config>,
     texts: std::rc::Rc<Texts>,
     tickets: Line,
-    resets: Word,
     dialogs: RefCell<HashMap<u32, Standing>>,
     owed: Vec<Owed>,
     socket: Option<Socket>,
@@ -178,7 +162,6 @@ impl Machine {
             config: config.into(),
             texts: Texts::new(greeting, refusal, goodbye).unwrap().into(),
             tickets: Line::default(),
-            resets: Word::default(),
             dialogs: RefCell::default(),
             owed: Vec::new(),
             socket: None,
@@ -302,26 +285,12 @@ impl Machine {
         let answered = if self.flood_answer() == FloodAnswer::Challenge
             && !self.ports.contains(&self.base.peer_port)
         {
-            let limits = ResetLimits {
-                of_source: Limit::UNLIMITED,
-                of_all: Limit::UNLIMITED,
-                ticket_ticks: TICKS,
-            };
-            let (sequence, resets) = (packet.sequence, &self.resets);
-            let buckets = [&resets; 2];
-            tickets::reset(
-                &self.tickets,
-                buckets,
-                self.hash,
-                sequence,
-                7,
-                JIFFIES,
-                limits,
-            )
+            let (line, hash, now) = (&self.tickets, self.hash, JIFFIES as u32);
+            tickets::reset(line, false, hash, packet.sequence, 7, now, TICKS)
         } else {
             Answered::Not
         };
-        if answered != Answered::Not {
+        if answered.is_right() {
             return Some(Vec::new());
         }
         if self.mode == Mode::Xdp && self.reach() == Reach::Yes {
@@ -671,6 +640,36 @@ fn a_victim_gets_no_more_than_came() {
                 "{} after {forged}",
                 wire.hosts[0].sent
             );
+        }
+    }
+}
+
+/// A client's firewall may drop a bare SYN, or reject it with a RST: the SYN-ACK comes.
+#[test]
+fn a_client_that_takes_no_bare_syn_is_served() {
+    let sequence = 0x1000_0000;
+    let from_client = |flags, sequence, acknowledgment| Packet {
+        to: 0,
+        sequence,
+        acknowledgment,
+        flags,
+        text: Vec::new(),
+    };
+    for rejects in [false, true] {
+        let mut machine = Machine::new(0, Mode::Xdp, false, [25, 40_000], [25, 0]);
+        let mut syns = 0;
+        loop {
+            syns += 1;
+            assert!(syns <= 4, "rejects {rejects}");
+            let answers = machine.take(&from_client(SYN, sequence, 0));
+            let answer = answers.first().unwrap();
+            let reply = match answer.flags {
+                SYN if rejects => from_client(RST | ACK, 0, answer.sequence.wrapping_add(1)),
+                SYN => continue,
+                _ if answer.acknowledgment == sequence + 1 => break,
+                _ => from_client(RST, answer.acknowledgment, 0),
+            };
+            machine.take(&reply);
         }
     }
 }

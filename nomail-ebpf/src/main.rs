@@ -405,6 +405,10 @@ impl Scene<'_> {
         let (source, hash) = (self.segment.source(), self.hash());
         let answered = reset(source.0, hash.0, self.segment.sequence, self.jiffies);
         if answered == Answered::Not as u32 {
+            charge_reset(source.0, self.jiffies);
+            return foreign;
+        }
+        if answered == Answered::Opened as u32 {
             return foreign;
         }
         if answered == Answered::Proven as u32 {
@@ -600,27 +604,46 @@ extern "C" fn admit(source: u64, hash: u64, jiffies: u64, ticks: u32) -> u32 {
 #[inline(never)]
 extern "C" fn reset(source: u64, hash: u64, sequence: u32, jiffies: u64) -> u32 {
     let (source, hash) = (Source(source), TupleHash(hash));
-    let (Some(config), Some(line)) = (maps::config(), maps::ticket_line(source, hash)) else {
+    let Some(config) = maps::config() else {
         return Answered::Not as u32;
     };
     let (Some(of_source), Some(of_all)) = (maps::resets_of(source), maps::shared(RESETS)) else {
         return Answered::Not as u32;
     };
-    let Some(last) = maps::last_proof() else {
+    let strict = reset_limits(config).is_strict([&of_source, &of_all], Time::from_jiffies(jiffies));
+    let Some(line) = maps::ticket_line(source, hash) else {
         return Answered::Not as u32;
     };
-    let limits = ResetLimits {
-        of_source: config.reset_limit,
-        of_all: config.all_resets_limit,
-        ticket_ticks: config.proof_ticks,
-    };
-    let slot = slot_of(config, jiffies);
-    let buckets = [&of_source, &of_all];
-    let answered = tickets::reset(&line, buckets, hash, sequence, slot, jiffies, limits);
-    if answered != Answered::Not {
-        last.store(jiffies + u64::from(limits.ticket_ticks));
+    let (slot, ticks) = (slot_of(config, jiffies), config.proof_ticks);
+    let answered = tickets::reset(&line, strict, hash, sequence, slot, jiffies as u32, ticks);
+    if answered.is_right()
+        && let Some(last) = maps::last_proof()
+    {
+        last.store(jiffies + u64::from(ticks));
     }
     answered as u32
+}
+
+/// Counts a RST that answers no challenge. Apart from [`reset`] to spare stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_reset(source: u64, jiffies: u64) -> u32 {
+    if let (Some(config), Some(of_source), Some(of_all)) = (
+        maps::config(),
+        maps::resets_of(Source(source)),
+        maps::shared(RESETS),
+    ) {
+        reset_limits(config).charge([&of_source, &of_all], Time::from_jiffies(jiffies));
+    }
+    0
+}
+
+#[inline(always)]
+const fn reset_limits(config: &Config) -> ResetLimits {
+    ResetLimits {
+        of_source: config.reset_limit,
+        of_all: config.all_resets_limit,
+    }
 }
 
 /// The time slot of proofs.

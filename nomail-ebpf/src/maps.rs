@@ -15,8 +15,8 @@ use nomail_common::{
         self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_PLACES, EVENTS_LENGTH,
         GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
         MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SHARED_BUCKETS,
-        SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TOLD_LINES, Texts, TicketLine,
-        ToldLine,
+        SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TICKETS_PER_LINE, TOLD_LINES, Texts,
+        TicketLine, ToldLine,
     },
     challenge::TupleHash,
     events::{Entry, Event, ToldSet},
@@ -365,8 +365,11 @@ impl TicketSet for Tickets {
 
     #[inline(always)]
     fn write(&self, place: usize, ticket: Ticket) {
-        // SAFETY: as in `ticket`.
-        unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.store(ticket.0);
+        // It always is below that, but the compiler does not see it, and would panic.
+        if place < TICKETS_PER_LINE {
+            // SAFETY: as in `ticket`.
+            unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.store(ticket.0);
+        }
     }
 }
 

@@ -334,10 +334,16 @@ fn a_source_has_so_many_tickets_at_a_time() {
 }
 
 /// What the kernel of a third party does, whose address was forged.
+/// The victim of a forged SYN resets what that opens: the same SYN, sent again, opens
+/// nothing more, and charges the victim no more.
 #[test]
-fn a_reset_of_the_tuple_ends_its_ticket() {
-    let mut guard = guard(&policy());
+fn a_reset_of_what_was_opened_spends_the_ticket() {
     for segment in [ipv4(), ipv6()] {
+        let mut guard = guard(&Policy {
+            source: Rate { rate: 1, burst: 2 },
+            cap: Some(Rate { rate: 1, burst: 1 }),
+            ..policy()
+        });
         prove(&mut guard, segment);
         let frame = segment.frame();
         assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
@@ -346,8 +352,14 @@ fn a_reset_of_the_tuple_ends_its_ticket() {
             sequence: segment.sequence.wrapping_add(1),
             ..segment
         };
-        assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX);
+        for _ in 0..40 {
+            assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
+            assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_DROP);
+        }
+        assert_eq!(verdicts(&guard, Verdict::Replayed), 40);
+        let next = from_port(segment, 40_001);
+        prove(&mut guard, next);
+        assert_eq!(guard.test_run(&next.frame(), 1).unwrap().0, XDP_PASS);
     }
 }
 

@@ -330,22 +330,26 @@ impl Model {
         let limits = ResetLimits {
             of_source: Limit::new(RESETS_RATE, RESETS_BURST, self.hz).unwrap(),
             of_all: Limit::new(ALL_RESETS_RATE, ALL_RESETS_BURST, self.hz).unwrap(),
-            ticket_ticks: self.proof_ticks(),
         };
+        let buckets = [&self.resets_of(segment), &&self.resets];
+        let time = Time::from_jiffies(self.jiffies);
         let answered = tickets::reset(
             self.tickets_of(segment),
-            [&self.resets_of(segment), &&self.resets],
+            limits.is_strict(buckets, time),
             hash,
             segment.sequence,
             self.slot(),
-            self.jiffies,
-            limits,
+            self.jiffies as u32,
+            self.proof_ticks(),
         );
-        self.counters.answers[Answer::Proven as usize] += u64::from(answered == Answered::Proven);
         if answered == Answered::Not {
-            XDP_PASS
-        } else {
+            limits.charge(buckets, time);
+        }
+        self.counters.answers[Answer::Proven as usize] += u64::from(answered == Answered::Proven);
+        if answered.is_right() {
             XDP_DROP
+        } else {
+            XDP_PASS
         }
     }
 

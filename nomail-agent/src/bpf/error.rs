@@ -147,6 +147,9 @@ pub enum BpfError {
     /// The clock could not be read.
     #[error("the kernel's clock cannot be read")]
     Clock(#[from] io::Error),
+    /// No thread to read the kept configuration with.
+    #[error("no thread for reading what was kept")]
+    Thread(#[source] io::Error),
     /// No random numbers.
     #[error("the kernel gives no random numbers")]
     Random(#[source] io::Error),

@@ -41,7 +41,7 @@ impl KeptGuard {
         };
         Ok(Some(Self {
             links,
-            config: Box::new(pins::config_in(&version)?),
+            config: pins::config_in(&version)?,
             counters: map(abi::COUNTERS_MAP)?.try_into()?,
             sources: Sources::new(map(abi::SOURCES_MAP)?, map(abi::CARRIES_MAP)?)?,
             clock: clock()?,

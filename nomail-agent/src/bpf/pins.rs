@@ -8,7 +8,9 @@ use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use aya::{
@@ -439,10 +441,21 @@ pub(super) fn links_of(version: &Path) -> Result<Vec<(u32, u32)>, BpfError> {
     Ok(links)
 }
 
+/// Of the thread that reads a configuration, of which aya makes copies on the stack.
+const CONFIG_STACK: usize = 32 * size_of::<Config>();
+
 /// The configuration in use.
-pub(super) fn config_in(version: &Path) -> Result<Config, BpfError> {
+pub(super) fn config_in(version: &Path) -> Result<Box<Config>, BpfError> {
     let active = Active::from_word(read(&version.join(abi::ACTIVE_MAP), 0)?);
-    read(&version.join(abi::CONFIG_MAP), active.config)
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .stack_size(CONFIG_STACK)
+            .spawn_scoped(scope, || {
+                read(&version.join(abi::CONFIG_MAP), active.config).map(Box::new)
+            })
+            .map_err(BpfError::Thread)?;
+        reader.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Whether the counters in the directory are those of these interfaces.

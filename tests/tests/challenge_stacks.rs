@@ -409,6 +409,8 @@ fn odd_syns_have_their_verdicts_and_the_honest_are_through() {
     const HONEST_SYNS: u64 = HONEST * 4;
     const MANY: u64 = 1000;
     let (lab, _program, agent) = host();
+    // All of them share one small bucket.
+    let mut left_to_kernel = 0;
     for &(name, ipv6, odd, fate) in ODD {
         let (from, to, target) = if ipv6 {
             ("2001:db8::100", HOST_IPV6, "[2001:db8::1]:25")
@@ -448,7 +450,8 @@ fn odd_syns_have_their_verdicts_and_the_honest_are_through() {
             }
             Fate::Unanswerable => {
                 assert!(counts.dropped > MANY / 2, "{name}");
-                assert!(unanswerable <= cap && unanswerable > 0, "{name}");
+                assert!(unanswerable <= cap, "{name}");
+                left_to_kernel += unanswerable;
                 assert!(challenge <= HONEST_SYNS && malformed == 0, "{name}");
             }
             Fate::Malformed => {
@@ -458,4 +461,5 @@ fn odd_syns_have_their_verdicts_and_the_honest_are_through() {
             Fate::Unjudged => assert!(counts.total <= HONEST_SYNS, "{name}"),
         }
     }
+    assert!(left_to_kernel > 0);
 }

@@ -14,6 +14,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod crowd;
 pub mod epoll_loop;
+pub mod files;
 pub mod firewall;
 pub mod flood;
 pub mod foreign;

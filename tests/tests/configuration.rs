@@ -8,19 +8,19 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
 };
 
 use nix::sys::{signal::Signal, stat::Mode};
 use nomail_tests::{
     agent::{self, Agent},
+    files::Files,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, succeeded},
     poll::{DEADLINE, until},
     repository::repository,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// The uid of `nobody`, who has no privilege.
 const NOBODY: u32 = 65_534;
@@ -28,30 +28,24 @@ const NOBODY: u32 = 65_534;
 /// A lab, and a file with its drop-ins.
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             lab: Lab::new(),
-            directory,
+            files: Files::new(),
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 
     /// The path of the file.
     fn file(&self) -> String {
-        self.path("nomail.toml").to_str().unwrap().to_owned()
+        self.files.path("nomail.toml").to_str().unwrap().to_owned()
     }
 
     fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
+        let path = self.files.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
@@ -151,18 +145,18 @@ fn drop_ins_come_and_go_with_a_reload() {
     assert_eq!(agent.status()["observe"], true);
     assert_ne!(hash(&agent), began_with);
 
-    fs::remove_file(host.path("nomail.toml.d/20-b.toml")).unwrap();
+    fs::remove_file(host.files.path("nomail.toml.d/20-b.toml")).unwrap();
     reload(&agent);
     host.assert_greeted_by("a.example.org");
 
     // A drop-in alone is a configuration.
-    fs::remove_file(host.path("nomail.toml")).unwrap();
+    fs::remove_file(host.files.path("nomail.toml")).unwrap();
     host.drop_in("30-c.toml", "refuse_at = \"greeting\"\n");
     reload(&agent);
     host.assert_greeted_by("a.example.org");
 
     host.write("nomail.toml", FILE);
-    fs::remove_dir_all(host.path("nomail.toml.d")).unwrap();
+    fs::remove_dir_all(host.files.path("nomail.toml.d")).unwrap();
     reload(&agent);
     host.assert_greeted_by("file.example.org");
     let status = agent.status();
@@ -188,13 +182,13 @@ fn what_a_reload_cannot_read_is_told_at_the_start() {
     let host = Host::new();
     host.write("nomail.toml", FILE);
     host.drop_in("a.toml", "observe = true\n");
-    let drop_in = host.path("nomail.toml.d/a.toml");
+    let drop_in = host.files.path("nomail.toml.d/a.toml");
     fs::set_permissions(&drop_in, fs::Permissions::from_mode(0o600)).unwrap();
     let agent = host.start();
     let told = format!("{}: a reload will fail, because uid ", drop_in.display());
     assert!(agent.log().contains(&told), "{}", agent.log());
     agent.stop();
-    let directory = host.path("nomail.toml.d");
+    let directory = host.files.path("nomail.toml.d");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
     let agent = host.start();
     let told = format!("{}: a reload will fail, because uid ", directory.display());
@@ -211,7 +205,7 @@ fn the_shipped_file_changes_nothing() {
     let agent = host.start();
     let began_with = hash(&agent);
     let shipped = repository().join("packaging/nomail.toml");
-    fs::copy(shipped, host.path("nomail.toml")).unwrap();
+    fs::copy(shipped, host.files.path("nomail.toml")).unwrap();
     let log = reload(&agent);
     assert!(log.contains("the configuration was reloaded"), "{log}");
     assert!(!log.contains("needs a restart"), "{log}");
@@ -246,43 +240,46 @@ fn a_bad_configuration_never_stops_a_running_agent() {
         ),
         (
             "not UTF-8",
-            |host| fs::write(host.path("nomail.toml"), b"# \xFF").unwrap(),
+            |host| host.files.write("nomail.toml", b"# \xFF"),
             "nomail.toml:1:3: not UTF-8",
         ),
         (
             "unreadable",
-            |host| forbid(&host.path("nomail.toml")),
+            |host| forbid(&host.files.path("nomail.toml")),
             "nomail.toml: cannot be read: Permission denied",
         ),
         (
             "gone",
             |host| {
-                fs::remove_file(host.path("nomail.toml")).unwrap();
-                fs::remove_dir_all(host.path("nomail.toml.d")).unwrap();
+                fs::remove_file(host.files.path("nomail.toml")).unwrap();
+                fs::remove_dir_all(host.files.path("nomail.toml.d")).unwrap();
             },
             "nomail.toml: there is no such file",
         ),
         (
             "a directory",
             |host| {
-                fs::remove_file(host.path("nomail.toml")).unwrap();
-                fs::create_dir(host.path("nomail.toml")).unwrap();
+                fs::remove_file(host.files.path("nomail.toml")).unwrap();
+                fs::create_dir(host.files.path("nomail.toml")).unwrap();
             },
             "nomail.toml: cannot be read: Is a directory",
         ),
         (
             "a pipe, which opening would wait for",
             |host| {
-                fs::remove_file(host.path("nomail.toml")).unwrap();
-                nix::unistd::mkfifo(&host.path("nomail.toml"), Mode::S_IRWXU | Mode::S_IROTH)
-                    .unwrap();
+                fs::remove_file(host.files.path("nomail.toml")).unwrap();
+                nix::unistd::mkfifo(
+                    &host.files.path("nomail.toml"),
+                    Mode::S_IRWXU | Mode::S_IROTH,
+                )
+                .unwrap();
             },
             "nomail.toml: cannot be read: it is a pipe",
         ),
         (
             "huge",
             |host| {
-                let file = fs::File::create(host.path("nomail.toml")).unwrap();
+                let file = fs::File::create(host.files.path("nomail.toml")).unwrap();
                 file.set_len(1 << 40).unwrap();
             },
             "nomail.toml: is longer than 1048576 octets",
@@ -300,37 +297,40 @@ fn a_bad_configuration_never_stops_a_running_agent() {
         (
             "huge drop-in",
             |host| {
-                let file = fs::File::create(host.path("nomail.toml.d/b.toml")).unwrap();
+                let file = fs::File::create(host.files.path("nomail.toml.d/b.toml")).unwrap();
                 file.set_len(1 << 40).unwrap();
             },
             "nomail.toml.d/b.toml: is longer than 1048576 octets",
         ),
         (
             "unreadable drop-in",
-            |host| forbid(&host.path("nomail.toml.d/a.toml")),
+            |host| forbid(&host.files.path("nomail.toml.d/a.toml")),
             "nomail.toml.d/a.toml: cannot be read: Permission denied",
         ),
         (
             "unreadable directory",
-            |host| forbid(&host.path("nomail.toml.d")),
+            |host| forbid(&host.files.path("nomail.toml.d")),
             "nomail.toml.d: cannot be read: Permission denied",
         ),
         (
             "drop-in that leads out of what the agent may read",
             |host| {
-                std::os::unix::fs::symlink("/etc/hostname", host.path("nomail.toml.d/b.toml"))
-                    .unwrap();
+                std::os::unix::fs::symlink(
+                    "/etc/hostname",
+                    host.files.path("nomail.toml.d/b.toml"),
+                )
+                .unwrap();
             },
             "nomail.toml.d/b.toml: cannot be read: Permission denied",
         ),
         (
             "list gone",
-            |host| fs::remove_file(host.path("deny")).unwrap(),
+            |host| fs::remove_file(host.files.path("deny")).unwrap(),
             "deny: there is no such file: create it, or leave it out of lists.deny_files",
         ),
         (
             "list unreadable",
-            |host| forbid(&host.path("deny")),
+            |host| forbid(&host.files.path("deny")),
             "deny: cannot be read: Permission denied",
         ),
         (
@@ -341,18 +341,18 @@ fn a_bad_configuration_never_stops_a_running_agent() {
     ];
     let host = Host::new();
     let right = || {
-        let path = host.path("nomail.toml");
+        let path = host.files.path("nomail.toml");
         // Whatever is there now, but not if it is right.
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-        let drop_ins = host.path("nomail.toml.d");
+        let drop_ins = host.files.path("nomail.toml.d");
         if drop_ins.exists() {
             fs::set_permissions(&drop_ins, fs::Permissions::from_mode(0o755)).unwrap();
             fs::remove_dir_all(&drop_ins).unwrap();
         }
-        let _ = fs::remove_file(host.path("deny"));
+        let _ = fs::remove_file(host.files.path("deny"));
         host.write("deny", "198.51.100.0/24\n");
         host.write("nomail.toml", FILE);
-        let lists = format!("lists.deny_files = [{:?}]\n", host.path("deny"));
+        let lists = format!("lists.deny_files = [{:?}]\n", host.files.path("deny"));
         host.drop_in("a.toml", &lists);
     };
     right();
@@ -427,7 +427,7 @@ fn what_needs_a_restart_is_told_until_it_is_undone() {
             "{text}"
         );
     }
-    fs::remove_file(host.path("nomail.toml.d/a.toml")).unwrap();
+    fs::remove_file(host.files.path("nomail.toml.d/a.toml")).unwrap();
     reload(&agent);
     assert_eq!(
         agent.status()["reload"]["needs_restart"],
@@ -467,7 +467,7 @@ fn show_tells_what_is_in_effect_and_where_it_is_from() {
     let agent = Agent::start(&host.lab.host, &arguments);
     let expected = agent.status();
     agent.stop();
-    fs::remove_dir_all(host.path("nomail.toml.d")).unwrap();
+    fs::remove_dir_all(host.files.path("nomail.toml.d")).unwrap();
     host.write("nomail.toml", &shown);
     let agent = Agent::start(&host.lab.host, &["--config", &file]);
     let status = agent.status();
@@ -501,7 +501,7 @@ fn check_config_tells_what_is_wrong_and_exits_with_78() {
         assert_eq!(output.stdout, b"");
         assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
     }
-    fs::remove_file(host.path("nomail.toml.d/b.toml")).unwrap();
+    fs::remove_file(host.files.path("nomail.toml.d/b.toml")).unwrap();
 
     // The environment is the shell's: only what is in effect depends on it.
     let variables = [("NOMAIL_SYN_RATE", "many")];

@@ -22,6 +22,7 @@ use nix::{
 };
 use nomail_tests::{
     agent::Agent,
+    files::Files,
     flood::{is_served, talk},
     frames::{FrameSender, Segment},
     http,
@@ -31,7 +32,6 @@ use nomail_tests::{
     root::{Instance, Root},
 };
 use serde_json::json;
-use tempfile::TempDir;
 
 /// What the contract promises.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -46,26 +46,20 @@ const NOGROUP: u32 = 65_534;
 /// A lab, and the agent's files.
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             lab: Lab::new(),
-            directory,
+            files: Files::new(),
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 
     /// Writes the file with the key, which the agent and nobody else can read.
     fn key(&self, key: &str) {
-        let path = self.path("key");
+        let path = self.files.path("key");
         fs::write(&path, key).unwrap();
         chown(&path, Some(0), Some(NOGROUP)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -78,7 +72,7 @@ impl Host {
             "" => String::new(),
             _ => format!(
                 "[crowdsec]\napi_key_file = {:?}\n{crowdsec}\n",
-                self.path("key")
+                self.files.path("key")
             ),
         };
         let text = format!(
@@ -87,11 +81,11 @@ impl Host {
              [limits]\nsyn_rate = 10000\nsyn_burst = 10000\n\
              unproven_rate = 50000\n{table}"
         );
-        fs::write(self.path("nomail.toml"), text).unwrap();
+        self.files.write("nomail.toml", text);
     }
 
     fn start(&self, arguments: &[&str]) -> Agent {
-        let file = self.path("nomail.toml");
+        let file = self.files.path("nomail.toml");
         let config = ["--config", file.to_str().unwrap()];
         Agent::start(&self.lab.host, &[&config, arguments].concat())
     }
@@ -396,7 +390,7 @@ fn who_completed_a_handshake_is_reported() {
     agent.stop();
 
     let shipped = repository().join("packaging/crowdsec");
-    let lines = host.path("log.json");
+    let lines = host.files.path("log.json");
     fs::write(&lines, &log).unwrap();
     let names = [
         (
@@ -774,7 +768,7 @@ fn decisions_and_lists_do_not_mix() {
     host.until(true, &["192.0.2.100"], WITHIN);
 
     // A key that cannot be read fails the reload, and nothing else.
-    fs::remove_file(host.path("key")).unwrap();
+    fs::remove_file(host.files.path("key")).unwrap();
     let log = reload(&agent);
     assert!(
         log.contains("cannot be read") && log.contains("cscli bouncers add"),
@@ -807,7 +801,7 @@ fn the_table_needs_a_restart_where_there_was_none() {
     agent.stop();
 
     // A key that everybody can read is warned of; one that is missing is an error.
-    fs::set_permissions(host.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(host.files.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     let agent = host.start(&[]);
     assert!(
         agent
@@ -816,8 +810,8 @@ fn the_table_needs_a_restart_where_there_was_none() {
     );
     until("it is asked", || (api.asked() > 0).then_some(()));
     agent.stop();
-    fs::remove_file(host.path("key")).unwrap();
-    let file = host.path("nomail.toml");
+    fs::remove_file(host.files.path("key")).unwrap();
+    let file = host.files.path("nomail.toml");
     let mut agent = Agent::spawn(&host.lab.host, &["--config", file.to_str().unwrap()]);
     assert_eq!(agent.wait().code(), Some(78), "{}", agent.log());
     assert!(
@@ -833,7 +827,7 @@ fn decisions_of_a_killed_agent_do_not_come_back() {
     let host = Host::new();
     let api = Api::start(&host.lab);
     host.key("k3y");
-    let bpf = host.path("bpf");
+    let bpf = host.files.path("bpf");
     fs::create_dir(&bpf).unwrap();
     mount(
         Some("bpf"),

@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
+use std::{fs, path::Path, process::Output};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nomail_tests::{
     agent::{self, Agent},
+    bpffs::Bpffs,
+    files::Files,
     flood::{answerable, is_served},
     foreign::Program,
     http::{get, samples},
@@ -16,7 +17,6 @@ use nomail_tests::{
     poll::until,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 const METRICS: &str = "127.0.0.1:9521";
 const ARGUMENTS: &[&str] = &["--iface", HOST_INTERFACE];
@@ -220,44 +220,16 @@ fn fs_number(lab: &Lab) -> Option<u64> {
     shown.pointer("/0/ifindex").and_then(Value::as_u64)
 }
 
-/// A BPF file system for one test.
-struct BpfFs(TempDir);
-
-impl BpfFs {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mode = Some("mode=0700");
-        mount(
-            Some("bpf"),
-            directory.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            mode,
-        )
-        .unwrap();
-        Self(directory)
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let unmounted = umount2(self.0.path(), MntFlags::MNT_DETACH);
-        assert!(unmounted.is_ok() || std::thread::panicking());
-    }
-}
-
 #[test]
 fn a_pinned_guard_that_was_detached_is_attached_again() {
     let lab = Lab::new();
-    let bpf = BpfFs::new();
-    let files = tempfile::tempdir().unwrap();
-    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = files.path().join("nomail.toml");
-    let pin_dir = bpf.0.path().join("nomail");
+    let bpffs = Bpffs::mount();
+    let files = Files::new();
+    let pin_dir = bpffs.pins();
     let text =
         format!("interfaces = [{HOST_INTERFACE:?}]\non_exit = \"keep\"\npin_dir = {pin_dir:?}\n");
-    fs::write(&file, text).unwrap();
+    files.write("nomail.toml", text);
+    let file = files.path("nomail.toml");
     let arguments = ["--config", file.to_str().unwrap()];
     let agent = Agent::start(&lab.host, &arguments);
     assert_eq!(of_interface(&agent, "pinned"), true);

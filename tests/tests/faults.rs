@@ -12,7 +12,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     os::unix::{
-        fs::PermissionsExt as _,
         net::UnixStream,
         process::{CommandExt as _, ExitStatusExt as _},
     },
@@ -31,6 +30,7 @@ use nomail_tests::{
     agent::{self, Agent},
     bpf_objects::Objects,
     cgroup::MemoryGroup,
+    files::Files,
     frames::{FrameSender, Segment},
     honest::Plan,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, run},
@@ -38,7 +38,6 @@ use nomail_tests::{
     processes::{ticks, ticks_per_second},
     random::Random,
 };
-use tempfile::TempDir;
 
 const NAME: &str = "mailless.example.org";
 const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
@@ -82,35 +81,25 @@ impl Drop for Mount {
 /// A lab, and the files of its agent.
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             lab: Lab::new(),
-            directory,
+            files: Files::new(),
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn quoted(&self, name: &str) -> String {
-        format!("{:?}", self.path(name).to_str().unwrap())
     }
 
     /// Writes the configuration.
     fn configure(&self, toml: &str) {
-        let state = self.quoted("state");
+        let state = self.files.quoted("state");
         let text = format!(
             "interfaces = [{HOST_INTERFACE:?}]\nhostname = {NAME:?}\nstate_dir = {state}\n\
              {toml}\n"
         );
-        fs::write(self.path("nomail.toml"), text).unwrap();
+        self.files.write("nomail.toml", text);
     }
 
     /// Starts it, with limits that no test's own clients reach.
@@ -119,7 +108,7 @@ impl Host {
     }
 
     fn spawn_with(&self, through: &[&str], more: &[&str]) -> Agent {
-        let file = self.path("nomail.toml");
+        let file = self.files.path("nomail.toml");
         let file = file.to_str().unwrap();
         let limits = ["--syn-rate", "10000", "--syn-burst", "10000"];
         let arguments = [&["--config", file], &limits[..], more].concat();
@@ -225,7 +214,7 @@ fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
     println!("NOMAIL_FAULTS_KILLS={kills} NOMAIL_FAULTS_SEED={seed}");
     let mut random = Random(seed);
     let host = Host::new();
-    let bpf = Mount::new("bpf", &host.path("bpf"), "mode=0700");
+    let bpf = Mount::new("bpf", &host.files.path("bpf"), "mode=0700");
     let pins = bpf.0.join("nomail");
     let configure = |keep: bool, number: u64| {
         let on_exit = if keep { "keep" } else { "detach" };
@@ -440,11 +429,11 @@ fn memory_runs_out() {
     let used = group.usage();
     // A list of domains is read into memory.
     let domains: String = (0..400_000).map(|n| format!("d{n}.example\n")).collect();
-    fs::write(host.path("domains"), domains).unwrap();
+    host.files.write("domains", domains);
     let pid = agent.pid();
     host.configure(&format!(
         "refuse_at = \"rcpt\"\n[relay]\ndomain_files = [{}]",
-        host.quoted("domains")
+        host.files.quoted("domains")
     ));
     let resident: u64 = agent.process("VmRSS").parse().unwrap();
     // What else is in use is the files' that were read, and can be taken back.
@@ -482,13 +471,13 @@ fn times(log: &str, part: &str) -> usize {
 fn the_disk_of_the_state_is_full_or_read_only() {
     const CANNOT: &str = "what nomail remembers of senders and domains cannot be written to";
     let host = Host::new();
-    let disk = Mount::new("tmpfs", &host.path("disk"), "size=64k,mode=755");
-    let state = host.path("disk/state");
+    let disk = Mount::new("tmpfs", &host.files.path("disk"), "size=64k,mode=755");
+    let state = host.files.path("disk/state");
     let file = state.join("senders");
     host.configure("");
-    let text = fs::read_to_string(host.path("nomail.toml")).unwrap();
-    let text = text.replace(&host.quoted("state"), &format!("{state:?}"));
-    fs::write(host.path("nomail.toml"), text).unwrap();
+    let text = fs::read_to_string(host.files.path("nomail.toml")).unwrap();
+    let text = text.replace(&host.files.quoted("state"), &format!("{state:?}"));
+    host.files.write("nomail.toml", text);
     let greeted_by = |agent: &Agent, from: &str| {
         let from: IpAddr = from.parse().unwrap();
         let plan = Plan {
@@ -539,19 +528,19 @@ fn the_disk_of_the_state_is_full_or_read_only() {
 fn the_disk_of_the_control_socket_is_full_or_read_only() {
     let host = Host::new();
     // Room for the directory itself and one file.
-    let disk = Mount::new("tmpfs", &host.path("disk"), "nr_inodes=2,mode=1777");
+    let disk = Mount::new("tmpfs", &host.files.path("disk"), "nr_inodes=2,mode=1777");
     host.configure("");
     let spawn = || {
-        let control = host.path("disk/control.sock");
+        let control = host.files.path("disk/control.sock");
         host.spawn_with(&[], &["--control", control.to_str().unwrap()])
     };
-    fs::write(host.path("disk/file"), "").unwrap();
+    host.files.write("disk/file", "");
     for (read_only, said) in [
         (false, "No space left on device"),
         (true, "Read-only file system"),
     ] {
         if read_only {
-            fs::remove_file(host.path("disk/file")).unwrap();
+            fs::remove_file(host.files.path("disk/file")).unwrap();
             disk.set_read_only(true);
         }
         let mut agent = spawn();
@@ -572,14 +561,14 @@ fn the_disk_of_the_control_socket_is_full_or_read_only() {
     assert!(agent.wait().success(), "{}", agent.log());
     drop(agent);
     assert!(
-        host.path("disk/control.sock").exists(),
+        host.files.path("disk/control.sock").exists(),
         "it could not be removed"
     );
     disk.set_read_only(false);
     let agent = spawn().serving();
     host.serves();
     agent.stop();
-    assert!(!host.path("disk/control.sock").exists());
+    assert!(!host.files.path("disk/control.sock").exists());
 }
 
 /// Where nothing can be pinned, an agent that is to keep its guard does not start,
@@ -587,7 +576,7 @@ fn the_disk_of_the_control_socket_is_full_or_read_only() {
 #[test]
 fn the_pins_cannot_be_written() {
     let host = Host::new();
-    let bpf = Mount::new("bpf", &host.path("bpf"), "mode=0700");
+    let bpf = Mount::new("bpf", &host.files.path("bpf"), "mode=0700");
     let pins = format!("on_exit = \"keep\"\npin_dir = {:?}", bpf.0.join("nomail"));
     bpf.set_read_only(true);
     host.configure(&pins);
@@ -627,10 +616,13 @@ fn the_pins_cannot_be_written() {
 #[test]
 fn the_log_cannot_be_written() {
     let host = Host::new();
-    let disk = Mount::new("tmpfs", &host.path("disk"), "size=64k,mode=755");
+    let disk = Mount::new("tmpfs", &host.files.path("disk"), "size=64k,mode=755");
     disk.fill();
     host.configure("refuse_at = \"rcpt\"");
-    let full = format!("exec \"$@\" 2>> {}", host.path("disk/filling").display());
+    let full = format!(
+        "exec \"$@\" 2>> {}",
+        host.files.path("disk/filling").display()
+    );
     for redirect in [&*full, "exec \"$@\" 2> /dev/full", "exec \"$@\" 2>&-"] {
         let agent = host.spawn(&["sh", "-c", redirect, "sh"]);
         until("it serves", || {
@@ -675,7 +667,7 @@ fn a_storm_of_netlink_is_weathered() {
                 text += &format!("address {change} {address} dev {interface}\n");
             }
         }
-        let file = host.path("batch");
+        let file = host.files.path("batch");
         fs::write(&file, text).unwrap();
         let name = host.lab.host.name().to_owned();
         run(&["ip", "-n", &name, "-batch", file.to_str().unwrap()]);

@@ -8,19 +8,17 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
 };
 
 use nomail_tests::{
     agent::{self, Agent},
+    files::Files,
     http::{get, samples},
     lab::{HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::{DEADLINE, until},
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
 /// Three clients in two networks.
 const PROBER: &str = "192.0.2.100";
@@ -29,30 +27,24 @@ const ELSEWHERE: &str = "2001:db8::100";
 
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             lab: Lab::new(),
-            directory,
+            files: Files::new(),
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 
     fn start(&self, more: &str) -> Agent {
         let config = format!(
             "hostname = \"mailless.example.org\"\nrefuse_at = \"rcpt\"\nstate_dir = {:?}\n{more}\n\
              [limits]\nsyn_rate = 10000\nsyn_burst = 10000\n[log]\nformat = \"json\"\n",
-            self.path("state")
+            self.files.path("state")
         );
-        let file = self.path("nomail.toml");
+        let file = self.files.path("nomail.toml");
         fs::write(&file, config).unwrap();
         let file = file.to_str().unwrap();
         Agent::start(

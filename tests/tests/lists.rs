@@ -7,8 +7,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
     process::Command,
     time::Duration,
 };
@@ -16,13 +14,13 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    files::Files,
     http::{get, samples},
     lab::{HOST_INTERFACE, HOST_IPV4, Lab},
     poll::{DEADLINE, until},
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
 const METRICS: &str = "127.0.0.1:9521";
 /// Longest for a connection that is not denied.
@@ -30,36 +28,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             lab: Lab::new(),
-            directory,
+            files: Files::new(),
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.path(name), text).unwrap();
     }
 
     /// Writes the configuration; `@` in it stands for the directory.
     fn configure(&self, toml: &str) {
-        let at = self.directory.path().to_str().unwrap();
+        let at = self.files.directory().to_str().unwrap();
         let file = format!("hostname = \"mailless.example.org\"\n{toml}");
-        self.write("nomail.toml", file.replace('@', at));
+        self.files.write("nomail.toml", file.replace('@', at));
     }
 
     fn start(&self) -> Agent {
-        let file = self.path("nomail.toml");
+        let file = self.files.path("nomail.toml");
         let file = file.to_str().unwrap();
         let arguments = ["--iface", HOST_INTERFACE, "--config", file];
         let unlimited = ["--syn-rate", "10000", "--syn-burst", "10000"];
@@ -103,7 +91,7 @@ impl Host {
             Command::new(agent::binary())
                 .args(arguments)
                 .arg("--config")
-                .arg(self.path("nomail.toml"))
+                .arg(self.files.path("nomail.toml"))
                 .output()
                 .unwrap()
         });
@@ -132,23 +120,24 @@ fn line<'a>(text: &'a str, begin: &str) -> &'a str {
 #[test]
 fn a_bad_line_costs_that_line_and_public_lists_are_read() {
     let host = Host::new();
-    host.write(
+    host.files.write(
         "drop",
         "; Spamhaus DROP List\n198.51.100.0/24 ; SBL1\n<bad line>\n\
          {\"cidr\":\"203.0.113.0/24\",\"sblid\":\"SBL2\",\"rir\":\"apnic\"}\n\
          {\"type\":\"metadata\",\"records\":2}\n",
     );
-    host.write(
+    host.files.write(
         "dshield",
         "# DShield\nStart\tEnd\tNetblock\tAttacks\tName\tCountry\temail\n\
          192.0.2.101\t192.0.2.101\t32\t99\tNAME\tUS\ta@example.net\n",
     );
-    host.write("ipsum", b"# IPsum, \xE4\xF6\n192.0.2.102\t9\n");
+    host.files
+        .write("ipsum", b"# IPsum, \xE4\xF6\n192.0.2.102\t9\n");
     host.configure("lists.deny_files = [\"@/drop\", \"@/dshield\", \"@/ipsum\"]\n");
     let agent = host.start();
     let bad = format!(
         "{}:3:1: left out: \"<bad\" is not an address or a network",
-        host.path("drop").display()
+        host.files.path("drop").display()
     );
     assert!(agent.log().contains(&bad), "{}", agent.log());
     assert!(host.serves("192.0.2.100"));
@@ -175,12 +164,13 @@ fn a_bad_line_costs_that_line_and_public_lists_are_read() {
     assert!(said.contains(&bad), "{said}");
 
     // A reload reads it as a start does.
-    host.write("drop", "198.51.100.0/24\n192.0.2.100/24x\n");
+    host.files
+        .write("drop", "198.51.100.0/24\n192.0.2.100/24x\n");
     let log = reload(&agent);
     assert!(log.contains("the configuration was reloaded"), "{log}");
     assert!(log.contains("drop:2:1: left out: "), "{log}");
     assert_eq!(agent.status()["lists"]["deny"], 3);
-    host.write("drop", "198.51.100.0/24\n");
+    host.files.write("drop", "198.51.100.0/24\n");
     reload(&agent);
     host.has_metric(left_out, 0.0);
     let text = agent::status(&agent.control(), &[]);
@@ -192,7 +182,7 @@ fn a_bad_line_costs_that_line_and_public_lists_are_read() {
 #[test]
 fn without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there() {
     let host = Host::new();
-    host.write("deny", "192.0.2.101\n");
+    host.files.write("deny", "192.0.2.101\n");
     host.configure(
         "[lists]\ndeny = [\"192.0.2.102\"]\nallow_files = [\"@/allow\"]\n\
          deny_files = [\"@/deny\", \"@/gone\"]\n",
@@ -242,7 +232,8 @@ fn without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there() {
     let log = reload(&agent);
     assert!(log.contains("the configuration was reloaded"), "{log}");
     assert_eq!(agent.status()["lists"]["denies_nothing"], true);
-    host.write("allow", "192.0.2.102/32 # a health checker\n");
+    host.files
+        .write("allow", "192.0.2.102/32 # a health checker\n");
     let log = reload(&agent);
     assert!(log.contains("the configuration was reloaded"), "{log}");
     assert_eq!(agent.status()["lists"]["denies_nothing"], false);
@@ -251,7 +242,7 @@ fn without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there() {
     assert!(!host.serves("192.0.2.101"));
 
     // What is in force is not given up by a reload.
-    fs::remove_file(host.path("allow")).unwrap();
+    fs::remove_file(host.files.path("allow")).unwrap();
     let log = reload(&agent);
     assert!(log.contains("the configuration stays as it was"), "{log}");
     assert_eq!(agent.status()["reload"]["ok"], false);
@@ -276,7 +267,8 @@ fn a_relay_without_its_file_relays_nothing_and_says_so() {
     assert!(heard.contains("\r\n550 5.7.1 "), "{heard}");
     host.has_metric("nomail_list_files_unread{list=\"domains\"}", 1.0);
 
-    host.write("domains", "gone.example\nwrong..example\n; a comment\n");
+    host.files
+        .write("domains", "gone.example\nwrong..example\n; a comment\n");
     let log = reload(&agent);
     assert!(log.contains("domains:2:1: left out: "), "{log}");
     let heard = said(&host);

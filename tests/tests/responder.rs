@@ -12,7 +12,6 @@ use std::{
         fd::OwnedFd,
         unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     },
-    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -21,13 +20,13 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    files::Files,
     flood::answerable,
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
     poll::{DEADLINE, until},
 };
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
 const NAME: &str = "mailless.example.org";
 const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
@@ -41,42 +40,31 @@ const THIRD: &str = "192.0.2.102";
 /// A lab and the files of its agent.
 struct Host {
     lab: Lab,
-    directory: TempDir,
+    files: Files,
     /// So that XDP is native, and nothing is warned of.
     _program: OwnedFd,
 }
 
 impl Host {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let lab = Lab::new();
         let program = answerable(&lab.client, CLIENT_INTERFACE);
         Self {
             lab,
-            directory,
+            files: Files::new(),
             _program: program,
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// A path as TOML writes it.
-    fn quoted(&self, name: &str) -> String {
-        format!("{:?}", self.path(name).to_str().unwrap())
     }
 
     /// Writes the configuration. The memory is the test's own, and not that of an
     /// agent which is installed.
     fn configure(&self, toml: &str) {
-        let state = format!("state_dir = {}\n", self.quoted("state"));
-        fs::write(self.path("nomail.toml"), state + toml).unwrap();
+        let state = format!("state_dir = {}\n", self.files.quoted("state"));
+        self.files.write("nomail.toml", state + toml);
     }
 
     fn spawn(&self, through: &[&str], flags: &[&str]) -> Agent {
-        let file = self.path("nomail.toml");
+        let file = self.files.path("nomail.toml");
         let file = file.to_str().unwrap();
         let arguments = ["--iface", HOST_INTERFACE, "--hostname", NAME];
         let arguments = [&arguments, &["--config", file][..], flags].concat();
@@ -399,7 +387,7 @@ fn more_networks(host: &Host) {
 fn auto_remembers_networks_over_reload_restart_and_kill() {
     let host = Host::new();
     more_networks(&host);
-    let file = host.path("state/senders");
+    let file = host.files.path("state/senders");
     let agent = host.start("");
     assert_eq!(rung(&host, FIRST), Rung::Greeting);
     assert_eq!(rung(&host, SECOND), Rung::Rcpt, "the same /24");
@@ -434,8 +422,8 @@ fn auto_remembers_networks_over_reload_restart_and_kill() {
     agent.signal(Signal::SIGKILL);
     agent.wait();
     // As if it had been writing.
-    fs::write(host.path("state/senders.new"), "nomail send").unwrap();
-    chown(host.path("state/senders.new"), Some(uid), Some(uid)).unwrap();
+    host.files.write("state/senders.new", "nomail send");
+    chown(host.files.path("state/senders.new"), Some(uid), Some(uid)).unwrap();
 
     let agent = host.start("");
     assert!(!agent.log().contains("WARN"), "{}", agent.log());
@@ -452,9 +440,9 @@ fn auto_remembers_networks_over_reload_restart_and_kill() {
 #[test]
 fn without_a_usable_memory_nobody_is_harmed() {
     let host = Host::new();
-    let file = host.path("state/senders");
-    fs::create_dir(host.path("state")).unwrap();
-    chown(host.path("state"), Some(65_534), Some(65_534)).unwrap();
+    let file = host.files.path("state/senders");
+    fs::create_dir(host.files.path("state")).unwrap();
+    chown(host.files.path("state"), Some(65_534), Some(65_534)).unwrap();
     fs::write(&file, "nomail senders 1\n192.0.2.0/24 yesterday rcpt\n").unwrap();
     chown(&file, Some(65_534), Some(65_534)).unwrap();
     let agent = host.start("user = 65534\n");
@@ -473,8 +461,8 @@ fn without_a_usable_memory_nobody_is_harmed() {
     agent.stop();
 
     // A directory of root's.
-    fs::remove_dir_all(host.path("state")).unwrap();
-    fs::create_dir(host.path("state")).unwrap();
+    fs::remove_dir_all(host.files.path("state")).unwrap();
+    fs::create_dir(host.files.path("state")).unwrap();
     let agent = host.start("");
     let cannot = "what nomail remembers of senders and domains cannot be written to";
     until("that is told", || {
@@ -492,7 +480,7 @@ fn without_a_usable_memory_nobody_is_harmed() {
     if fs::exists("/var/lib/nomail").unwrap() {
         return;
     }
-    fs::write(host.path("nomail.toml"), "").unwrap();
+    host.files.write("nomail.toml", "");
     let agent = host.spawn(&[], UNLIMITED).serving();
     assert_eq!(rung(&host, FIRST), Rung::Greeting);
     assert_eq!(rung(&host, SECOND), Rung::Rcpt);
@@ -760,7 +748,7 @@ const OWN: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
 #[test]
 fn a_relay_refuses_its_domains_and_follows_its_list() {
     let host = Host::new();
-    let list = host.path("domains");
+    let list = host.files.path("domains");
     fs::write(
         &list,
         "# mailless\nlisted.example\n*.Wild.example # below\n\
@@ -770,7 +758,7 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
     let toml = format!(
         "[relay]\ndomains = [\"example.com\", \"*.example.com gone\", \"b\u{fc}cher.example\"]\n\
          domain_files = [{}]\npostmaster = \"postmaster@example.net\"\n",
-        host.quoted("domains")
+        host.files.quoted("domains")
     );
     let agent = host.start(&toml);
     let elsewhere = "551 5.1.6 User not local; please try <postmaster@example.net>\r\n";
@@ -881,8 +869,11 @@ fn a_relay_refuses_its_domains_and_follows_its_list() {
 #[test]
 fn a_relay_without_a_list_or_with_another_point_does_not_start() {
     let host = Host::new();
-    let toml = format!("[relay]\ndomain_files = [{}]\n", host.quoted("domains"));
-    fs::write(host.path("domains"), "example.org\n").unwrap();
+    let toml = format!(
+        "[relay]\ndomain_files = [{}]\n",
+        host.files.quoted("domains")
+    );
+    host.files.write("domains", "example.org\n");
     for point in ["greeting", "ehlo", "mail", "auto"] {
         let (code, log) = host.refused(&toml, &["--refuse-at", point]);
         assert_eq!(code, 78, "{log}");
@@ -904,13 +895,16 @@ fn a_hundred_thousand_domains_are_read_answered_and_read_again() {
     let domains: String = (0..100_000)
         .map(|number| format!("mailless-{number}.example\n"))
         .collect();
-    fs::write(host.path("domains"), &domains).unwrap();
-    let toml = format!("[relay]\ndomain_files = [{}]\n", host.quoted("domains"));
+    host.files.write("domains", &domains);
+    let toml = format!(
+        "[relay]\ndomain_files = [{}]\n",
+        host.files.quoted("domains")
+    );
     host.configure(&toml);
     let begin = Instant::now();
     let output = Command::new(agent::binary())
         .args([OsStr::new("check-config"), OsStr::new("--config")])
-        .arg(host.path("nomail.toml"))
+        .arg(host.files.path("nomail.toml"))
         .output()
         .unwrap();
     succeeded("check-config", &output);
@@ -926,7 +920,7 @@ fn a_hundred_thousand_domains_are_read_answered_and_read_again() {
         ],
     );
     fs::write(
-        host.path("domains"),
+        host.files.path("domains"),
         format!("{domains}mailless-100000.example\n"),
     )
     .unwrap();

@@ -1,0 +1,49 @@
+//! The files of an agent.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+/// A directory that every account may enter, as the agent's has to; gone on drop.
+#[derive(Debug)]
+pub struct Files(TempDir);
+
+impl Files {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// Without room for it.
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+        Self(directory)
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The path of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The same as TOML writes it.
+    pub fn quoted(&self, name: &str) -> String {
+        format!("{:?}", self.path(name))
+    }
+
+    /// Writes a file.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).expect("a file is written");
+    }
+}

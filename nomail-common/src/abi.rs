@@ -8,6 +8,7 @@ use crate::{
     probing::{self, PROBES, Place, first_place},
     responder::{TEXT_MAX, WINDOW},
     siphash::Key,
+    tickets::ResetLimits,
     verdict::{Answer, Verdict},
 };
 
@@ -232,10 +233,8 @@ pub struct Config {
     /// The bucket of all unproven SYNs together; [`Limit::UNLIMITED`] when they
     /// all pass.
     pub cap: Limit,
-    /// The bucket of RSTs that answer no challenge, of the sources that share one.
-    pub reset_limit: Limit,
-    /// The same of all sources.
-    pub all_resets_limit: Limit,
+    /// The buckets of RSTs that answer no challenge.
+    pub resets: ResetLimits,
     /// Not 0: count every verdict, neither drop nor answer anything.
     pub observe: u32,
     /// What the unproven get that are over a limit: a
@@ -281,8 +280,7 @@ impl Config {
         limit: Limit::UNLIMITED,
         prefix_limit: Limit::UNLIMITED,
         cap: Limit::UNLIMITED,
-        reset_limit: Limit::UNLIMITED,
-        all_resets_limit: Limit::UNLIMITED,
+        resets: ResetLimits::UNLIMITED,
         observe: 0,
         flood_answer: 0,
         slot_shift: 0,

@@ -51,7 +51,7 @@ impl TupleHash {
     /// at most 65,536 before it, and never the right one, which is after it.
     #[inline(always)]
     pub const fn acknowledgment(self, sequence: u32, slot: u32, round: Round) -> u32 {
-        let number = sequence & 0xffff_0000 | self.proof(slot, round);
+        let number = sequence & 0xffff_0000 | round.proof(mix(self.0, !slot));
         if number.wrapping_sub(sequence) as i32 > 0 {
             number.wrapping_sub(0x1_0000)
         } else {
@@ -79,11 +79,6 @@ impl TupleHash {
     pub(crate) const fn place(self, number: u32) -> (u32, u64) {
         let mixed = mix(self.0, number);
         (mixed as u32 & 0xffff, mixed >> 32)
-    }
-
-    #[inline(always)]
-    const fn proof(self, slot: u32, round: Round) -> u32 {
-        round.proof(mix(self.0, !slot))
     }
 }
 

@@ -8,7 +8,7 @@
 //! entries, each a tag and the moment until which no more is told. An entry makes
 //! room only when that has come: with more sources than places some are not told
 //! of, and no flood of sources makes more events than there are places. SYNs of proven
-//! tuples have lines of their own, which forged ones do not fill.
+//! tuples have lines of their own, which SYNs that answered no challenge cannot fill.
 //!
 //! No event wakes the agent: it reads them once a second, when it is awake anyway.
 

@@ -203,12 +203,15 @@ pub trait SharedBucket {
     fn replace(&self, old: Bucket, new: Bucket) -> bool;
 }
 
+/// Times that a CPU starts over because others changed a word under it.
+pub const ATTEMPTS: usize = 4;
+
 /// Whether one more at `now` is over `limit`; charges it if not. A bucket that is
-/// exhausted is not written. Where CPUs disturb each other [`SHARED_ATTEMPTS`] times, it
+/// exhausted is not written. Where CPUs disturb each other [`ATTEMPTS`] times, it
 /// is over.
 #[inline(always)]
 pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> bool {
-    for _ in 0..SHARED_ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         let bucket = shared.bucket();
         if bucket.is_over(now, limit) {
             return true;
@@ -219,9 +222,6 @@ pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> boo
     }
     true
 }
-
-/// See [`charge_shared`].
-pub const SHARED_ATTEMPTS: usize = 4;
 
 #[cfg(test)]
 mod tests {

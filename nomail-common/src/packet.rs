@@ -63,11 +63,9 @@ impl Address {
     /// nor of IPv6's `::/8`, except for such an IPv4 address behind NAT64.
     #[inline(always)]
     pub const fn is_answerable(self, ipv6: bool) -> bool {
-        if ipv6 {
+        if ipv6 && !is_nat64(self.high, self.low) {
             let first = self.high >> 56;
-            if first != 0 || !is_nat64(self.high, self.low) {
-                return first != 0 && first != 0xff;
-            }
+            return first != 0 && first != 0xff;
         }
         let first = self.low >> 24 & 0xff;
         first != 0 && first != 127 && first < 224

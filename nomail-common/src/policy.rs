@@ -69,8 +69,9 @@ pub struct Decision {
 /// Decides about a SYN for a guarded pair.
 ///
 /// A source on the allow list is exempt from the deny list and from the buckets,
-/// and from nothing else. A ticket is charged once: what it admits after its first SYN
-/// charges no bucket, and neither does what comes beyond it.
+/// and from nothing else. A ticket charges its source when it admits its first SYN: later
+/// SYNs on it, and those beyond it, charge nothing. A SYN that is refused for its prefix has
+/// charged its source all the same, and its ticket stays new.
 #[inline(always)]
 pub fn decide(facts: &mut impl Facts) -> Decision {
     let unproven = |verdict| Decision {
@@ -190,18 +191,17 @@ pub const fn action(decision: Decision, server: Server, observe: bool) -> Action
 }
 
 /// Whether XDP can answer a segment.
-#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// It can.
-    Yes = 0,
+    Yes,
     /// Not by where it came in: behind another VLAN than its address, or for other
     /// hardware. Whatever comes that way is the kernel's.
-    NotThisWay = 1,
+    NotThisWay,
     /// Not by what it is, and no client's SYN is: options of IP, a source that no host
     /// elsewhere has, or one of our ports as its source port. Few are the kernel's
     /// ([`unanswered`]); a flood of them is dropped.
-    NotThisPacket = 2,
+    NotThisPacket,
 }
 
 /// How many SYNs that are [`Reach::NotThisPacket`] are the kernel's, by the cap of all
@@ -293,11 +293,11 @@ mod tests {
                 Proof::Used,
                 Proof::Spent,
             ];
-            self.asked.push("proof");
+            self.ask(3, "proof");
             proofs[self.proof]
         }
         fn admit(&mut self) {
-            self.asked.push("admit");
+            self.ask(7, "admit");
         }
         fn over_source(&mut self, proven: bool) -> bool {
             assert_eq!(proven, self.proof == 2);

@@ -442,10 +442,7 @@ impl Standing {
     const fn of(self, tag: u64, sequence: u32) -> Option<(u32, u32)> {
         let next = self.0 as u32;
         let apart = next.wrapping_sub(sequence) as i32;
-        if self.0 >> (32 + LINE_BITS) == tag >> (32 + LINE_BITS)
-            && apart < STANDING_REACH
-            && apart > -STANDING_REACH
-        {
+        if self.is_kept_by(tag) && apart < STANDING_REACH && apart > -STANDING_REACH {
             Some((next, (self.0 >> 32) as u32 & ((1 << LINE_BITS) - 1)))
         } else {
             None
@@ -747,10 +744,13 @@ pub fn reset(host: &mut impl Host, segment: &Segment, received: &Received, asker
         let (of_reset, position) = cookie.position(received.acknowledgment);
         let acknowledges = received.has(TCP_ACK);
         for generation in 0..GENERATIONS {
+            if acknowledges && (generation != of_reset || position > TEXT_MAX as u32) {
+                continue;
+            }
             let (index, tag) = Standing::place(asker.hash, cookie.sequence(generation));
             let standing = host.standing(index);
             let is_meant = if acknowledges {
-                generation == of_reset && position <= TEXT_MAX as u32 && standing.is_kept_by(tag)
+                standing.is_kept_by(tag)
             } else {
                 standing.of(tag, segment.sequence).is_some()
             };

@@ -24,7 +24,7 @@
 
 use crate::{
     abi::SLOTS_PER_LINE,
-    limiter::{Bucket, Limit, Step, Time},
+    limiter::{ATTEMPTS, Bucket, Limit, Step, Time},
     source::Source,
 };
 
@@ -32,8 +32,6 @@ use crate::{
 pub const EMPTY: u64 = 0;
 /// Key of a slot between two sources. Not a source: `ffff::/16` is multicast.
 pub const CLAIMED: u64 = u64::MAX;
-/// Times that a CPU begins anew because others changed its line under it.
-pub const ATTEMPTS: usize = 4;
 
 /// The words of one [`crate::abi::Line`], sequentially consistent.
 pub trait SourceSet {

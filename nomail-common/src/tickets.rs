@@ -12,7 +12,9 @@
 //! - a proof is 16 bits, and RSTs cost nothing: a RST that answers no challenge is
 //!   charged to a bucket that few sources share and to one that all do. While one of
 //!   them is exhausted, a ticket takes two right answers, and a wrong one takes the
-//!   first back.
+//!   first back;
+//! - the victim also resets what its forged SYN opened: that spends the ticket, so that
+//!   the same SYN is not challenged, proven and charged anew.
 //!
 //! Tickets are read and written as whole words by any CPU. Two that write one at the
 //! same time lose one of two, and that client is challenged again.
@@ -28,15 +30,15 @@ use crate::{
 /// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
 /// [`crate::challenge::PROOF_SECS`] when nothing comes back.
 pub const TICKET_SYNS: u32 = 8;
-/// RSTs that answer no challenge which the sources of one bucket may send a second,
-/// before a ticket takes two answers. At least twice what the cap lets pass: the kernel
-/// answers such a SYN, and who did not send it resets that, which answers no challenge.
+/// RSTs a second that answer no challenge, from the sources of one bucket, before a ticket
+/// takes two answers. The agent raises this and the three below to twice the cap, because
+/// the victim of each forged SYN that the kernel answers resets that.
 pub const RESETS_RATE: u32 = 512;
-/// The same at once.
+/// Burst of [`RESETS_RATE`].
 pub const RESETS_BURST: u32 = 1024;
-/// The same of all sources together, a second.
+/// The same of all sources.
 pub const ALL_RESETS_RATE: u32 = 1024;
-/// The same at once.
+/// Burst of [`ALL_RESETS_RATE`].
 pub const ALL_RESETS_BURST: u32 = 4096;
 
 const TAG_SHIFT: u32 = 42;
@@ -243,16 +245,23 @@ pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
     }
 }
 
-/// The bounds of RSTs that answer no challenge.
-#[derive(Clone, Copy, Debug)]
+/// The limits of RSTs that answer no challenge.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResetLimits {
-    /// Of the sources of a bucket.
+    /// Of the sources that share a bucket.
     pub of_source: Limit,
     /// Of all sources.
     pub of_all: Limit,
 }
 
 impl ResetLimits {
+    /// No limit.
+    pub const UNLIMITED: Self = Self {
+        of_source: Limit::UNLIMITED,
+        of_all: Limit::UNLIMITED,
+    };
+
     /// Whether a ticket takes two answers at `now`.
     #[inline(always)]
     pub fn is_strict(self, [of_source, of_all]: [&impl SharedBucket; 2], now: Time) -> bool {
@@ -270,9 +279,10 @@ impl ResetLimits {
 }
 
 /// Takes a RST with `sequence`, in `slot`: a right answer gives the tuple a ticket, or the
-/// first half of one where it is `strict`. The reset of what a ticket has opened spends it;
-/// any other that fits one which has opened nothing takes it back. `now` is in jiffies, and
-/// `ticks` is how long a ticket holds.
+/// first half of one where it is `strict`. The reset of what a ticket has opened spends it. A
+/// wrong answer takes back a half ticket; one that fits, or whose sequence is 0, also takes
+/// back a ticket that has opened nothing. `now` is in jiffies, and `ticks` is how long a
+/// ticket holds.
 #[inline(always)]
 pub fn reset<S: TicketSet>(
     line: &S,

@@ -107,7 +107,6 @@ struct Machine {
     socket: Option<Socket>,
     /// Of the segment that is being looked at.
     payload: Vec<u8>,
-    proof: Proof,
     segment: Segment,
     sent: usize,
 }
@@ -166,7 +165,6 @@ impl Machine {
             owed: Vec::new(),
             socket: None,
             payload: Vec::new(),
-            proof: Proof::None,
             segment: base,
             sent: 0,
         }
@@ -233,7 +231,6 @@ impl Machine {
             kind,
             ..self.base
         };
-        self.proof = Proof::None;
         self.payload.clone_from(&packet.text);
         let answered = match kind {
             Kind::Syn => self.syn(),
@@ -256,7 +253,7 @@ impl Machine {
         match policy::action(decision, server, false) {
             Action::Pass => None,
             Action::Drop => Some(Vec::new()),
-            Action::Answer => self.challenge(),
+            Action::Answer => self.challenge(decision.proof),
             Action::Respond if self.reach() == Reach::Yes => {
                 let (segment, asker) = (self.segment, self.asker());
                 let reply = responder::greet_syn(self, &segment, asker, 0);
@@ -266,7 +263,7 @@ impl Machine {
         }
     }
 
-    fn challenge(&mut self) -> Option<Vec<Packet>> {
+    fn challenge(&mut self, proof: Proof) -> Option<Vec<Packet>> {
         if self.reach() != Reach::Yes {
             return None;
         }
@@ -274,7 +271,7 @@ impl Machine {
         let (ours, acknowledgment) = match self.flood_answer() {
             FloodAnswer::Cookie => (siphash(self.key, [77]) as u32, sequence.wrapping_add(1)),
             _ => {
-                let round = self.proof.round();
+                let round = proof.round();
                 (0, self.hash.acknowledgment(sequence, 7, round))
             }
         };
@@ -430,9 +427,10 @@ impl Facts for Machine {
         if self.flood_answer() == FloodAnswer::Challenge {
             let sequence = self.segment.sequence;
             let (line, now) = (&self.tickets, JIFFIES as u32);
-            self.proof = tickets::proof_of(line, self.hash, sequence, now, TICKS);
+            tickets::proof_of(line, self.hash, sequence, now, TICKS)
+        } else {
+            Proof::None
         }
-        self.proof
     }
     fn admit(&mut self) {
         tickets::admit(&self.tickets, self.hash, JIFFIES as u32, TICKS);

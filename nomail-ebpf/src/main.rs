@@ -37,7 +37,7 @@ use nomail_common::{
     reply::{self, Header, Numbers},
     source::Source,
     sources::{self, Charge},
-    tickets::{self, Answered, Proof, ResetLimits},
+    tickets::{self, Answered, Proof},
     verdict::{Answer, Verdict},
 };
 
@@ -99,7 +99,6 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         counters,
         jiffies,
         flood_answer: server.flood_answer(config.flood_answer),
-        proof: Proof::None,
         hash: None,
         cookie: None,
     };
@@ -112,7 +111,7 @@ fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
         match policy::action(decision, server, config.observe != 0) {
             Action::Pass => XDP_PASS,
             Action::Drop => XDP_DROP,
-            Action::Answer => scene.answer(),
+            Action::Answer => scene.answer(decision.proof),
             Action::Respond => TO_RESPONDER,
         },
     )
@@ -157,8 +156,6 @@ struct Scene<'a> {
     jiffies: u64,
     /// What the unproven get, while somebody is there for whom.
     flood_answer: FloodAnswer,
-    /// What the tuple has proven, once it was asked for.
-    proof: Proof,
     /// Once it was asked for.
     hash: Option<TupleHash>,
     /// Once it was asked for: 0 when there is none.
@@ -190,9 +187,10 @@ impl Facts for Scene<'_> {
             let (source, sequence) = (self.segment.source(), self.segment.sequence);
             let ticks = self.config.proof_ticks;
             let proof = proof_of(source.0, hash.0, sequence, self.jiffies, ticks);
-            self.proof = Proof::from_value(proof);
+            Proof::from_value(proof)
+        } else {
+            Proof::None
         }
-        self.proof
     }
 
     #[inline(always)]
@@ -420,44 +418,12 @@ impl Scene<'_> {
     /// Answers a SYN with what is configured, where that is right, and leaves it to the
     /// kernel where it is not.
     #[inline(always)]
-    fn answer(&mut self) -> u32 {
-        let segment = self.segment;
-        let sequence = segment.sequence;
-        let (answer, numbers) = match self.flood_answer {
-            FloodAnswer::Drop => return XDP_DROP,
-            FloodAnswer::Challenge => {
-                let (slot, round) = (self.slot(), self.proof.round());
-                let numbers = Numbers {
-                    sequence: 0,
-                    acknowledgment: self.hash().acknowledgment(sequence, slot, round),
-                };
-                (Answer::Challenge, numbers)
-            }
-            FloodAnswer::Cookie => {
-                let cookie = self.cookie() as u32;
-                // The kernel would refuse what comes of any other.
-                if cookie == 0 {
-                    return XDP_DROP;
-                }
-                let numbers = Numbers {
-                    sequence: cookie,
-                    acknowledgment: sequence.wrapping_add(1),
-                };
-                (Answer::Cookie, numbers)
-            }
-        };
+    fn answer(&mut self, proof: Proof) -> u32 {
+        if self.flood_answer == FloodAnswer::Drop {
+            return XDP_DROP;
+        }
         let passes = match self.reach() {
-            Reach::Yes => {
-                let action = reply(self.context.ctx, segment, numbers.into());
-                let is_sent = action == XDP_TX;
-                let answer = if is_sent {
-                    answer
-                } else {
-                    Answer::UnanswerableDropped
-                };
-                self.counters.count_answer(answer);
-                return action;
-            }
+            Reach::Yes => return self.reply(proof),
             Reach::NotThisWay => true,
             Reach::NotThisPacket => {
                 !self.is_over_shared(UNANSWERED, policy::unanswered(self.config.cap))
@@ -467,6 +433,39 @@ impl Scene<'_> {
             (Answer::Unanswerable, XDP_PASS)
         } else {
             (Answer::UnanswerableDropped, XDP_DROP)
+        };
+        self.counters.count_answer(answer);
+        action
+    }
+
+    #[inline(always)]
+    fn reply(&mut self, proof: Proof) -> u32 {
+        let sequence = self.segment.sequence;
+        let (answer, numbers) = if self.flood_answer == FloodAnswer::Cookie {
+            let cookie = self.cookie() as u32;
+            // The kernel would refuse what comes of any other.
+            if cookie == 0 {
+                return XDP_DROP;
+            }
+            let numbers = Numbers {
+                sequence: cookie,
+                acknowledgment: sequence.wrapping_add(1),
+            };
+            (Answer::Cookie, numbers)
+        } else {
+            let slot = self.slot();
+            let numbers = Numbers {
+                sequence: 0,
+                acknowledgment: self.hash().acknowledgment(sequence, slot, proof.round()),
+            };
+            (Answer::Challenge, numbers)
+        };
+        let action = reply(self.context.ctx, self.segment, numbers.into());
+        let is_sent = action == XDP_TX;
+        let answer = if is_sent {
+            answer
+        } else {
+            Answer::UnanswerableDropped
         };
         self.counters.count_answer(answer);
         action
@@ -610,7 +609,9 @@ extern "C" fn reset(source: u64, hash: u64, sequence: u32, jiffies: u64) -> u32 
     let (Some(of_source), Some(of_all)) = (maps::resets_of(source), maps::shared(RESETS)) else {
         return Answered::Not as u32;
     };
-    let strict = reset_limits(config).is_strict([&of_source, &of_all], Time::from_jiffies(jiffies));
+    let strict = config
+        .resets
+        .is_strict([&of_source, &of_all], Time::from_jiffies(jiffies));
     let Some(line) = maps::ticket_line(source, hash) else {
         return Answered::Not as u32;
     };
@@ -633,17 +634,11 @@ extern "C" fn charge_reset(source: u64, jiffies: u64) -> u32 {
         maps::resets_of(Source(source)),
         maps::shared(RESETS),
     ) {
-        reset_limits(config).charge([&of_source, &of_all], Time::from_jiffies(jiffies));
+        config
+            .resets
+            .charge([&of_source, &of_all], Time::from_jiffies(jiffies));
     }
     0
-}
-
-#[inline(always)]
-const fn reset_limits(config: &Config) -> ResetLimits {
-    ResetLimits {
-        of_source: config.reset_limit,
-        of_all: config.all_resets_limit,
-    }
 }
 
 /// The time slot of proofs.
@@ -653,8 +648,8 @@ const fn slot_of(config: &Config, jiffies: u64) -> u32 {
 }
 
 /// Whether one more SYN is over a bucket that all share; charges it if not. A global
-/// function to spare stack: Linux 6.1 rounds what each function has up to 32 octets, and
-/// with `nomail` and the deepest that it calls, [`judge`] has 192 to the bound.
+/// function, so that its stack is not part of [`judge`]'s: Linux 6.1 rounds each function
+/// up to 32 bytes and allows 512 for a chain, of which `nomail` takes 192 and [`reply`] 96.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn over_shared(bucket: u32, jiffies: u64, interval: u64, tolerance: u64) -> u32 {

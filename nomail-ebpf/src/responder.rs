@@ -128,6 +128,7 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
         Kind::Reset => {
             let received = Received::of(&XdpFrame::new(context), segment)?;
             responder::reset(&mut host, segment, &received, asker);
+            // The network stack is to see it too.
             Outcome::Foreign
         }
         Kind::Malformed => Outcome::Foreign,

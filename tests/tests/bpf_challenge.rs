@@ -424,7 +424,18 @@ fn strangers_in_a_flood_leave_no_trace_and_who_is_known_stays_limited() {
 
 #[test]
 fn nobody_is_answered_who_must_not_be() {
-    let guard = guard(&policy());
+    // Without a listener there is no cookie for anybody: what XDP cannot answer is asked
+    // before that.
+    for flood_answer in [FloodAnswer::Challenge, FloodAnswer::Cookie] {
+        what_must_not_be_answered_is_not(flood_answer);
+    }
+}
+
+fn what_must_not_be_answered_is_not(flood_answer: FloodAnswer) {
+    let guard = guard(&Policy {
+        flood_answer,
+        ..policy()
+    });
     let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = ipv4().frame();
         edit(&mut frame);
@@ -494,6 +505,7 @@ fn nobody_is_answered_who_must_not_be() {
     assert_eq!(answers(&guard, Answer::UnanswerableDropped), sent - passed);
     assert_eq!(verdicts(&guard, Verdict::Flood), flood + sent);
     assert_eq!(answers(&guard, Answer::Challenge), 0);
+    assert_eq!(answers(&guard, Answer::Cookie), 0);
 }
 
 #[test]

@@ -263,10 +263,9 @@ impl Model {
             model: self,
             segment,
             hash,
-            proof: Proof::None,
         };
         let decision = policy::decide(&mut scene);
-        let round = scene.proof.round();
+        let round = decision.proof.round();
         self.counters.verdicts[decision.verdict as usize] += 1;
         let challenges = self.policy.flood_answer == FloodAnswer::Challenge;
         match policy::action(decision, Server::Listeners, self.policy.observe) {
@@ -421,7 +420,6 @@ struct Scene<'a> {
     model: &'a mut Model,
     segment: &'a Segment,
     hash: TupleHash,
-    proof: Proof,
 }
 
 impl Scene<'_> {
@@ -451,15 +449,16 @@ impl Facts for Scene<'_> {
     }
     fn proof(&mut self) -> Proof {
         if self.model.policy.flood_answer == FloodAnswer::Challenge {
-            self.proof = tickets::proof_of(
+            tickets::proof_of(
                 self.model.tickets_of(self.segment),
                 self.hash,
                 self.segment.sequence,
                 self.model.jiffies as u32,
                 self.model.proof_ticks(),
-            );
+            )
+        } else {
+            Proof::None
         }
-        self.proof
     }
     fn admit(&mut self) {
         let ticks = self.model.proof_ticks();

@@ -39,7 +39,7 @@ use nomail_common::{
     limiter::Limit,
     policy::FloodAnswer,
     responder,
-    tickets::{ALL_RESETS_BURST, ALL_RESETS_RATE, RESETS_BURST, RESETS_RATE},
+    tickets::{ALL_RESETS_BURST, ALL_RESETS_RATE, RESETS_BURST, RESETS_RATE, ResetLimits},
 };
 
 use self::pins::Secrets;
@@ -326,8 +326,10 @@ impl Guard {
         config.limit = limit;
         config.prefix_limit = optional(policy.prefix)?;
         config.cap = optional(policy.cap)?;
-        config.reset_limit = resets(RESETS, policy.cap).limit(hz)?;
-        config.all_resets_limit = resets(ALL_RESETS, policy.cap).limit(hz)?;
+        config.resets = ResetLimits {
+            of_source: resets(RESETS, policy.cap).limit(hz)?,
+            of_all: resets(ALL_RESETS, policy.cap).limit(hz)?,
+        };
         config.observe = u32::from(policy.observe);
         config.flood_answer = policy.flood_answer as u32;
         config.slot_shift = slot_shift(hz);

@@ -425,7 +425,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn doctor_command() -> clap::Command {
     clap::Command::new("doctor")
-        .about("Look at all that nomail depends on, and tell what to mend and how")
+        .about("Check everything nomail depends on, and print the fix for whatever is wrong")
         .after_help(
             "Before an agent runs or while it does. No setting is changed. Without root it tells \
              what it could not see. docs/doctor.md explains each check, and lists what is sent.\n\n\

@@ -1,4 +1,4 @@
-//! The control socket: it only tells. A client sends one line, `status N`, and
+//! The control socket, which is read-only. A client sends one line, `status N`, and
 //! gets one JSON document with at most N sources.
 
 mod client;

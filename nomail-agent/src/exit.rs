@@ -74,7 +74,6 @@ impl From<BpfError> for Failure {
             BpfError::TooManyPorts(_)
             | BpfError::TooManyInterfaces(_)
             | BpfError::TooManyGuarded(_)
-            | BpfError::TooManyOwn(_)
             | BpfError::Limit(..) => Exit::Configuration,
             _ => Exit::Unavailable,
         };

@@ -1,7 +1,7 @@
 //! From root to an account that can do little: done once, when all that needs
 //! root is done, and while the process has a single thread.
 
-mod dynamic;
+pub mod dynamic;
 mod syscalls;
 
 use std::{

@@ -401,7 +401,8 @@ pub struct AnswerStatus {
     pub proven: u64,
     /// SYNs that were to be answered and could not be; the kernel got them.
     pub unanswerable: u64,
-    /// The same, dropped: no client's SYN is like them, and there were too many.
+    /// SYNs that were to be answered and could not be, and were dropped: no client's SYN is
+    /// like them, and there were too many. Not among `unanswerable`.
     #[serde(default)]
     pub unanswerable_dropped: u64,
     /// Segments sent by the responder of XDP, of handshakes and of dialogs.
@@ -631,7 +632,7 @@ impl Status {
         let reason = escaped(&bad.reason);
         Some(match bad.trouble {
             Some(Trouble::AnswersLost) => {
-                format!("Nobody is answered over {name}: {reason}.")
+                format!("Clients on {name} get no answer: {reason}.")
             }
             _ => format!("{name} is not guarded: {reason}."),
         })
@@ -667,7 +668,7 @@ impl Status {
         let names: Vec<_> = self.unguarded.iter().map(|name| escaped(name)).collect();
         (!names.is_empty()).then(|| {
             format!(
-                "{}: what comes in there is answered and not judged",
+                "{}: traffic arriving there is answered but not filtered",
                 names.join(", ")
             )
         })
@@ -764,7 +765,10 @@ impl Status {
             ("CHALLENGES SENT", answers.challenge),
             ("  answered", answers.proven),
             ("SYN COOKIES", answers.cookie),
-            ("NOT CHALLENGED", answers.unanswerable),
+            (
+                "NOT CHALLENGED",
+                answers.unanswerable + answers.unanswerable_dropped,
+            ),
             ("  dropped", answers.unanswerable_dropped),
         ];
         let ends = [

@@ -164,7 +164,7 @@ struct Agent {
     failover: Failover,
     /// Where XDP answers: what it owes is sent by this.
     frames: Option<FrameSocket>,
-    /// A failure to send a greeting again was told.
+    /// The last try to retransmit greetings failed.
     repeat_failed: bool,
     /// The kernel was last seen to take SYN cookies.
     syncookies: bool,
@@ -602,22 +602,30 @@ impl Agent {
         let Some(socket) = &self.frames else {
             return;
         };
-        let mut failure = None;
+        let (mut sent, mut failure) = (false, None);
         match self.shared.owed_frames() {
             Ok(frames) => {
                 for frame in frames {
                     match socket.send(frame.interface, &frame.bytes) {
-                        Ok(()) => drop(self.shared.repeated.fetch_add(1, Ordering::Relaxed)),
+                        Ok(()) => {
+                            self.shared.repeated.fetch_add(1, Ordering::Relaxed);
+                            sent = true;
+                        }
                         Err(error) => failure = Some(anyhow!(error)),
                     }
                 }
             }
             Err(error) => failure = Some(error.into()),
         }
-        if let Some(error) = failure
-            && !std::mem::replace(&mut self.repeat_failed, true)
-        {
-            warn!("greetings of XDP that are lost are not sent again: {error:#}");
+        match failure {
+            Some(error) if !std::mem::replace(&mut self.repeat_failed, true) => warn!(
+                "cannot retransmit greetings that XDP sent: {error:#}; clients that lost one wait \
+                 in vain"
+            ),
+            None if sent && std::mem::take(&mut self.repeat_failed) => {
+                info!("greetings that XDP sent are retransmitted again");
+            }
+            _ => {}
         }
     }
 
@@ -751,7 +759,9 @@ impl Agent {
         if let Some(guard) = &self.shared.guard {
             let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = guard.leave() {
-                error!("the guard that stays could not be told that nobody listens: {error}");
+                error!(
+                    "cannot update the pinned guard: it may challenge clients for up to 10 s: {error}"
+                );
             }
         }
         self.shared.responder.stop(DRAIN_MAX);
@@ -1005,16 +1015,11 @@ impl Shared {
 
     /// The interface at `place` is gone.
     fn detached(&self, place: usize, interface: u32) {
-        if let Some(guard) = &self.guard {
-            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.forget(interface);
-            if let Some(told) = self.told().interfaces.get_mut(place) {
-                "off".clone_into(&mut told.xdp_mode);
-                told.program_id = 0;
-                told.pinned = false;
-                told.trouble = Some(Trouble::Gone);
-                "the interface is gone".clone_into(&mut told.reason);
-            }
+        if self.guard.is_some() {
+            self.forget(interface);
+            self.tell_of(place, |told| {
+                told.take_off(Trouble::Gone, "the interface is gone");
+            });
         }
     }
 
@@ -1030,7 +1035,7 @@ impl Shared {
         let program_id = guard.program_id()?;
         let mode = match interface.xdp_program {
             // A pin has kept it there while the interface was away.
-            Some(program) if program == program_id => mode_of(interface),
+            Some(program) if program == program_id => mode_of(interface.xdp_generic),
             Some(program) => return Err(occupied(&interface.name, Some(program))),
             None => attach_to(&mut guard, plan.mode, interface)?,
         };
@@ -1528,8 +1533,8 @@ fn unguarded(interface: &Interface) -> InterfaceStatus {
 }
 
 /// The mode of the program that is on the interface.
-fn mode_of(interface: &Interface) -> Mode {
-    match interface.xdp_generic {
+const fn mode_of(generic: bool) -> Mode {
+    match generic {
         true => Mode::Generic,
         false => Mode::Native,
     }
@@ -1544,7 +1549,7 @@ fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Resul
         XdpMode::Generic => &[Mode::Generic],
         XdpMode::Off => &[],
     };
-    let now = mode_of(interface);
+    let now = mode_of(interface.xdp_generic);
     if interface.xdp_program.is_some() {
         if modes.contains(&now) && guard.take_over(interface.index)? {
             info!("{name}: guarded in {now} mode, taken over from an earlier agent");

@@ -149,7 +149,7 @@ fn native_mode_that_was_asked_for_and_cannot_answer_is_loud() {
     assert!(agent.log().contains("gro on"), "{}", agent.log());
     let why = until_health(&lab.host, 503);
     assert!(
-        why.starts_with("Nobody is answered over host0: the other end"),
+        why.starts_with("Clients on host0 get no answer: the other end"),
         "{why}"
     );
     let series = "nomail_guard_trouble{iface=\"host0\",kind=\"answers-lost\"}";

@@ -605,7 +605,7 @@ fn listens_where_it_is_told_to_or_nowhere() {
     assert_eq!(send(&lab.client, "192.0.2.1:9521", request).code, 200);
     let log = open.log();
     assert!(
-        log.contains("are shown to whoever reaches 192.0.2.1:9521"),
+        log.contains("anyone who can reach 192.0.2.1:9521 can read the metrics"),
         "{log}"
     );
     open.stop();

@@ -113,7 +113,7 @@ fn status_tells_the_state_and_what_is_not_guarded() {
     lab.host.ip("link set other0 up");
     until("it is told", || {
         status()
-            .contains("not guarded  other0: what comes in there is answered and not judged")
+            .contains("not guarded  other0: traffic arriving there is answered but not filtered")
             .then_some(())
     });
     assert_eq!(agent.status()["unguarded"], serde_json::json!(["other0"]));

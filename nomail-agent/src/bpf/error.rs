@@ -11,7 +11,7 @@ use aya::{
 use caps::{CapSet, Capability};
 use log::debug;
 use nix::errno::Errno;
-use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_OWN, MAX_PORTS};
+use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
 
 use super::{Mode, features::missing_features};
@@ -91,9 +91,9 @@ pub enum BpfError {
          name the ones that matter with --listen"
     )]
     TooManyGuarded(usize),
-    /// See [`MAX_OWN`].
-    #[error("{0} own addresses, but XDP is given at most {MAX_OWN}")]
-    TooManyOwn(usize),
+    /// No seed of a hash gives each of the addresses a place of its own.
+    #[error("no hash seed places {0} own addresses in XDP's table: reload or restart the agent")]
+    Own(usize),
     /// A list does not fit its map.
     #[error(
         "{0} prefixes in one list are more than the {max} that the guard can keep: leave some out",
@@ -147,8 +147,8 @@ pub enum BpfError {
     /// The clock could not be read.
     #[error("the kernel's clock cannot be read")]
     Clock(#[from] io::Error),
-    /// No thread to read the kept configuration with.
-    #[error("no thread for reading what was kept")]
+    /// No thread to read the pinned configuration with.
+    #[error("cannot start the thread that reads the pinned configuration")]
     Thread(#[source] io::Error),
     /// No random numbers.
     #[error("the kernel gives no random numbers")]

@@ -129,7 +129,7 @@ pub struct Policy {
     /// Addresses among them that live on one of the interfaces themselves, so
     /// that frames for them have no VLAN tag. For others XDP does not answer.
     pub answerable: HashSet<IpAddr>,
-    /// Addresses that no client has, at most [`MAX_OWN`]: see [`Config::own`].
+    /// Addresses that no client has, of which the first [`MAX_OWN`] count: see [`Config::own`].
     pub own: HashSet<IpAddr>,
     /// Who is let through, and who is not. The same again costs nothing.
     pub lists: Arc<Lists>,
@@ -386,7 +386,7 @@ impl Guard {
             .map(|own| own.to_canonical().into())
             .collect();
         if !config.set_own(&own, seeds.take(SEEDS_MAX)) {
-            return Err(BpfError::TooManyOwn(own.len()));
+            return Err(BpfError::Own(own.len()));
         }
         let same_lists = self
             .lists
@@ -690,7 +690,9 @@ impl Drop for Guard {
         if self.keep
             && let Err(error) = self.leave_to_itself()
         {
-            warn!("the guard that stays could not be told that nobody listens: {error}");
+            warn!(
+                "cannot update the pinned guard: it may challenge clients for up to 10 s: {error}"
+            );
         }
     }
 }

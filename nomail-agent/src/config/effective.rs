@@ -100,7 +100,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, Setting)> {
         (
             "user",
             match user.is_default {
-                true => Unset("nomail, or uid 65534 if there is no such user"),
+                true => Unset("nomail, or a free uid from 61184 to 65519 if there is no such user"),
                 false => text(&user.value),
             },
         ),

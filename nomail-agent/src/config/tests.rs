@@ -279,7 +279,7 @@ fn every_key() {
 #[case::interface_long(
     &format!("interfaces = [\"{}\"]", "a".repeat(128)),
     &format!(
-        "t.toml:1:15: interfaces: \"{}\"... is longer than the 127 octets of an interface's \
+        "t.toml:1:15: interfaces: \"{}\"... is longer than the 127 bytes of an interface's \
          name: `ip link` lists the names",
         "a".repeat(64)
     )

@@ -342,7 +342,7 @@ fn check_interface_name(name: &str) -> Result<(), ValueError> {
     }
     if name.len() > INTERFACE_NAME_MAX {
         return wrong(format!(
-            "{shown} is longer than the {INTERFACE_NAME_MAX} octets of an interface's name: \
+            "{shown} is longer than the {INTERFACE_NAME_MAX} bytes of an interface's name: \
              {remedy}"
         ));
     }

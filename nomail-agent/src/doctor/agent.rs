@@ -22,6 +22,7 @@ use super::{Check, Finding, kernel::number};
 use crate::{
     config::{self, Config, ConfigError, OnExit, RefuseAt},
     control,
+    privilege::dynamic,
     smtp::listener::SHED_MAX,
     status::Status,
     supervisor::DESCRIPTORS_SPARE,
@@ -237,8 +238,10 @@ fn user(user: &config::User, known: Option<Account>) -> Finding {
         None if user.is_default => Finding::warn(
             Check::User,
             format!(
-                "there is no user {name}: the agent runs as a uid from 61184 to 65519 that \
-                 nothing else uses, and that may be another one the next time"
+                "there is no user {name}: the agent runs as a uid from {} to {} that nothing else \
+                 uses, and that may be another one the next time",
+                dynamic::RANGE.start(),
+                dynamic::RANGE.end()
             ),
             create,
         ),
@@ -311,7 +314,7 @@ impl Directory {
             Ok(found) => {
                 let account = account.unwrap_or(Account {
                     uid: match found.uid() {
-                        owner @ 61_184..=65_519 | owner @ 65_534 => owner,
+                        owner if dynamic::is_adopted(owner) => owner,
                         _ => u32::MAX,
                     },
                     gid: u32::MAX,

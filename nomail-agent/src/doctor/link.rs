@@ -441,7 +441,7 @@ fn answers(link: &Link, runs: Runs, status: Option<&Status>) -> Finding {
     if let Some(told) = told.filter(|told| told.trouble == Some(Trouble::AnswersLost)) {
         return Finding::fail(
             check,
-            format!("{name}: {}: XDP answers nobody", told.reason),
+            format!("{name}: {}: no answer of XDP arrives", told.reason),
             match runs {
                 Runs::Native => "xdp_mode = \"auto\", and restart the agent",
                 _ => "`ip -s link` and `ethtool -S` show what the driver drops",

@@ -218,21 +218,13 @@ impl Interfaces {
         let mut links = Vec::new();
         while let Some(message) = messages.try_next().await? {
             let mut interface = Interface {
-                name: String::new(),
-                alternatives: Vec::new(),
                 index: message.header.index,
                 // Loopback frames carry an Ethernet header too.
                 ethernet: matches!(
                     message.header.link_layer_type,
                     LinkLayerType::Ether | LinkLayerType::Loopback
                 ),
-                hardware: None,
-                further_hardware: Vec::new(),
-                stacked: Vec::new(),
-                has_vlans: false,
-                xdp_program: None,
-                xdp_generic: false,
-                vrf: None,
+                ..Interface::absent("")
             };
             let (mut controller, mut port_of_vrf) = (None, false);
             let (mut lower, mut elsewhere, mut permanent) = (None, false, None);

@@ -3,13 +3,12 @@
 
 use std::io;
 
-use netlink_packet_core::NlasIterator;
+use netlink_packet_core::{NLM_F_REQUEST, NlasIterator};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_GETNEXTHOP: u16 = 106;
-const NLM_F_REQUEST: u16 = 1;
-/// Octets of `struct nlmsghdr` and of `struct nhmsg`.
+/// Bytes of `struct nlmsghdr` and of `struct nhmsg`.
 const HEADER: usize = 16;
 const NEXT_HOP_HEADER: usize = 8;
 const NHA_ID: u16 = 1;

@@ -24,9 +24,15 @@ use super::{Account, found};
 use crate::state;
 
 /// UIDs and GIDs of systemd's dynamic users (DYNAMIC_UID_MIN and DYNAMIC_UID_MAX).
-const RANGE: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+pub const RANGE: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 /// What earlier versions ran as.
 const NOBODY: u32 = 65_534;
+
+/// Whether what belongs to `owner` was left by an earlier account of an agent's.
+pub fn is_adopted(owner: u32) -> bool {
+    owner == NOBODY || RANGE.contains(&owner)
+}
+
 /// The account: the one that `state_dir` belongs to, if that is free, or another one.
 pub(super) fn account(state_dir: &Path) -> Result<Account> {
     let running = running_uids("/proc").context("the accounts in use cannot be looked up")?;
@@ -104,8 +110,7 @@ fn try_adopt(state_dir: &Path, account: Account) -> Result<(), Errno> {
     let no_link = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let directory = open(state_dir, OFlag::O_DIRECTORY | no_link, Mode::empty())?;
     let owner = fstat(&directory)?.st_uid;
-    let left = owner == NOBODY || RANGE.contains(&owner);
-    if owner == account.uid.as_raw() || !left {
+    if owner == account.uid.as_raw() || !is_adopted(owner) {
         return Ok(());
     }
     fchown(&directory, Some(account.uid), Some(account.gid))?;

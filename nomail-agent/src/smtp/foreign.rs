@@ -19,7 +19,11 @@ use std::{
 
 use lru::LruCache;
 
-use super::{command::DOMAIN_MAX, relay::to_ascii, senders::Network};
+use super::{
+    command::DOMAIN_MAX,
+    relay::to_ascii,
+    senders::{Network, is_recent},
+};
 
 /// Most domains that are kept.
 pub const DOMAINS_MAX: usize = 256;
@@ -215,7 +219,7 @@ impl ForeignDomains {
     /// then.
     fn make_room(&mut self, network: Network, now: u32) -> bool {
         self.domains
-            .retain(|_, entry| now.saturating_sub(entry.last) < AGE_SECS);
+            .retain(|_, entry| is_recent(AGE_SECS, entry.last, now));
         let mut named_first: HashMap<Network, usize> = HashMap::new();
         let mut singles = 0;
         for entry in self.domains.values() {
@@ -303,7 +307,7 @@ impl ForeignDomains {
 
     /// All that are kept: suspects first, and of these those that most networks ask for.
     pub fn list(&self, now: u32) -> Vec<ForeignDomain> {
-        let recent = |entry: &&Entry| now.saturating_sub(entry.last) < AGE_SECS;
+        let recent = |entry: &&Entry| is_recent(AGE_SECS, entry.last, now);
         let singles = self.singles();
         let mut list: Vec<_> = self
             .domains
@@ -338,7 +342,7 @@ impl ForeignDomains {
         let mut entries: Vec<_> = self.domains.iter().collect();
         entries.sort_unstable_by_key(|(name, _)| *name);
         for (name, entry) in entries {
-            if now.saturating_sub(entry.last) >= AGE_SECS {
+            if !is_recent(AGE_SECS, entry.last, now) {
                 continue;
             }
             let Entry {
@@ -385,7 +389,7 @@ impl ForeignDomains {
         }
         domains
             .domains
-            .retain(|_, entry| now.saturating_sub(entry.last) < AGE_SECS);
+            .retain(|_, entry| is_recent(AGE_SECS, entry.last, now));
         Some(domains)
     }
 }

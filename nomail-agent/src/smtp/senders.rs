@@ -350,7 +350,7 @@ impl Senders {
 
 /// Whether `then` is less than `age` away from `now`, on either side: when the
 /// clock was set back, what is in the future expires too.
-const fn is_recent(age: u32, then: u32, now: u32) -> bool {
+pub(super) const fn is_recent(age: u32, then: u32, now: u32) -> bool {
     now.abs_diff(then) < age
 }
 

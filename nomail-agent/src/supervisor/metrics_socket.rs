@@ -33,7 +33,9 @@ impl MetricsSocket {
             return Ok(Self::default());
         };
         if !address.ip().to_canonical().is_loopback() {
-            info!("the metrics, with addresses of clients, are shown to whoever reaches {address}");
+            info!(
+                "anyone who can reach {address} can read the metrics, which contain client addresses"
+            );
         }
         let prepared = Prepared::open().context("/proc/self is needed for the metrics")?;
         let mut socket = Self {

@@ -14,15 +14,12 @@ use crate::iface::{ConfiguredAddress, LocalRoutes};
 
 /// This host's addresses, and the first and the last one of each of its networks, those
 /// of the guarded interfaces first. Without those that XDP never answers to anyway,
-/// being guarded on every port or no host's.
+/// being no host's.
 pub(super) fn addresses(
     routes: &LocalRoutes,
     configured: &BTreeSet<ConfiguredAddress>,
     interfaces: &BTreeSet<u32>,
-    guarded: &HashSet<(IpAddr, u16)>,
 ) -> Vec<IpAddr> {
-    let ports: BTreeSet<_> = guarded.iter().map(|(_, port)| *port).collect();
-    let is_guarded = |address| ports.iter().all(|port| guarded.contains(&(address, *port)));
     let on_guarded = |of: &&ConfiguredAddress| interfaces.contains(&of.local.interface);
     let of_network = |of: &ConfiguredAddress| {
         let ends = match &of.network {
@@ -42,7 +39,6 @@ pub(super) fn addresses(
         .chain(far)
         .chain(single)
         .filter(|address| Address::from(*address).is_answerable(address.is_ipv6()))
-        .filter(|address| ports.is_empty() || !is_guarded(*address))
         .filter(|address| seen.insert(*address))
         .collect()
 }
@@ -62,7 +58,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn found(guarded: &[(&str, u16)]) -> Vec<String> {
+    fn found() -> Vec<String> {
         let network = |interface, own: &str| {
             let network: IpNet = own.parse().unwrap();
             let local = LocalAddress {
@@ -95,9 +91,7 @@ mod tests {
                 .map(address)
                 .into(),
         };
-        let guarded = guarded.iter().map(|&(own, port)| (address(own), port));
-        let interfaces = [3].into();
-        addresses(&routes, &networks.into(), &interfaces, &guarded.collect())
+        addresses(&routes, &networks.into(), &[3].into())
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -117,16 +111,6 @@ mod tests {
             "10.0.1.4",
             "198.51.100.7",
         ];
-        assert_eq!(found(&[]), all);
-        let guarded = found(&[("192.0.2.1", 25), ("198.51.100.7", 25)]);
-        assert_eq!(guarded, all[1..9]);
-    }
-
-    #[test]
-    fn what_is_guarded_on_one_port_of_two_is_own_on_the_other() {
-        let guarded = [("192.0.2.1", 25), ("10.0.0.1", 25), ("10.0.0.1", 587)];
-        let found = found(&guarded);
-        assert!(found.contains(&"192.0.2.1".to_owned()));
-        assert!(!found.contains(&"10.0.0.1".to_owned()));
+        assert_eq!(found(), all);
     }
 }

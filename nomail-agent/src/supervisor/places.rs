@@ -202,13 +202,13 @@ impl Places {
             .map(|&(address, port)| SocketAddr::new(address, port).to_string())
             .chain(unguarded)
             .collect();
-        // The guarded ones have their places in that table.
+        // The guarded ones first. Any of them may yet turn out not to be bound, and is own then.
         let of_guard: HashSet<_> = pairs.iter().map(|(address, _)| *address).collect();
-        let room = MAX_OWN.saturating_sub(of_guard.len());
-        let mut own = own::addresses(&local.routes, &local.configured, &guarded, &pairs);
-        own.retain(|own| !of_guard.contains(own));
-        places.own_left_out = own.len().saturating_sub(room);
-        places.own = own.into_iter().take(room).collect();
+        let mut own = own::addresses(&local.routes, &local.configured, &guarded);
+        own.sort_by_key(|own| !of_guard.contains(own));
+        places.own_left_out = own.len().saturating_sub(MAX_OWN);
+        own.truncate(MAX_OWN);
+        places.own = own.into_iter().collect();
         places
     }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::anyhow;
 use log::{debug, error, info, warn};
 
-use super::{Agent, Shared, arrival::Arrival, pinned};
+use super::{Agent, Shared, arrival::Arrival, mode_of, pinned};
 use crate::{
     bpf::Mode,
     config::{Config, Fallback, FloodAnswer, Responder, XdpMode},
@@ -49,7 +49,7 @@ pub(super) struct Watch {
 /// One interface.
 #[derive(Debug, Default)]
 struct Watched {
-    /// Its number; under another one all begins anew.
+    /// Its number; under another one all starts over.
     index: u32,
     arrival: Arrival,
     /// It went on in generic mode; not more than once.
@@ -156,7 +156,7 @@ impl Watched {
         if self.next.is_some_and(|next| now < next) {
             return false;
         }
-        // What stayed for long begins anew.
+        // What stayed for long starts over.
         let calm = self.next.is_none_or(|next| now > next + PAUSE_MAX);
         if calm {
             self.pause = PAUSE_MIN;
@@ -216,7 +216,7 @@ impl Agent {
                 told.trouble = None;
                 told.reason.clear();
                 told.program_id = program;
-                told.xdp_mode = mode_of(glance).to_string();
+                told.xdp_mode = mode_of(glance.xdp_generic).to_string();
             }
             returned
         });
@@ -263,7 +263,6 @@ impl Agent {
             let returned = told.trouble == Some(Trouble::Gone);
             if before.0 {
                 told.lose(Trouble::Detached, "the XDP program was detached");
-                told.losses -= u64::from(returned);
             }
             (before.0 && !returned, before.1)
         });
@@ -321,15 +320,22 @@ impl Agent {
     async fn watch_answers(&mut self, place: usize, glance: &Glance, counts: &GuardCounts) {
         let index = self.interfaces[place].index;
         let native = !glance.xdp_generic;
-        let one_sided = native && self.watch.is_one_sided(glance, index).await;
+        let matters = answers_matter(&self.config);
+        let one_sided = matters && native && self.watch.is_one_sided(glance, index).await;
         let answers = &counts.answers;
         let sent = answers.challenge + answers.cookie + answers.stateless;
         let watched = self.watch.on(place, index);
         let unsent = watched.arrival.look(sent, glance.unsent);
         let (reason, remedy) = match (one_sided, unsent) {
-            _ if !answers_matter(&self.config) => ("", ""),
+            _ if !matters => ("", ""),
             (true, _) => (ONE_SIDED, ONE_SIDED_REMEDY),
-            (false, true) if native => (UNSENT, "xdp_mode = \"generic\" may help, after a restart"),
+            (false, true) if native && self.config.xdp_mode == XdpMode::Auto => {
+                (UNSENT, "restart the agent, which then uses generic mode")
+            }
+            (false, true) if native => (
+                UNSENT,
+                "set xdp_mode = \"generic\", which may help, and restart the agent",
+            ),
             (false, true) => (UNSENT, "`ip -s link` and `ethtool -S` show its counters"),
             (false, false) => ("", ""),
         };
@@ -370,8 +376,8 @@ impl Agent {
             });
             error!(
                 event = "answers_lost", interface = name.as_str();
-                "{name}: {reason}: whoever is to be answered by XDP, as in a flood, is not served; \
-                 {remedy}; xdp_mode = \"auto\" uses generic mode, which can answer"
+                "{name}: {reason}: clients that XDP has to answer, as in a flood, get no answer; \
+                 {remedy}"
             );
         }
     }
@@ -379,7 +385,7 @@ impl Agent {
 
 impl Shared {
     /// Changes what is told of an interface.
-    fn tell_of<T: Default>(
+    pub(super) fn tell_of<T: Default>(
         &self,
         place: usize,
         change: impl FnOnce(&mut InterfaceStatus) -> T,
@@ -403,7 +409,7 @@ impl Shared {
         self.tell_of(place, |told| told.trouble == Some(Trouble::AnswersLost))
     }
 
-    fn forget(&self, interface: u32) {
+    pub(super) fn forget(&self, interface: u32) {
         if let Some(guard) = &self.guard {
             let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
             guard.forget(interface);
@@ -437,7 +443,7 @@ impl Shared {
             }
             Err(error) => {
                 let reason = format!("generic XDP cannot be used: {error}");
-                told.lose(Trouble::Detached, &reason);
+                told.take_off(Trouble::Detached, &reason);
             }
         });
         attached.map_err(|error| {
@@ -450,22 +456,20 @@ impl Shared {
 }
 
 impl InterfaceStatus {
-    /// It has no guard any more.
+    /// Another process took its guard away.
     fn lose(&mut self, trouble: Trouble, reason: &str) {
-        let counted = self.trouble.is_some_and(Trouble::is_loss);
-        self.losses += u64::from(!counted);
+        let known = |trouble: Trouble| trouble.is_loss() || trouble == Trouble::Gone;
+        self.losses += u64::from(!self.trouble.is_some_and(known));
+        self.take_off(trouble, reason);
+    }
+
+    /// It has no guard any more.
+    pub(super) fn take_off(&mut self, trouble: Trouble, reason: &str) {
         self.trouble = Some(trouble);
         reason.clone_into(&mut self.reason);
         "off".clone_into(&mut self.xdp_mode);
         self.program_id = 0;
         self.pinned = false;
-    }
-}
-
-const fn mode_of(glance: &Glance) -> Mode {
-    match glance.xdp_generic {
-        true => Mode::Generic,
-        false => Mode::Native,
     }
 }
 
@@ -481,7 +485,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_become_rare_and_begin_anew() {
+    fn attempts_become_rare_and_start_over() {
         let begun = Instant::now();
         let mut watched = Watched::default();
         let attempts = (0..600)

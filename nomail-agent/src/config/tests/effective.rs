@@ -79,7 +79,7 @@ fn each_value_has_its_origin() {
         "hostname = \"b.example\"  # flag --hostname",
         "refuse_at = \"auto\"  # default",
         "observe = true  # t.toml:2",
-        "# user is not set  # default: nomail, or uid 65534 if there is no such user",
+        "# user is not set  # default: nomail, or a free uid from 61184 to 65519 if there is no such user",
         "control = \"/c\"  # t.toml:4",
         "# [relay] is not there  # default: this host is no MX of other domains",
         "# [crowdsec] is not there  # default: no decisions of CrowdSec are denied",

@@ -95,7 +95,7 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
         &[
             "a_hundred_thousand_domains_are_read_answered_and_read_again",
             "a_relay_refuses_its_domains_and_follows_its_list",
-            "a_relay_without_its_list_or_with_another_point_does_not_start",
+            "a_relay_without_a_list_or_with_another_point_does_not_start",
             "auto_under_pressure_greets_and_remembers",
             "mail_for_other_domains_is_told_once_and_no_envelope_unasked",
             "the_log_has_a_line_for_the_busiest_and_one_for_the_others",

@@ -7,20 +7,22 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
+    mem::MaybeUninit,
     net::TcpStream,
     os::unix::process::CommandExt as _,
     process::{Child, Stdio},
 };
 
 use nix::{errno::Errno, sys::signal::Signal, unistd::Pid};
-use nomail_agent::bpf::program_name;
+use nomail_agent::{bpf::program_name, iface::FrameSocket};
 use nomail_tests::{
     agent::Agent,
     inject::{Call, Puppet},
     lab::{HOST_INTERFACE, Lab},
     poll::{DEADLINE, until},
 };
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 /// No descriptor.
 const NONE: u64 = u64::MAX;
@@ -390,4 +392,50 @@ fn no_memory_can_be_written_and_run_and_no_program_is_left_but_the_guards() {
     }
     assert_eq!(programs, ["nomail"]);
     agent.stop();
+}
+
+#[test]
+fn the_packet_socket_hears_nothing() {
+    let lab = Lab::new();
+    let ours = lab.host.within(|| FrameSocket::open().unwrap());
+    let ours = SockRef::from(&ours);
+    let open = lab
+        .host
+        .within(|| Socket::new(Domain::PACKET, Type::RAW, None).unwrap());
+    let open = SockRef::from(&open);
+    // As a process without any capability may.
+    let all = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: as in the agent's sending: it fits, and what is written has that length.
+    let ((), all) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            storage.cast::<libc::sockaddr_ll>().write(all);
+            length.write(size_of::<libc::sockaddr_ll>() as libc::socklen_t);
+            Ok(())
+        })
+    }
+    .unwrap();
+    let detached = ours.detach_filter().unwrap_err();
+    assert_eq!(detached.raw_os_error(), Some(libc::EPERM));
+    let mut frame = [MaybeUninit::uninit(); 2048];
+    for socket in [&ours, &open] {
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&all).unwrap();
+    }
+    let frames = until("a frame is heard without the filter", || {
+        lab.client.within(|| {
+            let _ = TcpStream::connect_timeout(&"192.0.2.1:9".parse().unwrap(), DEADLINE);
+        });
+        open.recv(&mut frame).ok()
+    });
+    assert!(frames > 0);
+    let heard = ours.recv(&mut frame).unwrap_err();
+    assert_eq!(heard.kind(), ErrorKind::WouldBlock);
 }

@@ -1,23 +1,42 @@
 //! Frames that the agent sends itself.
 
-use std::{io, mem};
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 /// A packet socket that receives nothing. It is bound to no interface, so that only what
-/// names one is sent.
+/// names one is sent. The kernel lets any process bind it to all traffic, so its filter,
+/// which drops every frame, is locked: whoever takes the agent over cannot read with it.
 #[derive(Debug)]
 pub struct FrameSocket(Socket);
 
+impl AsFd for FrameSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl FrameSocket {
     /// Opens it, which needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    /// Those of socket(2), packet(7), and of the options of socket(7).
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        let drop = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+        socket.attach_filter(&[drop])?;
+        lock_filter(&socket)?;
         socket.set_nonblocking(true)?;
         Ok(Self(socket))
     }
 
     /// Sends a frame, from its hardware addresses on, by the interface of that index.
+    ///
+    /// # Errors
+    /// Those of sendto(2).
     pub fn send(&self, interface: u32, frame: &[u8]) -> io::Result<()> {
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
@@ -38,5 +57,25 @@ impl FrameSocket {
             })
         }?;
         self.0.send_to(frame, &address).map(drop)
+    }
+}
+
+/// Keeps the filter of a socket as it is, for ever (socket(7), `SO_LOCK_FILTER`).
+fn lock_filter(socket: &Socket) -> io::Result<()> {
+    let lock: libc::c_int = 1;
+    let length = mem::size_of_val(&lock) as libc::socklen_t;
+    // SAFETY: the option takes an int, which is read during the call only.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LOCK_FILTER,
+            (&raw const lock).cast(),
+            length,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

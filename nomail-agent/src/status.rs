@@ -402,7 +402,8 @@ pub struct AnswerStatus {
     /// SYNs that were to be answered and could not be; the kernel got them.
     pub unanswerable: u64,
     /// SYNs that were to be answered and could not be, and were dropped: no client's SYN is
-    /// like them, and there were too many. Not among `unanswerable`.
+    /// like them, and there were too many; and replies that could not be sent. Not among
+    /// `unanswerable`.
     #[serde(default)]
     pub unanswerable_dropped: u64,
     /// Segments sent by the responder of XDP, of handshakes and of dialogs.

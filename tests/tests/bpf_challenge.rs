@@ -333,7 +333,6 @@ fn a_source_has_so_many_tickets_at_a_time() {
     assert_eq!(guard.test_run(&honest.frame(), 1).unwrap().0, XDP_PASS);
 }
 
-/// What the kernel of a third party does, whose address was forged.
 /// The victim of a forged SYN resets what that opens: the same SYN, sent again, opens
 /// nothing more, and charges the victim no more.
 #[test]

@@ -329,9 +329,6 @@ impl Agent {
         let (reason, remedy) = match (one_sided, unsent) {
             _ if !matters => ("", ""),
             (true, _) => (ONE_SIDED, ONE_SIDED_REMEDY),
-            (false, true) if native && self.config.xdp_mode == XdpMode::Auto => {
-                (UNSENT, "restart the agent, which then uses generic mode")
-            }
             (false, true) if native => (
                 UNSENT,
                 "set xdp_mode = \"generic\", which may help, and restart the agent",
@@ -361,7 +358,7 @@ impl Agent {
                     );
                     return;
                 }
-                // It is pinned; a restart does it, as root.
+                // It is pinned.
                 Ok(false) => {}
                 Err(failure) => {
                     error!("{name}: generic XDP cannot be used in place of native: {failure}");

@@ -422,7 +422,9 @@ fn install_linker(compiler: &Compiler, places: &Places) -> Result<PathBuf> {
             "--features",
             &format!("llvm-{llvm}"),
         ])
-        .args(["--locked", "--force", "--root"])
+        .args(["--locked", "--force"])
+        .args(FAST_TO_BUILD)
+        .arg("--root")
         .arg(tools_dir()?);
     shell::say(format!(
         "setup: building bpf-linker, about a minute: {}",
@@ -523,6 +525,10 @@ fn apt_install(packages: &[String]) -> Result<()> {
     }
 }
 
+/// Arguments of `cargo install` for tools that run for seconds: optimising them takes
+/// longer than they ever run.
+const FAST_TO_BUILD: [&str; 3] = ["--debug", "--config", "profile.dev.debug=false"];
+
 /// A program that cargo installs, from target/tools or PATH; built if it is nowhere.
 ///
 /// # Errors
@@ -539,6 +545,7 @@ pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf> {
         // A temporary folder of cargo's own: nothing of it is needed afterwards.
         .env_remove("CARGO_TARGET_DIR")
         .args(["install", &format!("{name}@{version}"), "--locked"])
+        .args(FAST_TO_BUILD)
         .arg("--root")
         .arg(&tools);
     shell::say(format!(

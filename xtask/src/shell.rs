@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -167,6 +167,35 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a program that may not talk to the user while others do: what it prints is shown
+/// as a whole when it ends; fails when it fails.
+pub(crate) fn check_and_print(command: &mut Command) -> Result<()> {
+    let start = |command: &Command| format!("cannot start: {}", shown(command));
+    let (mut reader, writer) = std::io::pipe().context("no pipe")?;
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(writer.try_clone().context("no pipe")?)
+        .stderr(writer);
+    let mut child = command.spawn().with_context(|| start(command))?;
+    // The command still holds the write ends: the reader would never see the end.
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut printed = Vec::new();
+    reader
+        .read_to_end(&mut printed)
+        .context("what it prints cannot be read")?;
+    let status = child.wait().with_context(|| start(command))?;
+    std::io::stdout()
+        .lock()
+        .write_all(&printed)
+        .context("cannot print")?;
+    if !status.success() {
+        bail!("failed ({status}): {}", shown(command));
+    }
+    Ok(())
+}
+
 /// Runs a program silently; when it fails, the error carries its last lines and the
 /// command to repeat.
 pub(crate) fn check_silent(command: &mut Command) -> Result<()> {
@@ -269,6 +298,15 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("sh -c 'seq 100;"), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_fails_beside_others_fails() {
+        assert!(check_and_print(&mut Command::new("true")).is_ok());
+        let mut command = Command::new("sh");
+        command.args(["-c", "exit 3"]);
+        let text = check_and_print(&mut command).unwrap_err().to_string();
+        assert_eq!(text, "failed (exit status: 3): sh -c 'exit 3'");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -113,6 +115,19 @@ pub(crate) fn tier_of_program(name: &str) -> Tier {
     }
 }
 
+/// Programs that have the machine to themselves: they flood, and measure what comes of it.
+const ALONE: &[&str] = &[
+    "bpf_cpus",
+    "challenge_loss",
+    "challenge_stacks",
+    "flood",
+    "generator",
+    "reload",
+    "two_hosts",
+];
+/// How many of the others run at the same time.
+const SIDE_BY_SIDE: usize = 4;
+
 /// Builds what the tests need and runs them; a failing tier does not stop the next.
 ///
 /// # Errors
@@ -206,19 +221,27 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<Verdic
     if programs.is_empty() {
         return Ok(Verdict::NothingToRun);
     }
-    let (mut failed, mut unsteady) = (Vec::new(), Vec::new());
-    for (name, program) in programs {
-        let run = || run_program(&program, built, &[], test_args);
+    // Test arguments are given by somebody who watches: one program after the other then.
+    let (side_by_side, alone): (Vec<_>, Vec<_>) = programs.into_iter().partition(|(name, _)| {
+        test_args.is_empty() && tier != Tier::Senders && !ALONE.contains(&&**name)
+    });
+    let mut failures = run_side_by_side(&side_by_side, built)?;
+    for (name, program) in &alone {
         shell::say(format!("running {name}"));
-        let Err(err) = run() else { continue };
-        shell::report(&err);
+        if let Err(err) = run_program(program, built, &[], test_args) {
+            shell::report(&err);
+            failures.push((name, program));
+        }
+    }
+    let (mut failed, mut unsteady) = (Vec::new(), Vec::new());
+    for (name, program) in failures {
         if !is_tried_again(tier) {
-            failed.push(name);
+            failed.push(&**name);
             continue;
         }
         shell::say(format!("running {name} again"));
-        match run() {
-            Ok(()) => unsteady.push(name),
+        match run_program(program, built, &[], test_args) {
+            Ok(()) => unsteady.push(&**name),
             Err(err) => {
                 shell::report(&err);
                 failed.push(name);
@@ -235,6 +258,45 @@ fn with_root(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<Verdic
         bail!("tier {tier}: failed: {}", failed.join(", "));
     }
     Ok(Verdict::Passed)
+}
+
+/// Runs test programs, [`SIDE_BY_SIDE`] at a time, and returns those that failed: most of
+/// their tests wait. What one prints is shown when it ends.
+fn run_side_by_side<'a>(
+    programs: &'a [(String, PathBuf)],
+    built: &Built,
+) -> Result<Vec<(&'a String, &'a PathBuf)>> {
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    // sudo asks for its password here, and not once for each of them.
+    shell::check(&mut shell::as_root(Path::new("true"), &[])?)?;
+    let (waiting, failed) = (Mutex::new(programs.iter()), Mutex::new(Vec::new()));
+    let package = shell::workspace().join("tests");
+    let run = || {
+        let next = || {
+            waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next()
+        };
+        while let Some((name, program)) = next() {
+            shell::say(format!("running {name}"));
+            let result = program_command(program, built, &package, &[], &[])
+                .and_then(|mut command| shell::check_and_print(&mut command));
+            if let Err(err) = result {
+                shell::report(&err);
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.push((name, program));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(run);
+        }
+    });
+    Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Whether a test program has a test that its arguments select.

@@ -333,6 +333,22 @@ const MECHANISMS: &[Mechanism] = &[
         tests: &["confinement::each_thread_is_refused_all_that_it_does_not_use"],
     },
     Mechanism {
+        without: "the packet socket drops what arrives",
+        file: "nomail-agent/src/iface/frames.rs",
+        text: "        socket.attach_filter(&[drop])?;
+",
+        instead: "",
+        tests: &["confinement::the_packet_socket_hears_nothing"],
+    },
+    Mechanism {
+        without: "the filter of the packet socket is locked",
+        file: "nomail-agent/src/iface/frames.rs",
+        text: "        lock_filter(&socket)?;
+",
+        instead: "",
+        tests: &["confinement::the_packet_socket_hears_nothing"],
+    },
+    Mechanism {
         without: "no memory can be made executable",
         file: "nomail-agent/src/privilege/syscalls.rs",
         text: "    (libc::SYS_mprotect, NOT_EXECUTABLE),",
@@ -455,6 +471,19 @@ const MECHANISMS: &[Mechanism] = &[
             "bpf_challenge::trying_all_proofs_gives_hardly_a_ticket",
             "bpf_challenge::beyond_the_limit_of_wrong_answers_a_client_answers_twice",
         ],
+    },
+    Mechanism {
+        without: "whether a SYN can be answered is asked before its cookie",
+        file: "nomail-ebpf/src/main.rs",
+        text: "            Reach::Yes => return self.reply(proof),
+",
+        instead:
+            "            _ if self.flood_answer == FloodAnswer::Cookie && self.cookie() == 0 => {
+                return XDP_DROP;
+            }
+            Reach::Yes => return self.reply(proof),
+",
+        tests: &["bpf_challenge::nobody_is_answered_who_must_not_be"],
     },
     Mechanism {
         without: "a SYN that cannot be answered is dropped",

@@ -215,6 +215,19 @@ fn wire(client: &Namespace, interface: &str, host: &Namespace) {
     ]);
 }
 
+/// The mode that `xdp_mode = "auto"` gives an end of a veth pair whose other end takes
+/// what native XDP sends: before Linux 6.3 the kernel does not tell that.
+pub fn auto_on_veth() -> &'static str {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split('.')
+        .map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 3) => "generic",
+        _ => "native",
+    }
+}
+
 /// Runs a command and gives its output.
 ///
 /// # Panics

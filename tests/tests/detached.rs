@@ -12,7 +12,7 @@ use nomail_tests::{
     flood::{answerable, is_served},
     foreign::Program,
     http::{get, samples},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace, auto_on_veth},
     links::Link,
     poll::until,
 };
@@ -89,7 +89,7 @@ fn a_program_that_was_detached_is_attached_again() {
         });
         until("it is attached again", || {
             let told = of_interface(&agent, "trouble").is_null()
-                && of_interface(&agent, "xdp_mode") == "native";
+                && of_interface(&agent, "xdp_mode") == auto_on_veth();
             (told && program_on(&lab) == Some(program)).then_some(())
         });
     }
@@ -183,7 +183,7 @@ fn a_link_that_was_given_another_program_is_told_of() {
     link.update(&Program::of_id(program as u32));
     until("it is told that it is back", || {
         let told = of_interface(&agent, "trouble").is_null()
-            && of_interface(&agent, "xdp_mode") == "native"
+            && of_interface(&agent, "xdp_mode") == auto_on_veth()
             && of_interface(&agent, "program_id") == program;
         told.then_some(())
     });

@@ -27,6 +27,8 @@ const ARGUMENTS: &[&str] = &[
     "greeting",
 ];
 const LISTEN: &[&str] = &["--listen", "192.0.2.1:25", "--listen", "[2001:db8::1]:25"];
+/// Before Linux 6.3 `auto` is generic mode on veth.
+const NATIVE: &[&str] = &["--xdp-mode", "native"];
 const CLIENTS: [(&str, &str); 2] = [("192.0.2.100", HOST_IPV4), ("2001:db8::100", HOST_IPV6)];
 
 /// The next source port of a SYN in the client's name.
@@ -229,7 +231,7 @@ fn a_bridge_is_guarded_itself_or_by_its_port() {
     wires.are_served(&agent);
     wires.are_limited(&agent, "client0", true);
     agent.stop();
-    let agent = guarding(&wires, "host0", LISTEN, "native");
+    let agent = guarding(&wires, "host0", &[LISTEN, NATIVE].concat(), "native");
     wires.are_served(&agent);
     wires.are_limited(&agent, "client0", false);
     agent.stop();
@@ -279,7 +281,7 @@ fn frames_of_9000_octets_are_guarded_natively_and_others_pass_whole() {
     for (namespace, end, ..) in wires.ends() {
         namespace.ip(&format!("link set {end}0 mtu 9000"));
     }
-    let agent = guarding(&wires, "host0", &[], "native");
+    let agent = guarding(&wires, "host0", NATIVE, "native");
     wires.are_served(&agent);
     wires.are_limited(&agent, "client0", true);
     let text: Vec<u8> = (0..OCTETS).map(|octet| (octet % 251) as u8).collect();
@@ -340,7 +342,7 @@ fn an_interface_of_a_vrf_is_served_in_it_and_refused_elsewhere() {
     agent.stop();
 
     sysctl(&wires.host, "net/ipv4/tcp_l3mdev_accept", "1");
-    let agent = guarding(&wires, "host0", &[], "native");
+    let agent = guarding(&wires, "host0", NATIVE, "native");
     wires.are_served(&agent);
     agent.stop();
 }

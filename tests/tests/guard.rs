@@ -15,7 +15,9 @@ use nomail_tests::{
     flood::answerable,
     foreign::Program,
     frames::{FrameSender, SYN, Segment},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, run},
+    lab::{
+        CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, auto_on_veth, run,
+    },
     poll::{DEADLINE, until},
 };
 use socket2::{Domain, Socket, Type};
@@ -86,7 +88,7 @@ fn attaches_answers_detaches_and_leaves_nothing() {
     });
     assert_eq!(status["hostname"], "mailless.example.org");
     assert_eq!(status["interfaces"][0]["name"], HOST_INTERFACE);
-    assert_eq!(status["interfaces"][0]["xdp_mode"], "native");
+    assert_eq!(status["interfaces"][0]["xdp_mode"], auto_on_veth());
     assert_eq!(number(&status, "/syn/passed"), 2);
     let control = agent.control();
     agent.stop();

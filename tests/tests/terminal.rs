@@ -446,7 +446,8 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the terminal shows:\n{}", self.seen());
+            // A test's harness keeps what it prints.
+            println!("the terminal shows:\n{}", self.seen());
         }
         let killed = Command::new("tmux")
             .args(["-L", &self.server, "kill-server"])

@@ -213,6 +213,7 @@ impl Link {
         match (config.xdp_mode, self.can_native()) {
             (XdpMode::Off, _) => Runs::Off,
             (XdpMode::Auto, _) if self.peer_takes() == Some(false) => Runs::Generic,
+            (XdpMode::Auto, None) if self.kind.as_deref() == Some(TRIED) => Runs::Generic,
             (XdpMode::Native, _) | (XdpMode::Auto, Some(true)) => Runs::Native,
             (XdpMode::Generic, _) | (XdpMode::Auto, Some(false)) => Runs::Generic,
             (XdpMode::Auto, None) => Runs::Unknown,
@@ -489,7 +490,8 @@ fn answers(link: &Link, runs: Runs, status: Option<&Status>) -> Finding {
                 "{name}: the kernel does not tell whether the other end of the veth pair takes \
                  them, as before Linux 6.3"
             ),
-            "nothing: the agent notices during the first flood, and then uses generic mode",
+            "xdp_mode = \"auto\", which uses generic mode on such a kernel; or there: \
+             ethtool -K INTERFACE gro on",
         );
     }
     Finding::ok(check, format!("{name}: nothing is known to lose them"))
@@ -776,6 +778,12 @@ mod tests {
         let one_sided = link(|link| link.kind = Some(TRIED.to_owned()));
         let config = Config::default();
         assert_eq!(one_sided.runs(&config, None), Runs::Generic);
+        let untold = link(|link| {
+            (link.kind, link.xdp_features) = (Some(TRIED.to_owned()), None);
+        });
+        assert_eq!(untold.runs(&config, None), Runs::Generic);
+        let hardware = link(|link| link.xdp_features = None);
+        assert_eq!(hardware.runs(&config, None), Runs::Unknown);
         let found = xdp_native(&one_sided, Runs::Generic, XdpMode::Auto);
         assert_eq!(found.result, Outcome::Ok, "native mode is no better here");
     }

@@ -22,6 +22,11 @@ use crate::{
 
 /// Why native mode cannot answer on an end of a veth pair.
 const ONE_SIDED: &str = "the other end of the veth pair drops what native XDP sends";
+/// Why native mode is not tried there before Linux 6.3.
+const UNTOLD: &str =
+    "the kernel does not tell whether the other end of the veth pair takes what native XDP sends";
+const UNTOLD_REMEDY: &str = "Linux 6.3 and newer do; if that end has GRO or an XDP program, set \
+                             xdp_mode = \"native\"";
 /// What can be done about [`ONE_SIDED`].
 const ONE_SIDED_REMEDY: &str =
     "it has neither GRO nor an XDP program: `ethtool -K PEER gro on` there makes it take them";
@@ -68,6 +73,16 @@ pub(super) struct Plan {
     pub(super) reason: &'static str,
 }
 
+/// What the other end of an interface takes from native XDP: that of a veth pair nothing,
+/// unless it has GRO or an XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    All,
+    Nothing,
+    /// The kernel does not tell, as before Linux 6.3.
+    Untold,
+}
+
 impl Watch {
     /// Opens what it needs; to be called with root's rights.
     pub(super) fn open() -> Self {
@@ -87,27 +102,35 @@ impl Watch {
         self.program = programs.find(|&program| program != 0);
     }
 
-    /// Where native XDP could not answer, `auto` is generic mode.
+    /// Where native XDP cannot answer, or may not be able to, `auto` is generic mode.
     pub(super) async fn plan(&self, kernel: &Interfaces, wanted: XdpMode, index: u32) -> Plan {
-        let mut plan = Plan {
+        let native = Plan {
             mode: wanted,
             reason: "",
         };
-        if wanted == XdpMode::Auto
-            && let Ok(Some(glance)) = kernel.glance(index).await
-            && self.is_one_sided(&glance, index).await
-        {
-            warn!(
-                "{}: generic XDP, which costs more: {ONE_SIDED}; {ONE_SIDED_REMEDY}, and a restart \
-                 of the agent then uses native mode",
-                glance.name
-            );
-            plan = Plan {
-                mode: XdpMode::Generic,
-                reason: ONE_SIDED,
-            };
+        if wanted != XdpMode::Auto {
+            return native;
         }
-        plan
+        let Ok(Some(glance)) = kernel.glance(index).await else {
+            return native;
+        };
+        let (reason, remedy, then) = match self.takes(&glance, index).await {
+            Takes::All => return native,
+            Takes::Nothing => (
+                ONE_SIDED,
+                ONE_SIDED_REMEDY,
+                ", and a restart of the agent then uses native mode",
+            ),
+            Takes::Untold => (UNTOLD, UNTOLD_REMEDY, ""),
+        };
+        warn!(
+            "{}: generic XDP, which costs more: {reason}; {remedy}{then}",
+            glance.name
+        );
+        Plan {
+            mode: XdpMode::Generic,
+            reason,
+        }
     }
 
     /// Plans for all interfaces.
@@ -124,15 +147,21 @@ impl Watch {
         plans
     }
 
-    /// Whether it is an end of a veth pair whose other end takes no frames from XDP. False
-    /// where the kernel does not tell, as before Linux 6.3.
-    async fn is_one_sided(&self, glance: &Glance, index: u32) -> bool {
-        let Some(drivers) = self.drivers.as_ref().filter(|_| glance.veth) else {
-            return false;
+    /// What the other end of an interface takes from native XDP.
+    async fn takes(&self, glance: &Glance, index: u32) -> Takes {
+        if !glance.veth {
+            return Takes::All;
+        }
+        let features = match &self.drivers {
+            Some(drivers) => drivers.xdp_features(index).await,
+            None => None,
         };
-        let features = drivers.xdp_features(index).await;
-        // Without any, native mode is refused.
-        features.is_some_and(|bits| bits != 0 && bits & XDP_SENDS == 0)
+        match features {
+            None => Takes::Untold,
+            // Without any, native mode is refused.
+            Some(bits) if bits != 0 && bits & XDP_SENDS == 0 => Takes::Nothing,
+            Some(_) => Takes::All,
+        }
     }
 
     fn on(&mut self, place: usize, index: u32) -> &mut Watched {
@@ -321,7 +350,8 @@ impl Agent {
         let index = self.interfaces[place].index;
         let native = !glance.xdp_generic;
         let matters = answers_matter(&self.config);
-        let one_sided = matters && native && self.watch.is_one_sided(glance, index).await;
+        let one_sided =
+            matters && native && self.watch.takes(glance, index).await == Takes::Nothing;
         let answers = &counts.answers;
         let sent = answers.challenge + answers.cookie + answers.stateless;
         let watched = self.watch.on(place, index);

@@ -126,6 +126,14 @@ impl Bucket {
         Self(now.0 << (64 - TIME_BITS))
     }
 
+    /// This bucket, or a full one if it is the zero of a new map. As a time that zero lies
+    /// ahead just before the clock wraps, which Linux lets it do five minutes after each
+    /// boot: the bucket would look exhausted.
+    #[inline(always)]
+    pub const fn or_full(self, now: Time) -> Self {
+        if self.0 == 0 { Self::full(now) } else { self }
+    }
+
     /// When the bucket will be, or was, full.
     #[inline(always)]
     pub const fn full_at(self) -> Time {
@@ -197,7 +205,7 @@ impl Bucket {
 
 /// A bucket that all CPUs share, as a word that they compare and swap.
 pub trait SharedBucket {
-    /// The bucket as it is.
+    /// The bucket as it is: 0 if it was never charged ([`Bucket::or_full`]).
     fn bucket(&self) -> Bucket;
     /// Swaps it if it still is `old`; true when it was.
     fn replace(&self, old: Bucket, new: Bucket) -> bool;
@@ -212,11 +220,12 @@ pub const ATTEMPTS: usize = 4;
 #[inline(always)]
 pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> bool {
     for _ in 0..ATTEMPTS {
-        let bucket = shared.bucket();
+        let word = shared.bucket();
+        let bucket = word.or_full(now);
         if bucket.is_over(now, limit) {
             return true;
         }
-        if shared.replace(bucket, bucket.step(now, limit).bucket) {
+        if shared.replace(word, bucket.step(now, limit).bucket) {
             return false;
         }
     }
@@ -225,6 +234,8 @@ pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> boo
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
+
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -273,6 +284,29 @@ mod tests {
             (bucket.admitted(), carries * CARRY + bucket.limited()),
             (1, 3 * CARRY + 4)
         );
+    }
+
+    struct Word(Cell<Bucket>);
+
+    impl SharedBucket for Word {
+        fn bucket(&self) -> Bucket {
+            self.0.get()
+        }
+        fn replace(&self, old: Bucket, new: Bucket) -> bool {
+            assert_eq!(self.0.replace(new), old);
+            true
+        }
+    }
+
+    /// Linux starts its clock five minutes before the wrap.
+    #[test]
+    fn a_bucket_that_was_never_charged_is_full_also_before_the_wrap() {
+        let limit = Limit::new(1, 4, 250).unwrap();
+        for jiffies in (u64::from(u32::MAX) - 75_000..=u64::from(u32::MAX)).step_by(50) {
+            let (word, now) = (Word(Cell::new(Bucket(0))), Time::from_jiffies(jiffies));
+            let admitted = (0..9).filter(|_| !charge_shared(&word, now, limit)).count();
+            assert_eq!(admitted, 4, "at {jiffies}");
+        }
     }
 
     #[rstest]

@@ -265,7 +265,8 @@ impl ResetLimits {
     /// Whether a ticket takes two answers at `now`.
     #[inline(always)]
     pub fn is_strict(self, [of_source, of_all]: [&impl SharedBucket; 2], now: Time) -> bool {
-        of_source.bucket().is_over(now, self.of_source) || of_all.bucket().is_over(now, self.of_all)
+        of_source.bucket().or_full(now).is_over(now, self.of_source)
+            || of_all.bucket().or_full(now).is_over(now, self.of_all)
     }
 
     /// Counts a RST that answers no challenge.

@@ -423,7 +423,8 @@ impl SharedBucket for SharedWord {
 /// Whether one more unproven SYN would be over the cap of all.
 #[inline(always)]
 pub(crate) fn cap_is_exhausted(now: Time, limit: Limit) -> bool {
-    limit.interval != 0 && shared(abi::CAP).is_some_and(|cap| cap.bucket().is_over(now, limit))
+    limit.interval != 0
+        && shared(abi::CAP).is_some_and(|cap| cap.bucket().or_full(now).is_over(now, limit))
 }
 
 /// A line that other CPUs read and write.

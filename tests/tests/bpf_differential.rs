@@ -467,8 +467,11 @@ impl Facts for Scene<'_> {
     }
     fn over_source(&mut self, proven: bool) -> bool {
         let cap = self.cap();
-        let cap_is_exhausted =
-            cap.interval != 0 && (&self.model.cap).bucket().is_over(self.now(), cap);
+        let cap_is_exhausted = cap.interval != 0
+            && (&self.model.cap)
+                .bucket()
+                .or_full(self.now())
+                .is_over(self.now(), cap);
         let source = self.segment.source();
         let (store, may_enter) = if proven {
             (&self.model.proven, true)

@@ -15,7 +15,7 @@ use nomail_tests::{
     agent::Agent,
     capture::{Capture, Captured, pcap},
     firewall::Nft,
-    flood::answerable,
+    flood::{answerable, sysctl},
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
     poll::{DEADLINE, until},
@@ -119,6 +119,8 @@ fn decode(tshark: &Root, lab: &Lab, frames: &[Captured]) -> Vec<Decoded> {
 /// The lab, with a client whose frames have their checksums.
 fn lab() -> (Lab, OwnedFd) {
     let lab = Lab::new();
+    // tshark takes what comes from a port that it knows for that port's protocol.
+    sysctl(&lab.client, "net/ipv4/ip_local_port_range", "62000 62999");
     let mut ethtool = lab.client.command("ethtool");
     ethtool.args(["-K", CLIENT_INTERFACE, "tx", "off"]);
     succeeded("ethtool", &ethtool.output().unwrap());
@@ -185,12 +187,14 @@ fn of_tcp(mut frames: Vec<Captured>) -> Vec<Captured> {
     frames
 }
 
-/// None of the frames is wrong, and those of the host have all that there is to be.
+/// None of the host's frames is wrong, and they have all that there is to be. A frame of
+/// the client's own stack may be wrong in the decoder's opinion: one in 65,536 has a
+/// checksum of 0xffff that could be 0.
 fn judge(what: &str, decoded: &[Decoded], codes: &[&str]) {
-    for frame in decoded {
+    let from_host = || decoded.iter().filter(|frame| frame.is_from_host());
+    for frame in from_host() {
         assert_eq!(frame.wrong(), None, "{what}: {:?}", frame.0);
     }
-    let from_host = || decoded.iter().filter(|frame| frame.is_from_host());
     for code in codes {
         let has = from_host().any(|frame| frame.field("smtp.response.code").contains(code));
         assert!(has, "{what}: no {code}");

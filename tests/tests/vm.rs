@@ -59,6 +59,7 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
     ("configuration", &[], ALIKE),
     ("metrics", &[], ALIKE),
     ("terminal", &[], ALIKE),
+    ("terminal_lost", &[], ALIKE),
     ("captures", &[], PEERS),
     (
         "socketless_paths",

@@ -17,7 +17,7 @@ use std::{
 use nix::{errno::Errno, sys::signal::Signal, unistd::Pid};
 use nomail_agent::{bpf::program_name, iface::FrameSocket};
 use nomail_tests::{
-    agent::Agent,
+    agent::{self, Agent},
     inject::{Call, Puppet},
     lab::{HOST_INTERFACE, Lab},
     poll::{DEADLINE, until},
@@ -340,7 +340,8 @@ fn each_thread_is_refused_all_that_it_does_not_use() {
     };
     refused(smtp, process, forbidden_to_clients);
     refused(crowdsec, process, forbidden_to_crowdsec);
-    let main = agent.waiting_thread("nomail-agent");
+    let program = agent::binary();
+    let main = agent.waiting_thread(program.file_name().and_then(|name| name.to_str()).unwrap());
     assert_eq!(main, process);
     refused(main, smtp, forbidden_to_main);
     // Without the filter, each of these calls gets further than EPERM.

@@ -308,7 +308,11 @@ fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
     });
     // Other sources are asked once.
     let other = Segment::syn("198.51.100.200:40000", "192.0.2.7:25");
-    prove(&mut guard, other);
+    let reset = until("it is challenged", || {
+        let (action, answer) = guard.test_answer(&other.frame()).unwrap();
+        (action == XDP_TX).then(|| reset_for(other, &answer))
+    });
+    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
     assert_eq!(guard.test_run(&other.frame(), 1).unwrap().0, XDP_PASS);
 }
 

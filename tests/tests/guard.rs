@@ -639,6 +639,8 @@ fn an_address_held_by_another_server_is_not_guarded() {
         &[
             "--iface",
             HOST_INTERFACE,
+            "--xdp-mode",
+            "native",
             "--config",
             file.to_str().unwrap(),
         ],

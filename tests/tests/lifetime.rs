@@ -677,6 +677,7 @@ fn without_keep_the_next_agent_takes_over_and_pins_nothing() {
 fn another_mode_or_another_interface_replaces_what_was_kept() {
     let (lab, pinned) = (Lab::new(), Pinned::new());
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    pinned.configure("on_exit = \"keep\"\nxdp_mode = \"native\"");
     pinned.start(&lab).stop();
     pinned.configure("on_exit = \"keep\"\nxdp_mode = \"generic\"");
     let agent = pinned.start(&lab);

@@ -98,6 +98,8 @@ fn ten_reloads_under_a_flood_lose_nothing() {
     let arguments = [
         "--iface",
         HOST_INTERFACE,
+        "--xdp-mode",
+        "native",
         "--config",
         file.to_str().unwrap(),
     ];

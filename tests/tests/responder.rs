@@ -32,7 +32,14 @@ const NAME: &str = "mailless.example.org";
 const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
 /// Flags that leave the limit of SYNs out of a test.
-const UNLIMITED: &[&str] = &["--syn-rate", "10000", "--syn-burst", "10000"];
+const UNLIMITED: &[&str] = &[
+    "--syn-rate",
+    "10000",
+    "--syn-burst",
+    "10000",
+    "--xdp-mode",
+    "native",
+];
 const FIRST: &str = "192.0.2.100";
 const SECOND: &str = "192.0.2.101";
 const THIRD: &str = "192.0.2.102";

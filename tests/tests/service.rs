@@ -26,7 +26,7 @@ use nix::{
 use nomail_tests::{
     agent::{self, Agent},
     flood::answerable,
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace, auto_on_veth},
     poll::{DEADLINE, until},
     repository::repository,
     root::Root,
@@ -158,12 +158,13 @@ fn the_manager_is_told_what_happens_in_order() {
     let file = config(&directory, "hostname = \"mailless.example.org\"\n");
     let mut agent = manager.start(&lab, &["--config", &file]);
     // Ready, it is attached and listens: nothing is waited for.
-    let nothing = "STATUS=guarding host0 (native): 0 SYNs, 0 limited, 0 connections";
+    let mode = auto_on_veth();
+    let nothing = format!("STATUS=guarding host0 ({mode}): 0 SYNs, 0 limited, 0 connections");
     assert_eq!(manager.hear(), format!("READY=1\n{nothing}"));
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     let stream = connect(&lab.client, "192.0.2.1:25").unwrap();
     // It is still open.
-    let one = "STATUS=guarding host0 (native): 1 SYNs, 0 limited, 1 connections";
+    let one = format!("STATUS=guarding host0 ({mode}): 1 SYNs, 0 limited, 1 connections");
     assert_eq!(manager.told(), one);
     drop(stream);
 
@@ -181,7 +182,7 @@ fn the_manager_is_told_what_happens_in_order() {
     assert!((before..=monotonic_usec()).contains(&at), "{before} {at}");
     assert_eq!(lines[2..], ["STATUS=reloading the configuration"]);
     let ready = manager.told();
-    assert!(ready.starts_with("READY=1\nSTATUS=guarding host0 (native): 1 SYNs"));
+    assert!(ready.starts_with(&format!("READY=1\nSTATUS=guarding host0 ({mode}): 1 SYNs")));
     assert!(!ready.contains("failed"), "{ready}");
 
     config(&directory, "nonsense = 1\n");

@@ -56,6 +56,7 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
         &["with_loss_each_way_the_honest_are_through"],
         TIMED,
     ),
+    ("bpf_truth_table", &["the_whole_truth_table"], TIMED),
     ("configuration", &[], ALIKE),
     ("metrics", &[], ALIKE),
     ("terminal", &[], ALIKE),

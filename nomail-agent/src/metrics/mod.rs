@@ -13,6 +13,8 @@
 //! ask: a look goes through the whole table of sources.
 
 mod exposition;
+#[cfg(test)]
+mod golden;
 mod history;
 mod process;
 

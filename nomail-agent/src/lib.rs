@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clients;
 pub mod config;
 pub mod control;
+pub mod counts;
 pub mod crowdsec;
 pub mod doctor;
 pub mod exit;

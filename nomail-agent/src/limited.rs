@@ -6,7 +6,7 @@
 use std::{fmt, net::IpAddr, time::Instant};
 
 use log::{Level, log_enabled};
-use nomail_common::verdict::Verdict;
+use nomail_common::{counted::Counted as _, verdict::Verdict};
 
 use crate::{
     bpf::Limited,

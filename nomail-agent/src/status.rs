@@ -7,14 +7,18 @@ mod lists;
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::AddAssign};
 
 use anstyle::AnsiColor;
-use serde::{Deserialize, Serialize};
+use nomail_common::{
+    counted::Counted,
+    verdict::{Answer, Verdict},
+};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::{
     addresses::{AddressStatus, NAMES_MAX, Named},
     domains::{ForeignDomainStatus, foreign_domains, suspects},
     lists::{ListFileStatus, ListsStatus},
 };
-use crate::{crowdsec, reload::Reload};
+use crate::{counts::Counts, crowdsec, reload::Reload};
 
 /// The state of a running agent. The keys are a contract with dashboards and
 /// scripts: more may be added, none renamed.
@@ -65,9 +69,10 @@ pub struct Status {
     #[serde(default)]
     pub lists: ListsStatus,
     /// SYNs received for them, by verdict.
-    pub syn: SynStatus,
+    #[serde(serialize_with = "with_total")]
+    pub syn: Counts<Verdict>,
     /// What XDP answered.
-    pub answers: AnswerStatus,
+    pub answers: Counts<Answer>,
     /// The connections of the responder.
     pub connections: ConnectionStatus,
     /// Other domains that mail has arrived for, those that matter most first.
@@ -235,9 +240,10 @@ impl Trouble {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardCounts {
     /// SYNs received, by verdict.
-    pub syn: SynStatus,
+    #[serde(serialize_with = "with_total")]
+    pub syn: Counts<Verdict>,
     /// What it answered.
-    pub answers: AnswerStatus,
+    pub answers: Counts<Answer>,
     /// SYNs that no bucket was charged for, because other CPUs were in the way.
     pub contended: u64,
     /// Sources that lost their place in the table to others.
@@ -340,109 +346,16 @@ impl fmt::Display for CrowdsecStatus {
     }
 }
 
-/// SYNs by verdict; `total` is their sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SynStatus {
-    /// All.
-    pub total: u64,
-    /// Given to the network stack.
-    pub passed: u64,
-    /// Their source was over its bucket.
-    pub limited_source: u64,
-    /// Their prefix was over its bucket.
-    pub limited_prefix: u64,
-    /// Their source is on the deny list.
-    pub denied: u64,
-    /// More than the listener can take.
-    pub flood: u64,
-    /// Not what the stack would take as a SYN.
-    pub malformed: u64,
-    /// Beyond what one proof of their tuple admits.
-    #[serde(default)]
-    pub replayed: u64,
-}
-
-impl SynStatus {
-    /// Each verdict by its name in metrics.
-    pub const fn by_verdict(&self) -> [(&'static str, u64); 7] {
-        [
-            ("passed", self.passed),
-            ("limited_source", self.limited_source),
-            ("limited_prefix", self.limited_prefix),
-            ("denied", self.denied),
-            ("flood", self.flood),
-            ("malformed", self.malformed),
-            ("replayed", self.replayed),
-        ]
+/// The object of verdicts, and their sum as `total`.
+fn with_total<S: Serializer>(syn: &Counts<Verdict>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        total: u64,
+        #[serde(flatten)]
+        syn: &'a Counts<Verdict>,
     }
-}
-
-impl AddAssign for SynStatus {
-    fn add_assign(&mut self, other: Self) {
-        self.total += other.total;
-        self.passed += other.passed;
-        self.limited_source += other.limited_source;
-        self.limited_prefix += other.limited_prefix;
-        self.denied += other.denied;
-        self.flood += other.flood;
-        self.malformed += other.malformed;
-        self.replayed += other.replayed;
-    }
-}
-
-/// What XDP answered by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnswerStatus {
-    /// SYN cookies sent.
-    pub cookie: u64,
-    /// Challenges sent.
-    pub challenge: u64,
-    /// Challenges that were answered, so that the client's next SYN passes.
-    pub proven: u64,
-    /// SYNs that were to be answered and could not be; the kernel got them.
-    pub unanswerable: u64,
-    /// SYNs that were to be answered and could not be, and were dropped: no client's SYN is
-    /// like them, and there were too many; and replies that could not be sent. Not among
-    /// `unanswerable`.
-    #[serde(default)]
-    pub unanswerable_dropped: u64,
-    /// Segments sent by the responder of XDP, of handshakes and of dialogs.
-    pub stateless: u64,
-    /// Those of them that had a greeting. One that was lost is sent again.
-    #[serde(default)]
-    pub greeted: u64,
-    /// Those of them that answered QUIT.
-    #[serde(default)]
-    pub quit: u64,
-}
-
-impl AnswerStatus {
-    /// Each kind by its name in metrics.
-    pub const fn by_kind(&self) -> [(&'static str, u64); 8] {
-        [
-            ("cookie", self.cookie),
-            ("challenge", self.challenge),
-            ("proven", self.proven),
-            ("unanswerable", self.unanswerable),
-            ("unanswerable_dropped", self.unanswerable_dropped),
-            ("stateless", self.stateless),
-            ("greeted", self.greeted),
-            ("quit", self.quit),
-        ]
-    }
-}
-
-impl AddAssign for AnswerStatus {
-    fn add_assign(&mut self, other: Self) {
-        self.cookie += other.cookie;
-        self.challenge += other.challenge;
-        self.proven += other.proven;
-        self.unanswerable += other.unanswerable;
-        self.unanswerable_dropped += other.unanswerable_dropped;
-        self.stateless += other.stateless;
-        self.greeted += other.greeted;
-        self.quit += other.quit;
-    }
+    let total = syn.sum();
+    Shown { total, syn }.serialize(serializer)
 }
 
 /// Connections of the responder: accepted = active + quit + timed_out +
@@ -656,8 +569,10 @@ impl Status {
         } else {
             return None;
         };
-        let AnswerStatus { greeted, quit, .. } = self.answers;
-        let said = named(&[(greeted, "greetings by XDP"), (quit, "ended by QUIT")]);
+        let said = named(&[
+            (self.answers[Answer::Greeting], "greetings by XDP"),
+            (self.answers[Answer::Goodbye], "ended by QUIT"),
+        ]);
         Some(match said.as_str() {
             "" => who,
             _ => format!("{who}; {said}"),
@@ -750,49 +665,42 @@ impl Status {
 
     /// The counters, side by side.
     fn write_counts(&self, out: &mut String) {
-        let Self { syn, answers, .. } = self;
         let connections = &self.connections;
-        let syns = [
-            ("SYNS", syn.total),
-            ("  passed", syn.passed),
-            ("  over source's limit", syn.limited_source),
-            ("  over prefix's limit", syn.limited_prefix),
-            ("  flood", syn.flood),
-            ("  denied", syn.denied),
-            ("  malformed", syn.malformed),
-            ("  replayed", syn.replayed),
-        ];
-        let answered = [
-            ("CHALLENGES SENT", answers.challenge),
-            ("  answered", answers.proven),
-            ("SYN COOKIES", answers.cookie),
-            (
-                "NOT CHALLENGED",
-                answers.unanswerable + answers.unanswerable_dropped,
-            ),
-            ("  dropped", answers.unanswerable_dropped),
-        ];
-        let ends = [
-            ("CONNECTIONS", connections.accepted),
-            ("  active", connections.active),
-            ("  quit", connections.quit),
-            ("  timed out", connections.timed_out),
-            ("  closed by client", connections.closed_by_peer),
-            ("  closed by nomail", connections.closed),
-            ("  shed", connections.shed),
-        ];
-        let cell = |found: Option<&(&str, u64)>, width: usize| match found {
-            Some((label, number)) => format!("{label:<width$}{:>13}", count(*number)),
-            None => " ".repeat(width + 13),
-        };
-        let rows = syns.len().max(ends.len());
-        for row in 0..rows {
-            let mut line = cell(syns.get(row), 21);
-            if self.agent_running {
-                line += &format!("   {}", cell(ends.get(row), 18));
-                line += &format!("   {}", cell(answered.get(row), 15));
-            }
-            *out += line.trim_end();
+        let heading = |label: &str, number| (label.to_owned(), number);
+        let part = |label: &str, number| (format!("  {label}"), number);
+        let mut syns = vec![heading("SYNS", self.syn.sum())];
+        syns.extend(
+            self.syn
+                .iter()
+                .map(|(verdict, number)| part(verdict.label(), number)),
+        );
+        let mut columns = vec![(21, 13, syns)];
+        if self.agent_running {
+            let ends = vec![
+                heading("CONNECTIONS", connections.accepted),
+                part("active", connections.active),
+                part("quit", connections.quit),
+                part("timed out", connections.timed_out),
+                part("closed by client", connections.closed_by_peer),
+                part("closed by nomail", connections.closed),
+                part("shed", connections.shed),
+            ];
+            columns.push((18, 11, ends));
+            let answers = self.answers.iter();
+            let answers = answers.map(|(answer, number)| (answer.label().to_uppercase(), number));
+            columns.push((19, 12, answers.collect()));
+        }
+        let rows = columns.iter().map(|(.., rows)| rows.len()).max();
+        for row in 0..rows.unwrap_or(0) {
+            let cells = columns
+                .iter()
+                .map(|&(labels, numbers, ref rows)| match rows.get(row) {
+                    Some((label, number)) => {
+                        format!("{label:<labels$}{:>numbers$}", count(*number))
+                    }
+                    None => " ".repeat(labels + numbers),
+                });
+            *out += cells.collect::<Vec<_>>().join("   ").trim_end();
             *out += "\n";
         }
     }
@@ -1006,12 +914,7 @@ mod tests {
                 ..InterfaceStatus::default()
             }],
             guarded: vec!["192.0.2.7:25".to_owned()],
-            syn: SynStatus {
-                total: 1_234_607,
-                passed: 1_234_567,
-                limited_source: 40,
-                ..SynStatus::default()
-            },
+            syn: Counts::from_iter([(Verdict::Passed, 1_234_567), (Verdict::LimitedSource, 40)]),
             sources: vec![SourceStatus {
                 source: "192.0.2.9".to_owned(),
                 syn: 60,
@@ -1088,12 +991,12 @@ mod tests {
         let expected = "listener; XDP has taken over 1,200 times";
         assert_eq!(told(&status).unwrap(), expected);
         status.responder.serving = Speaker::Xdp;
-        status.answers.greeted = 7;
+        status.answers[Answer::Greeting] = 7;
         let expected = "XDP, IN PLACE OF THE LISTENER; 7 greetings by XDP";
         assert_eq!(told(&status).unwrap(), expected);
         assert!(status.text(false).contains("\nlistening "));
         status.responder.by = Speaker::Xdp;
-        status.answers.quit = 2;
+        status.answers[Answer::Goodbye] = 2;
         let expected = "XDP, without a socket; 7 greetings by XDP, 2 ended by QUIT";
         assert_eq!(told(&status).unwrap(), expected);
         assert!(!status.text(false).contains("\nlistening "));

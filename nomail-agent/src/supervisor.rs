@@ -31,7 +31,7 @@ use nomail_common::{
     abi::{self, MAX_GUARDED, Texts},
     responder::TEXT_MAX,
     source::Source,
-    verdict::Verdict,
+    verdict::{Answer, Verdict},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -369,7 +369,7 @@ impl Agent {
             },
         });
         // What was counted by an earlier agent is no flood of now.
-        let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn.flood);
+        let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn[Verdict::Flood]);
         Ok(Self {
             config,
             gone: absent_places(&interfaces),
@@ -555,13 +555,13 @@ impl Agent {
         };
         let (syn, answers) = (counts.all.syn, counts.all.answers);
         let totals = Totals {
-            syn: syn.total,
-            stopped: syn.total - syn.passed,
-            challenges: answers.challenge,
+            syn: syn.sum(),
+            stopped: syn.sum() - syn[Verdict::Passed],
+            challenges: answers[Answer::Challenge],
             connections: self.shared.responder.snapshot().accepted,
         };
         self.shared.history().look(totals, Instant::now());
-        let syn = syn.flood;
+        let syn = syn[Verdict::Flood];
         let was = self.shared.flood.load(Ordering::Relaxed);
         let is = self.flood.look(syn);
         self.shared.flood.store(is, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! file; [`ABI_VERSION`] changes whenever a layout or a meaning here does.
 
 use crate::{
+    counted::Counted as _,
     events::Event,
     limiter::Limit,
     packet::Address,

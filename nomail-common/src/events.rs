@@ -14,6 +14,7 @@
 
 use crate::{
     abi::{TOLD_LINES, TOLD_PER_LINE},
+    counted::Counted as _,
     limiter::LAG_TICKS,
     source::Source,
     sources::hash_of,

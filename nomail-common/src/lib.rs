@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod challenge;
+pub mod counted;
 pub mod events;
 pub mod frame;
 pub mod limiter;

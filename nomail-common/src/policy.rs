@@ -259,6 +259,7 @@ impl Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counted::Counted as _;
 
     /// Facts, one bit each, and which of them were asked.
     struct Bits {
@@ -358,8 +359,8 @@ mod tests {
 
     #[test]
     fn a_verdict_is_its_own_index() {
-        for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
-            assert_eq!(verdict as usize, index);
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, index);
         }
     }
 }

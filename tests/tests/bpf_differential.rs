@@ -40,6 +40,7 @@ use nomail_common::{
         TICKETS_PER_LINE,
     },
     challenge::{PROOF_SECS, TupleHash, slot_shift},
+    counted::Counted as _,
     limiter::{Bucket, Limit, SharedBucket, Time, charge_shared},
     packet::{self, Address, Kind, Segment},
     policy::{self, Action, Facts, FloodAnswer, Server},

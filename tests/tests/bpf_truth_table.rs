@@ -15,6 +15,7 @@ use std::{
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
+    counted::Counted as _,
     policy::{self, Action, Facts, FloodAnswer, Server},
     tickets::Proof,
     verdict::{Answer, Verdict},

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{policy::FloodAnswer, verdict::Verdict};
+use nomail_common::{counted::Counted as _, policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::frames::{ACK, ETHERNET_LENGTH, SYN, Segment};
 
 const XDP_DROP: u32 = 1;
@@ -53,7 +53,7 @@ fn run(guard: &mut Guard, frame: &[u8]) -> (u32, Vec<Verdict>) {
     let (action, _) = guard.test_run(frame, 1).unwrap();
     let after = guard.counters(Some(0)).unwrap().verdicts;
     let mut counted = Vec::new();
-    for verdict in Verdict::ALL {
+    for &verdict in Verdict::ALL {
         let times = after[verdict as usize] - before[verdict as usize];
         counted.extend((0..times).map(|_| verdict));
     }

@@ -701,7 +701,7 @@ fn a_browser_shows_the_right_numbers() {
     };
     for (term, pointer) in [
         ("Passed", "/syn/passed"),
-        ("Over the listener's", "/syn/flood"),
+        ("Flood", "/syn/flood"),
         ("Challenges answered", "/answers/proven"),
         ("Ended by QUIT", "/connections/quit"),
     ] {

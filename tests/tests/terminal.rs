@@ -166,7 +166,15 @@ fn frames_of_top_agree_with_what_was_sent() {
     }
     assert!(top.wait().unwrap().success());
     let rate_and_total = |frame: &str| {
-        let verdicts = ["passed", "limited", "flood", "denied", "malformed"];
+        let verdicts = [
+            "passed",
+            "limited_source",
+            "limited_prefix",
+            "flood",
+            "denied",
+            "malformed",
+            "replayed",
+        ];
         verdicts.iter().fold((0.0, 0.0), |(rate, total), verdict| {
             let words = words(frame, verdict);
             (rate + number(&words[1]), total + number(&words[2]))
@@ -188,7 +196,10 @@ fn frames_of_top_agree_with_what_was_sent() {
     assert_eq!(source[5], "90");
     assert!(sent(number(&source[1])), "{source:?}");
     // Over its limit by what it has not passed.
-    assert_eq!(number(&source[6]), number(&words(&frames[1], "limited")[2]));
+    assert_eq!(
+        number(&source[6]),
+        number(&words(&frames[1], "limited_source")[2])
+    );
     assert!(source[4].starts_with("limited"), "{source:?}");
     agent.stop();
 }
@@ -478,7 +489,9 @@ fn top_lives_in_a_terminal_and_gives_it_back() {
     send(&lab, "203.0.113.10", 5);
     let seen = until("the chart and the table have it", || {
         let seen = terminal.seen();
-        let chart = seen.lines().find(|line| line.starts_with("limited"))?;
+        let chart = seen
+            .lines()
+            .find(|line| line.starts_with("limited_source"))?;
         (chart.contains('█') && seen.contains("203.0.113.10")).then_some(seen)
     });
     assert!(
@@ -569,7 +582,7 @@ fn the_demo_shows_a_flood_and_leaves_nothing() {
     // The sender is served all the while, and the bot is limited.
     let last = frames[7];
     assert!(number(&words(last, "connections")[2]) > 10.0, "{last}");
-    assert!(number(&words(last, "challenges")[2]) > 1000.0, "{last}");
+    assert!(number(&words(last, "challenge")[2]) > 1000.0, "{last}");
     assert!(number(&words(last, "192.0.2.101")[6]) > 10.0, "{last}");
     let sender = frames.iter().find(|frame| frame.contains("\n192.0.2.100 "));
     assert_eq!(words(sender.unwrap(), "192.0.2.100")[6], "0", "{text}");

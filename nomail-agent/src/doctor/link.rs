@@ -4,7 +4,7 @@ use std::fs;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use nomail_common::abi;
+use nomail_common::{abi, verdict::Answer};
 
 use super::{Check, Finding, netdev};
 use crate::{
@@ -472,13 +472,13 @@ fn answers(link: &Link, runs: Runs, status: Option<&Status>) -> Finding {
         _ => {}
     }
     let counts = told.map(|told| told.counts.answers).unwrap_or_default();
-    if counts.challenge >= UNANSWERED && counts.proven == 0 {
+    if counts[Answer::Challenge] >= UNANSWERED && counts[Answer::Proven] == 0 {
         return Finding::warn(
             check,
             format!(
                 "{name}: none of {} challenges was answered: all sources are forged, or challenges \
                  are lost on their way",
-                count(counts.challenge)
+                count(counts[Answer::Challenge])
             ),
             "if honest clients are not served during a flood: xdp_mode = \"generic\"",
         );
@@ -802,9 +802,9 @@ mod tests {
         agent.interfaces[0].trouble = Some(Trouble::AnswersLost);
         assert_eq!(result(&agent)[1], Outcome::Fail);
         agent.interfaces[0].trouble = None;
-        agent.interfaces[0].counts.answers.challenge = UNANSWERED;
+        agent.interfaces[0].counts.answers[Answer::Challenge] = UNANSWERED;
         assert_eq!(result(&agent)[1], Outcome::Warn);
-        agent.interfaces[0].counts.answers.proven = 1;
+        agent.interfaces[0].counts.answers[Answer::Proven] = 1;
         assert_eq!(result(&agent)[1], Outcome::Ok);
         agent.interfaces[0].xdp_mode = "off".to_owned();
         assert_eq!(result(&agent)[0], Outcome::Ok);

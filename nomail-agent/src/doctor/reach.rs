@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nomail_common::verdict::Verdict;
 use procfs::net::{tcp, tcp6};
 
 use super::{Check, Finding, Host, link::Link, syn::Attempt};
@@ -392,7 +393,7 @@ const PASSED_MIN: u64 = 20;
 
 /// What a running agent has counted says the same of its whole life.
 fn counted(status: &Status) -> Option<Finding> {
-    let (passed, accepted) = (status.syn.passed, status.connections.accepted);
+    let (passed, accepted) = (status.syn[Verdict::Passed], status.connections.accepted);
     (passed >= PASSED_MIN && accepted == 0).then(|| {
         Finding::warn(
             Check::Firewall,
@@ -475,7 +476,7 @@ mod tests {
     fn many_syns_and_no_connection_are_told() {
         let status = |passed, accepted| {
             let mut status = Status::default();
-            (status.syn.passed, status.connections.accepted) = (passed, accepted);
+            (status.syn[Verdict::Passed], status.connections.accepted) = (passed, accepted);
             status
         };
         assert_eq!(counted(&status(PASSED_MIN - 1, 0)), None);

@@ -6,7 +6,10 @@ use std::{
     fmt::{Display, Write as _},
 };
 
-use nomail_common::abi::{LINES, SLOTS_PER_LINE};
+use nomail_common::{
+    abi::{LINES, SLOTS_PER_LINE},
+    counted::Counted as _,
+};
 
 use super::process::Figures;
 use crate::status::{GuardCounts, Speaker, Status, Trouble, suspects};
@@ -169,8 +172,9 @@ fn guard(out: &mut Exposition, status: &Status) {
         "SYNs received for guarded addresses. Each has one verdict.",
     );
     for (iface, counts) in &counts {
-        for (verdict, count) in counts.syn.by_verdict() {
-            family.sample("_total", &[("iface", iface), ("verdict", verdict)], count);
+        for (verdict, count) in counts.syn.iter() {
+            let labels = [("iface", *iface), ("verdict", verdict.name())];
+            family.sample("_total", &labels, count);
         }
     }
     let mut family = out.family(
@@ -187,8 +191,9 @@ fn guard(out: &mut Exposition, status: &Status) {
         "What XDP answered by itself, proofs that clients gave, and SYNs it could not answer.",
     );
     for (iface, counts) in &counts {
-        for (kind, count) in counts.answers.by_kind() {
-            family.sample("_total", &[("iface", iface), ("kind", kind)], count);
+        for (answer, count) in counts.answers.iter() {
+            let labels = [("iface", *iface), ("kind", answer.name())];
+            family.sample("_total", &labels, count);
         }
     }
     out.gauge(
@@ -583,7 +588,12 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::status::{CrowdsecStatus, DurationStatus, InterfaceStatus, SynStatus};
+    use nomail_common::verdict::Verdict;
+
+    use crate::{
+        counts::Counts,
+        status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
+    };
 
     #[rstest]
     #[case::nothing("", Format::Text)]
@@ -611,11 +621,7 @@ mod tests {
 
     fn sample() -> Status {
         let counts = |passed| GuardCounts {
-            syn: SynStatus {
-                total: passed,
-                passed,
-                ..SynStatus::default()
-            },
+            syn: Counts::from_iter([(Verdict::Passed, passed)]),
             ..GuardCounts::default()
         };
         let interface = |name: &str, mode: &str, passed| InterfaceStatus {

@@ -6,48 +6,32 @@
 
 use std::{collections::BTreeMap, env, fs, path::Path, time::Duration};
 
+use nomail_common::counted::Counted;
 use serde_json::Value;
 
 use super::{
     exposition::{Format, render},
     process::Figures,
 };
+use crate::counts::Counts;
 use crate::status::{
-    AddressStatus, AnswerStatus, ConnectionStatus, CrowdsecStatus, DurationStatus,
-    ForeignDomainStatus, GuardCounts, InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus,
-    Named, ReloadStatus, ResponderStatus, SourceStatus, Speaker, Status, SynStatus, Trouble,
+    AddressStatus, ConnectionStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus,
+    GuardCounts, InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
+    ResponderStatus, SourceStatus, Speaker, Status, Trouble,
 };
 
-fn syn(from: u64) -> SynStatus {
-    SynStatus {
-        total: 7 * from + 28,
-        passed: from + 1,
-        malformed: from + 2,
-        denied: from + 3,
-        limited_source: from + 4,
-        limited_prefix: from + 5,
-        flood: from + 6,
-        replayed: from + 7,
-    }
-}
-
-fn answers(from: u64) -> AnswerStatus {
-    AnswerStatus {
-        challenge: from + 1,
-        proven: from + 2,
-        unanswerable: from + 3,
-        cookie: from + 4,
-        stateless: from + 5,
-        greeted: from + 6,
-        quit: from + 7,
-        unanswerable_dropped: from + 8,
-    }
+/// So many more than `from` as the place of the word, from 1 on.
+fn words<T: Counted>(from: u64) -> Counts<T> {
+    (from + 1..)
+        .zip(T::ALL)
+        .map(|(number, word)| (*word, number))
+        .collect()
 }
 
 fn counts(from: u64) -> GuardCounts {
     GuardCounts {
-        syn: syn(from),
-        answers: answers(from + 10),
+        syn: words(from),
+        answers: words(from + 10),
         contended: from + 21,
         source_evictions: from + 22,
     }
@@ -180,8 +164,8 @@ fn full() -> Status {
         addresses: addresses(),
         crowdsec: Some(crowdsec()),
         lists: lists(),
-        syn: syn(0),
-        answers: answers(10),
+        syn: words(0),
+        answers: words(10),
         connections: connections(),
         foreign_domains: vec![ForeignDomainStatus {
             domain: "example.net".to_owned(),

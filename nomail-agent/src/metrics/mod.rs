@@ -34,7 +34,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::debug;
+use nomail_common::{
+    counted::Counted,
+    verdict::{Answer as Kind, Verdict},
+};
 use serde::Serialize;
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
@@ -71,6 +76,8 @@ pub const SOURCES_SHOWN: usize = 20;
 const PAGE: &str = include_str!("page.html");
 /// In place of a nonce in [`PAGE`].
 const NONCE: &str = "NONCE";
+/// In place of [`vocabulary`] in [`PAGE`].
+const VOCABULARY: &str = "VOCABULARY";
 
 /// What is shown.
 #[derive(Debug, Serialize)]
@@ -267,6 +274,7 @@ impl Desk {
 fn page() -> Result<Answer> {
     let nonce = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
     let html = PAGE.replace(NONCE, &nonce);
+    let html = html.replace(VOCABULARY, &vocabulary());
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; \
          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -276,6 +284,21 @@ fn page() -> Result<Answer> {
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy.try_into()?);
     Ok(answer)
+}
+
+/// The keys and labels of what is counted, as the page's script reads them.
+fn vocabulary() -> String {
+    fn words<T: Counted>() -> Vec<[&'static str; 2]> {
+        T::ALL
+            .iter()
+            .map(|word| [word.key(), word.label()])
+            .collect()
+    }
+    json!({
+        "syn": words::<Verdict>(),
+        "answers": words::<Kind>(),
+    })
+    .to_string()
 }
 
 fn plain(status: StatusCode, text: &str) -> Answer {
@@ -420,6 +443,7 @@ mod tests {
         assert_eq!(nonce_of(&first).len(), 32);
         let of = |tag: &str| PAGE.matches(tag).count();
         assert_eq!(PAGE.matches(NONCE).count(), 2);
+        assert_eq!(PAGE.matches(VOCABULARY).count(), 1);
         assert_eq!(
             of("<script nonce=\"NONCE\">") + of("<style nonce=\"NONCE\">"),
             2

@@ -14,45 +14,24 @@ use nix::unistd::Uid;
 use nomail_common::{
     abi::{self, Counters},
     source::Source,
-    verdict::{Answer, Verdict},
 };
 
 use crate::{
     bpf::{BpfError, KeptGuard, SourceCount},
     config, control,
+    counts::Counts,
     iface::Interfaces,
     smtp::SourceHistory,
     status::{
-        AnswerStatus, GuardCounts, InterfaceStatus, ResponderStatus, SourceStatus, Speaker, Status,
-        SynStatus, shown_source,
+        GuardCounts, InterfaceStatus, ResponderStatus, SourceStatus, Speaker, Status, shown_source,
     },
 };
 
 /// What was counted on an interface, or on all that are not guarded.
 pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
-    let verdict = |verdict: Verdict| counters.verdicts[verdict as usize];
-    let answer = |answer: Answer| counters.answers[answer as usize];
     GuardCounts {
-        syn: SynStatus {
-            total: counters.verdicts.iter().sum(),
-            passed: verdict(Verdict::Passed),
-            malformed: verdict(Verdict::Malformed),
-            denied: verdict(Verdict::Denied),
-            limited_source: verdict(Verdict::LimitedSource),
-            limited_prefix: verdict(Verdict::LimitedPrefix),
-            flood: verdict(Verdict::Flood),
-            replayed: verdict(Verdict::Replayed),
-        },
-        answers: AnswerStatus {
-            cookie: answer(Answer::Cookie),
-            challenge: answer(Answer::Challenge),
-            proven: answer(Answer::Proven),
-            unanswerable: answer(Answer::Unanswerable),
-            unanswerable_dropped: answer(Answer::UnanswerableDropped),
-            stateless: answer(Answer::Stateless),
-            greeted: answer(Answer::Greeting),
-            quit: answer(Answer::Goodbye),
-        },
+        syn: Counts::new(counters.verdicts),
+        answers: Counts::new(counters.answers),
         contended: counters.contended,
         source_evictions: counters.evictions,
     }

@@ -12,6 +12,8 @@ use anyhow::anyhow;
 use log::{debug, error, info, warn};
 
 use super::{Agent, Shared, arrival::Arrival, mode_of, pinned};
+use nomail_common::verdict::Answer;
+
 use crate::{
     bpf::Mode,
     config::{Config, Fallback, FloodAnswer, Responder, XdpMode},
@@ -353,7 +355,8 @@ impl Agent {
         let one_sided =
             matters && native && self.watch.takes(glance, index).await == Takes::Nothing;
         let answers = &counts.answers;
-        let sent = answers.challenge + answers.cookie + answers.stateless;
+        let sent =
+            answers[Answer::Challenge] + answers[Answer::Cookie] + answers[Answer::Stateless];
         let watched = self.watch.on(place, index);
         let unsent = watched.arrival.look(sent, glance.unsent);
         let (reason, remedy) = match (one_sided, unsent) {

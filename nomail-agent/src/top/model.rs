@@ -2,12 +2,16 @@
 //! touches a terminal, a socket or a clock.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     time::Duration,
 };
 
 use ipnet::IpNet;
+use nomail_common::{
+    counted::Counted as _,
+    verdict::{Answer, Verdict},
+};
 
 use crate::status::{SourceStatus, Status, escaped};
 
@@ -17,63 +21,38 @@ const HISTORY_MAX: usize = 512;
 const FILTER_MAX: usize = 64;
 
 /// A number whose rate is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Series {
-    /// SYNs given to the network stack.
-    Passed,
-    /// SYNs over their source's or their prefix's limit.
-    Limited,
-    /// SYNs that are more than the listeners can take.
-    Flood,
-    /// SYNs of sources on the deny list.
-    Denied,
-    /// What is no SYN for the stack either.
-    Malformed,
-    /// Challenges sent.
-    Challenges,
-    /// Challenges that were answered.
-    Proven,
+    /// SYNs with a verdict.
+    Syns(Verdict),
+    /// What XDP did about them.
+    Answers(Answer),
     /// Connections accepted.
     Connections,
 }
 
 impl Series {
     /// All, as they are shown.
-    pub const ALL: [Self; 8] = [
-        Self::Passed,
-        Self::Limited,
-        Self::Flood,
-        Self::Denied,
-        Self::Malformed,
-        Self::Challenges,
-        Self::Proven,
-        Self::Connections,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let syns = Verdict::ALL.iter().copied().map(Self::Syns);
+        let answers = [Answer::Challenge, Answer::Proven].map(Self::Answers);
+        syns.chain(answers).chain([Self::Connections])
+    }
 
-    /// Its name.
-    pub const fn name(self) -> &'static str {
+    /// Its name, as in metrics.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Passed => "passed",
-            Self::Limited => "limited",
-            Self::Flood => "flood",
-            Self::Denied => "denied",
-            Self::Malformed => "malformed",
-            Self::Challenges => "challenges",
-            Self::Proven => "proven",
+            Self::Syns(verdict) => verdict.name(),
+            Self::Answers(answer) => answer.name(),
             Self::Connections => "connections",
         }
     }
 
     /// Its number in a status.
-    pub const fn total(self, status: &Status) -> u64 {
+    pub fn total(self, status: &Status) -> u64 {
         match self {
-            Self::Passed => status.syn.passed,
-            Self::Limited => status.syn.limited_source + status.syn.limited_prefix,
-            Self::Flood => status.syn.flood,
-            Self::Denied => status.syn.denied,
-            Self::Malformed => status.syn.malformed,
-            Self::Challenges => status.answers.challenge,
-            Self::Proven => status.answers.proven,
+            Self::Syns(verdict) => status.syn[verdict],
+            Self::Answers(answer) => status.answers[answer],
             Self::Connections => status.connections.accepted,
         }
     }
@@ -165,8 +144,8 @@ pub struct Model {
     last: Option<(Duration, Status)>,
     /// Seconds between the two last ones.
     elapsed_secs: f64,
-    rates: [f64; Series::ALL.len()],
-    histories: [VecDeque<f64>; Series::ALL.len()],
+    /// Rates so far, the latest last.
+    histories: BTreeMap<Series, VecDeque<f64>>,
     rows: Vec<Row>,
     /// Sources that were asked for: with fewer of them, those are all there are.
     sources_asked: usize,
@@ -198,9 +177,8 @@ impl Model {
             Ok(status) => status,
             Err(error) => {
                 self.trouble = Some(escaped(&error));
-                self.rates = Default::default();
-                for history in &mut self.histories {
-                    remember(history, 0.0);
+                for series in Series::all() {
+                    self.remember(series, 0.0);
                 }
                 return;
             }
@@ -217,15 +195,22 @@ impl Model {
             && (!before.agent_running || status.uptime_secs < before.uptime_secs);
         self.restarts += u32::from(again);
         self.trouble = None;
-        for (at, series) in Series::ALL.into_iter().enumerate() {
+        for series in Series::all() {
             let rate = since(series.total(&before), series.total(&status)) as f64 / secs;
-            self.rates[at] = rate;
-            remember(&mut self.histories[at], rate);
+            self.remember(series, rate);
         }
         let complete = before.sources.len() < self.sources_asked;
         self.rows = rows_of(&status, Some((&before, complete)), secs);
         self.elapsed_secs = secs;
         self.last = Some((at, status));
+    }
+
+    fn remember(&mut self, series: Series, rate: f64) {
+        let history = self.histories.entry(series).or_default();
+        if history.len() == HISTORY_MAX {
+            history.pop_front();
+        }
+        history.push_back(rate);
     }
 
     /// Takes a key.
@@ -269,14 +254,14 @@ impl Model {
         self.elapsed_secs
     }
 
-    /// A rate, a second.
+    /// The latest rate, a second.
     pub fn rate(&self, series: Series) -> f64 {
-        self.rates[series as usize]
+        self.history(series).next_back().unwrap_or(0.0)
     }
 
     /// The rates so far, the latest last.
-    pub fn history(&self, series: Series) -> &VecDeque<f64> {
-        &self.histories[series as usize]
+    pub fn history(&self, series: Series) -> impl DoubleEndedIterator<Item = f64> {
+        self.histories.get(&series).into_iter().flatten().copied()
     }
 
     /// The sources that the filter leaves, in order.
@@ -348,13 +333,6 @@ fn since(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-fn remember(history: &mut VecDeque<f64>, rate: f64) {
-    if history.len() == HISTORY_MAX {
-        history.pop_front();
-    }
-    history.push_back(rate);
-}
-
 /// `before` says whether it has all sources: one that is missing there has then
 /// begun since. Of others it is not known when they came.
 fn rows_of(status: &Status, before: Option<(&Status, bool)>, secs: f64) -> Vec<Row> {
@@ -421,7 +399,9 @@ pub(super) mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::status::{InterfaceStatus, SynStatus};
+    use crate::{counts::Counts, status::InterfaceStatus};
+
+    const PASSED: Series = Series::Syns(Verdict::Passed);
 
     pub(in crate::top) fn source(name: &str, syn: u64, limited: u64) -> SourceStatus {
         SourceStatus {
@@ -441,12 +421,7 @@ pub(super) mod tests {
                 xdp_mode: "native".to_owned(),
                 ..InterfaceStatus::default()
             }],
-            syn: SynStatus {
-                total: passed + limited,
-                passed,
-                limited_source: limited,
-                ..SynStatus::default()
-            },
+            syn: Counts::from_iter([(Verdict::Passed, passed), (Verdict::LimitedSource, limited)]),
             sources: sources.to_vec(),
             ..Status::default()
         }
@@ -471,12 +446,12 @@ pub(super) mod tests {
     fn rates_are_of_the_time_that_has_passed() {
         let mut model = Model::new(100);
         model.take(secs(10.0), Ok(status(100, 0, &[source("192.0.2.1", 7, 0)])));
-        assert_eq!(model.rate(Series::Passed), 0.0, "one sample has no rate");
+        assert_eq!(model.rate(PASSED), 0.0, "one sample has no rate");
         assert_eq!(model.rows()[0].verdict(), "quiet");
         let sources = [source("192.0.2.1", 27, 15), source("192.0.2.2", 4, 0)];
         model.take(secs(12.0), Ok(status(110, 40, &sources)));
-        assert_eq!(model.rate(Series::Passed), 5.0);
-        assert_eq!(model.rate(Series::Limited), 20.0);
+        assert_eq!(model.rate(PASSED), 5.0);
+        assert_eq!(model.rate(Series::Syns(Verdict::LimitedSource)), 20.0);
         let rows = model.rows();
         assert_eq!((rows[0].syns, rows[0].limited), (10.0, 7.5));
         assert_eq!(rows[0].verdict(), "limited 75 %");
@@ -500,12 +475,12 @@ pub(super) mod tests {
         model.take(secs(0.0), Ok(first));
         model.take(secs(1.0), Err("gone\u{1b}[2J".to_owned()));
         assert_eq!(model.trouble(), Some("gone\\u{1b}[2J"));
-        assert_eq!(model.rate(Series::Passed), 0.0);
+        assert_eq!(model.rate(PASSED), 0.0);
         assert!(model.status().is_some(), "what was known stays in sight");
         model.take(secs(2.0), Ok(status(30, 0, &[])));
         assert_eq!((model.trouble(), model.restarts()), (None, 1));
-        assert_eq!(model.rate(Series::Passed), 15.0);
-        assert_eq!(model.history(Series::Passed), &[0.0, 15.0]);
+        assert_eq!(model.rate(PASSED), 15.0);
+        assert!(model.history(PASSED).eq([0.0, 15.0]));
     }
 
     #[test]
@@ -514,10 +489,10 @@ pub(super) mod tests {
         model.take(secs(0.0), Ok(status(0, 0, &[])));
         model.press(Key::Character('p'));
         model.take(secs(1.0), Ok(status(10, 0, &[])));
-        assert_eq!(model.status().unwrap().syn.passed, 0);
+        assert_eq!(model.status().unwrap().syn[Verdict::Passed], 0);
         model.press(Key::Character('p'));
         model.take(secs(4.0), Ok(status(20, 0, &[])));
-        assert_eq!(model.rate(Series::Passed), 5.0);
+        assert_eq!(model.rate(PASSED), 5.0);
     }
 
     #[test]
@@ -601,9 +576,9 @@ pub(super) mod tests {
                     status(a.into(), b.into(), &[source(&name, a.into(), b.into())])
                 });
                 model.take(Duration::from_millis(at), told);
-                for series in Series::ALL {
+                for series in Series::all() {
                     prop_assert!(model.rate(series).is_finite() && model.rate(series) >= 0.0);
-                    prop_assert!(model.history(series).len() <= HISTORY_MAX);
+                    prop_assert!(model.history(series).count() <= HISTORY_MAX);
                 }
                 prop_assert!(model.rows().iter().all(|row| row.syns.is_finite()));
             }

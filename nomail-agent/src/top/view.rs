@@ -1,5 +1,6 @@
 //! How a [`Model`] is drawn: on a terminal of any size, or as plain text.
 
+use nomail_common::verdict::{Answer, Verdict};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -45,7 +46,7 @@ const COLUMNS: [(&str, u16, u16); 8] = [
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
     let notes = notes_of(model);
-    let charts = (Series::ALL.len() as u16).min(area.height.saturating_sub(OTHER_LINES));
+    let charts = (Series::all().count() as u16).min(area.height.saturating_sub(OTHER_LINES));
     let [state, interfaces, trouble, rates, title, table, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
@@ -180,31 +181,34 @@ fn rare(status: &Status) -> Option<String> {
 }
 
 fn draw_rates(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    for (series, row) in Series::ALL.into_iter().zip(area.rows()) {
+    for (series, row) in Series::all().zip(area.rows()) {
         let [label, chart] =
-            Layout::horizontal([Constraint::Length(36), Constraint::Fill(1)]).areas(row);
-        let history = model.history(series);
-        let peak = history.iter().copied().fold(0.0, f64::max);
-        let style = match series {
-            Series::Passed | Series::Proven | Series::Connections => Style::new().fg(Color::Green),
-            Series::Limited | Series::Challenges => Style::new().fg(Color::Yellow),
-            Series::Flood | Series::Denied | Series::Malformed => Style::new().fg(Color::Red),
+            Layout::horizontal([Constraint::Length(39), Constraint::Fill(1)]).areas(row);
+        let peak = model.history(series).fold(0.0, f64::max);
+        let colour = match series {
+            Series::Syns(Verdict::Passed)
+            | Series::Answers(Answer::Proven)
+            | Series::Connections => Color::Green,
+            Series::Syns(Verdict::LimitedSource | Verdict::LimitedPrefix) | Series::Answers(_) => {
+                Color::Yellow
+            }
+            Series::Syns(_) => Color::Red,
         };
         let text = format!(
-            "{:<11} {:>8}/s  peak {:>7} ",
+            "{:<14} {:>8}/s  peak {:>7} ",
             series.name(),
             rate(model.rate(series)),
             rate(peak)
         );
         frame.render_widget(Line::from(text), label);
         // In thousandths, as the chart is of whole numbers. The latest is on the right.
-        let data = history.iter().rev().take(chart.width.into());
+        let data = model.history(series).rev().take(chart.width.into());
         let data = data.map(|rate| (rate * 1000.0) as u64);
         frame.render_widget(
             Sparkline::default()
                 .data(data)
                 .direction(RenderDirection::RightToLeft)
-                .style(style),
+                .style(Style::new().fg(colour)),
             chart,
         );
     }
@@ -312,10 +316,10 @@ pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
             if model.restarts() > 0 {
                 out += &format!("{}\n", restarted(model.restarts()));
             }
-            out += &format!("\n{:<12} {:>9} {:>13}\n", "", "RATE/s", "TOTAL");
-            for series in Series::ALL {
+            out += &format!("\n{:<14} {:>9} {:>13}\n", "", "RATE/s", "TOTAL");
+            for series in Series::all() {
                 out += &format!(
-                    "{:<12} {:>9} {:>13}\n",
+                    "{:<14} {:>9} {:>13}\n",
                     series.name(),
                     rate(model.rate(series)),
                     series.total(status)
@@ -423,7 +427,7 @@ mod tests {
         let passed = &lines[3];
         // 38² to 39² in a second.
         assert!(
-            passed.starts_with("passed          77.0/s  peak    77.0"),
+            passed.starts_with("passed             77.0/s  peak    77.0"),
             "{text}"
         );
         assert!(passed.ends_with('█') && passed.contains('▁'), "{text}");
@@ -552,7 +556,7 @@ mod tests {
             line.split_whitespace().map(str::to_owned).collect()
         };
         assert_eq!(cells("passed"), ["passed", "77.0", "1521"]);
-        assert_eq!(cells("limited"), ["limited", "5.0", "195"]);
+        assert_eq!(cells("limited_source"), ["limited_source", "5.0", "195"]);
         assert_eq!(
             cells("192.0.2.1"),
             [

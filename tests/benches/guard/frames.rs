@@ -10,6 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Mode, Policy, Rate};
 use nomail_common::{
+    counted::Counted as _,
     policy::FloodAnswer,
     tickets::TICKET_SYNS,
     verdict::{Answer, Verdict},

@@ -4,9 +4,12 @@
 
 use std::fmt;
 
-use log::info;
+use log::{
+    Level, Record,
+    kv::{ToValue as _, Value},
+};
 use lru::LruCache;
-use nomail_common::source::Source;
+use nomail_common::{counted::Counted as _, source::Source};
 
 use crate::{
     smtp::{
@@ -64,7 +67,7 @@ impl Reporter {
         let mut busiest: Vec<_> = activity.of_source.into_iter().collect();
         busiest.sort_unstable_by_key(|(source, tally)| {
             (
-                std::cmp::Reverse(tally.connections.max(ended(tally))),
+                std::cmp::Reverse(tally.connections.max(tally.ended_total())),
                 *source,
             )
         });
@@ -85,7 +88,7 @@ impl Reporter {
                     secs,
                 });
             } else {
-                others = others.plus(tally);
+                others += tally;
                 others_limited += syn_limited;
                 count += 1;
             }
@@ -107,23 +110,6 @@ impl Reporter {
 
 const _: () = assert!(SOURCES_MAX.get() >= ACTIVITY_SOURCES_MAX);
 
-/// Connections that have ended, of whatever time.
-const fn ended(tally: &Tally) -> u64 {
-    let Tally {
-        connections: _,
-        quit,
-        timed_out,
-        closed_by_peer,
-        closed,
-        shed,
-        http,
-        tls,
-        proxy,
-        garbage,
-    } = *tally;
-    quit + timed_out + closed_by_peer + closed + shed + http + tls + proxy + garbage
-}
-
 impl Line {
     /// Writes it to the log; as JSON with a key for each number.
     pub fn log(&self) {
@@ -137,23 +123,25 @@ impl Line {
             Who::Source(source) => (Some(source.as_str()), 1),
             Who::Others { sources, .. } => (None, *sources),
         };
-        info!(
-            event = "activity",
-            source = source,
-            sources = sources,
-            connections = tally.connections,
-            syn_limited = *syn_limited,
-            quit = tally.quit,
-            timed_out = tally.timed_out,
-            closed_by_peer = tally.closed_by_peer,
-            closed = tally.closed,
-            shed = tally.shed,
-            http = tally.http,
-            tls = tally.tls,
-            proxy = tally.proxy,
-            garbage = tally.garbage,
-            interval_secs = *secs;
-            "{self}"
+        let mut pairs = vec![
+            ("event", Value::from("activity")),
+            ("source", source.to_value()),
+            ("sources", sources.to_value()),
+            ("connections", Value::from(tally.connections)),
+            ("syn_limited", Value::from(*syn_limited)),
+        ];
+        let ended = tally.ended.iter();
+        pairs.extend(ended.map(|(outcome, count)| (outcome.name(), Value::from(count))));
+        let talkers = tally.talkers.iter();
+        pairs.extend(talkers.map(|(talker, count)| (talker.name(), Value::from(count))));
+        pairs.push(("interval_secs", Value::from(*secs)));
+        log::logger().log(
+            &Record::builder()
+                .level(Level::Info)
+                .target(module_path!())
+                .key_values(&pairs.as_slice())
+                .args(format_args!("{self}"))
+                .build(),
         );
     }
 }
@@ -171,35 +159,25 @@ impl fmt::Display for Line {
         }
         let Tally {
             connections,
-            quit,
-            timed_out,
-            closed_by_peer,
-            closed,
-            shed,
-            http,
-            tls,
-            proxy,
-            garbage,
+            ended,
+            talkers,
         } = self.tally;
         write!(
             out,
             "{connections} connection{}",
             if connections == 1 { "" } else { "s" }
         )?;
-        let parts = [
-            (self.syn_limited, "SYNs limited"),
-            (quit, "quit"),
-            (timed_out, "timed out"),
-            (closed_by_peer, "closed by the client"),
-            (closed, "closed"),
-            (shed, "shed"),
-            (http, "spoke HTTP"),
-            (tls, "began with TLS"),
-            (proxy, "sent a PROXY header"),
-            (garbage, "sent garbage"),
-        ];
-        for (count, what) in parts.iter().filter(|(count, _)| *count > 0) {
-            write!(out, ", {count} {what}")?;
+        let limited = [("SYNs limited", self.syn_limited)].into_iter();
+        let ended = ended
+            .iter()
+            .map(|(outcome, count)| (outcome.label(), count));
+        let talkers = talkers
+            .iter()
+            .map(|(talker, count)| (talker.label(), count));
+        for (what, count) in limited.chain(ended).chain(talkers) {
+            if count > 0 {
+                write!(out, ", {count} {what}")?;
+            }
         }
         write!(out, " in {} s", self.secs)
     }
@@ -208,11 +186,12 @@ impl fmt::Display for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{counts::Counts, smtp::Outcome};
 
     fn tally(connections: u64, quit: u64) -> Tally {
         Tally {
             connections,
-            quit,
+            ended: Counts::from_iter([(Outcome::Quit, quit)]),
             ..Tally::default()
         }
     }
@@ -225,10 +204,8 @@ mod tests {
     fn the_busiest_have_a_line_each_and_the_others_one() {
         let source = |last: u32| Source::from_ipv4(0xcb00_7100 + last);
         let mut activity = Activity::default();
-        let busy = Tally {
-            timed_out: 3,
-            ..tally(41, 38)
-        };
+        let mut busy = tally(41, 38);
+        busy.ended[Outcome::TimedOut] = 3;
         activity.of_source.insert(source(9), busy);
         for last in 10..14 {
             activity

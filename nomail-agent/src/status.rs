@@ -18,7 +18,7 @@ pub use self::{
     domains::{ForeignDomainStatus, foreign_domains, suspects},
     lists::{ListFileStatus, ListsStatus},
 };
-use crate::{counts::Counts, crowdsec, reload::Reload};
+use crate::{counts::Counts, crowdsec, reload::Reload, smtp::Connections};
 
 /// The state of a running agent. The keys are a contract with dashboards and
 /// scripts: more may be added, none renamed.
@@ -74,7 +74,7 @@ pub struct Status {
     /// What XDP answered.
     pub answers: Counts<Answer>,
     /// The connections of the responder.
-    pub connections: ConnectionStatus,
+    pub connections: Connections,
     /// Other domains that mail has arrived for, those that matter most first.
     #[serde(default)]
     pub foreign_domains: Vec<ForeignDomainStatus>,
@@ -358,48 +358,6 @@ fn with_total<S: Serializer>(syn: &Counts<Verdict>, serializer: S) -> Result<S::
     Shown { total, syn }.serialize(serializer)
 }
 
-/// Connections of the responder: accepted = active + quit + timed_out +
-/// closed_by_peer + closed + shed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionStatus {
-    /// Accepted from the network stack.
-    pub accepted: u64,
-    /// Open now.
-    pub active: u64,
-    /// Refused in the greeting.
-    pub refused_greeting: u64,
-    /// Refused at EHLO or HELO.
-    pub refused_ehlo: u64,
-    /// Refused at MAIL.
-    pub refused_mail: u64,
-    /// Refused at RCPT.
-    pub refused_rcpt: u64,
-    /// Ended by QUIT.
-    pub quit: u64,
-    /// Ended by a deadline.
-    pub timed_out: u64,
-    /// Ended by the client without QUIT.
-    pub closed_by_peer: u64,
-    /// Ended by the agent for another reason.
-    pub closed: u64,
-    /// Those of `closed` that made room for others, because all places were taken.
-    pub evicted: u64,
-    /// Refused at once and closed, for want of room.
-    pub shed: u64,
-    /// Those of `closed` that spoke HTTP.
-    pub http: u64,
-    /// Those of `closed` that began with a TLS hello.
-    pub tls: u64,
-    /// Those of `closed` that began with the PROXY protocol.
-    pub proxy: u64,
-    /// Those of `closed` that sent what no protocol of text has.
-    pub garbage: u64,
-    /// Refused recipients of other domains than this host's names.
-    pub recipients_elsewhere: u64,
-    /// Networks that `refuse_at = "auto"` remembers.
-    pub senders: u64,
-}
-
 /// A source in both halves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
@@ -569,10 +527,13 @@ impl Status {
         } else {
             return None;
         };
-        let said = named(&[
-            (self.answers[Answer::Greeting], "greetings by XDP"),
-            (self.answers[Answer::Goodbye], "ended by QUIT"),
-        ]);
+        let said = named(
+            [
+                (self.answers[Answer::Greeting], "greetings by XDP"),
+                (self.answers[Answer::Goodbye], "ended by QUIT"),
+            ]
+            .into_iter(),
+        );
         Some(match said.as_str() {
             "" => who,
             _ => format!("{who}; {said}"),
@@ -676,15 +637,12 @@ impl Status {
         );
         let mut columns = vec![(21, 13, syns)];
         if self.agent_running {
-            let ends = vec![
+            let mut ends = vec![
                 heading("CONNECTIONS", connections.accepted),
                 part("active", connections.active),
-                part("quit", connections.quit),
-                part("timed out", connections.timed_out),
-                part("closed by client", connections.closed_by_peer),
-                part("closed by nomail", connections.closed),
-                part("shed", connections.shed),
             ];
+            let ended = connections.ended.iter();
+            ends.extend(ended.map(|(outcome, number)| part(outcome.label(), number)));
             columns.push((18, 11, ends));
             let answers = self.answers.iter();
             let answers = answers.map(|(answer, number)| (answer.label().to_uppercase(), number));
@@ -709,23 +667,13 @@ impl Status {
     fn write_notes(&self, out: &mut String, paint: &impl Fn(&str, Option<AnsiColor>) -> String) {
         let connections = &self.connections;
         let mut notes = Vec::new();
-        let refused = named(&[
-            (connections.refused_greeting, "in the greeting"),
-            (connections.refused_ehlo, "at EHLO"),
-            (connections.refused_mail, "at MAIL"),
-            (connections.refused_rcpt, "at RCPT"),
-        ]);
+        let refused = labelled_counts(&connections.refused);
         if !refused.is_empty() {
             notes.push(("refused", refused, None));
         }
-        let spoke = named(&[
-            (connections.http, "HTTP"),
-            (connections.tls, "TLS"),
-            (connections.proxy, "the PROXY protocol"),
-            (connections.garbage, "no text"),
-        ]);
-        if !spoke.is_empty() {
-            notes.push(("spoke", spoke, None));
+        let talkers = labelled_counts(&connections.talkers);
+        if !talkers.is_empty() {
+            notes.push(("not SMTP", talkers, None));
         }
         if connections.evicted > 0 {
             let text = format!(
@@ -815,12 +763,17 @@ fn labelled(label: &str) -> String {
 }
 
 /// Those numbers that are not 0, with their names.
-fn named(numbers: &[(u64, &str)]) -> String {
-    let there = numbers.iter().filter(|(number, _)| *number > 0);
+fn named<'a>(numbers: impl Iterator<Item = (u64, &'a str)>) -> String {
+    let there = numbers.filter(|(number, _)| *number > 0);
     let there: Vec<_> = there
-        .map(|(number, name)| format!("{} {name}", count(*number)))
+        .map(|(number, name)| format!("{} {name}", count(number)))
         .collect();
     there.join(", ")
+}
+
+/// The same of all words of a vocabulary.
+fn labelled_counts<T: Counted>(counts: &Counts<T>) -> String {
+    named(counts.iter().map(|(word, number)| (number, word.label())))
 }
 
 /// A number in groups of three digits.

@@ -71,8 +71,8 @@ use crate::{
     },
     state::State,
     status::{
-        AddressStatus, ConnectionStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
-        MetricsStatus, ResponderStatus, Speaker, Status, Trouble, foreign_domains,
+        AddressStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus, MetricsStatus,
+        ResponderStatus, Speaker, Status, Trouble, foreign_domains,
     },
     walk::{self, WalkError},
 };
@@ -1205,26 +1205,7 @@ impl Shared {
             foreign_domains: self
                 .responder
                 .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),
-            connections: ConnectionStatus {
-                accepted: connections.accepted,
-                active: connections.active,
-                refused_greeting: connections.refused_greeting,
-                refused_ehlo: connections.refused_ehlo,
-                refused_mail: connections.refused_mail,
-                refused_rcpt: connections.refused_rcpt,
-                quit: connections.quit,
-                timed_out: connections.timed_out,
-                closed_by_peer: connections.closed_by_peer,
-                closed: connections.closed,
-                evicted: connections.evicted,
-                shed: connections.shed,
-                http: connections.http,
-                tls: connections.tls,
-                proxy: connections.proxy,
-                garbage: connections.garbage,
-                recipients_elsewhere: connections.recipients_elsewhere,
-                senders: connections.senders,
-            },
+            connections,
             ..Status::default()
         };
         for (interface, counts) in status.interfaces.iter_mut().zip(counts.of_interfaces) {
@@ -1255,10 +1236,7 @@ fn commands_of(commands: &smtp::Commands) -> BTreeMap<String, u64> {
 fn durations_of(connections: &smtp::Connections) -> DurationStatus {
     let durations = connections.durations.cumulative();
     DurationStatus {
-        count: connections.quit
-            + connections.timed_out
-            + connections.closed_by_peer
-            + connections.closed,
+        count: connections.ended.sum() - connections.ended[smtp::Outcome::Shed],
         total_micros: connections.durations.total.as_micros() as u64,
         within_millis: durations
             .map(|(bound, count)| (bound.as_millis() as u64, count))

@@ -703,7 +703,7 @@ fn a_browser_shows_the_right_numbers() {
         ("Passed", "/syn/passed"),
         ("Flood", "/syn/flood"),
         ("Challenges answered", "/answers/proven"),
-        ("Ended by QUIT", "/connections/quit"),
+        ("Quit", "/connections/quit"),
     ] {
         let shown = format!("<dt>{term}</dt><dd>{}</dd>", grouped(pointer));
         assert!(page.contains(&shown), "{shown}\n{page}");

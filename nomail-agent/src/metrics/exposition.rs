@@ -8,10 +8,11 @@ use std::{
 
 use nomail_common::{
     abi::{LINES, SLOTS_PER_LINE},
-    counted::Counted as _,
+    counted::Counted,
 };
 
 use super::process::Figures;
+use crate::counts::Counts;
 use crate::status::{GuardCounts, Speaker, Status, Trouble, suspects};
 
 /// The modes that an interface's guard can be in.
@@ -273,13 +274,7 @@ fn responder(out: &mut Exposition, status: &Status) {
         "nomail_connections",
         "Connections by how they ended.",
         "outcome",
-        [
-            ("quit", connections.quit),
-            ("timed_out", connections.timed_out),
-            ("closed_by_peer", connections.closed_by_peer),
-            ("closed", connections.closed),
-            ("shed", connections.shed),
-        ],
+        &connections.ended,
     );
     out.counter(
         "nomail_connections_evicted",
@@ -296,33 +291,18 @@ fn responder(out: &mut Exposition, status: &Status) {
         "nomail_refusals",
         "Connections by where they were first told that there is no mail here.",
         "at",
-        [
-            ("greeting", connections.refused_greeting),
-            ("ehlo", connections.refused_ehlo),
-            ("mail", connections.refused_mail),
-            ("rcpt", connections.refused_rcpt),
-        ],
+        &connections.refused,
     );
     out.by_label(
         "nomail_talkers",
         "Connections closed because what they spoke was no SMTP.",
         "protocol",
-        [
-            ("http", connections.http),
-            ("tls", connections.tls),
-            ("proxy", connections.proxy),
-            ("garbage", connections.garbage),
-        ],
+        &connections.talkers,
     );
-    out.by_label(
-        "nomail_commands",
-        "Commands by their verb.",
-        "verb",
-        status
-            .commands
-            .iter()
-            .map(|(verb, count)| (verb.as_str(), *count)),
-    );
+    let mut family = out.family("nomail_commands", Kind::Counter, "Commands by their verb.");
+    for (verb, count) in &status.commands {
+        family.sample("_total", &[("verb", verb)], count);
+    }
     out.counter(
         "nomail_recipients_elsewhere",
         "Refused recipients of other domains than this host's names: is it their MX?",
@@ -541,16 +521,16 @@ impl Exposition {
         family.sample("_total", &[], value);
     }
 
-    fn by_label<'a>(
+    fn by_label<T: Counted>(
         &mut self,
         name: &'static str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'a str, u64)>,
+        counts: &Counts<T>,
     ) {
         let mut family = self.family(name, Kind::Counter, help);
-        for (of, value) in values {
-            family.sample("_total", &[(label, of)], value);
+        for (word, count) in counts.iter() {
+            family.sample("_total", &[(label, word.name())], count);
         }
     }
 }
@@ -590,10 +570,7 @@ mod tests {
     use super::*;
     use nomail_common::verdict::Verdict;
 
-    use crate::{
-        counts::Counts,
-        status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
-    };
+    use crate::status::{CrowdsecStatus, DurationStatus, InterfaceStatus};
 
     #[rstest]
     #[case::nothing("", Format::Text)]

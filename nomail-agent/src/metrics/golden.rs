@@ -14,9 +14,10 @@ use super::{
     process::Figures,
 };
 use crate::counts::Counts;
+use crate::smtp::{Commands, Connections, Durations};
 use crate::status::{
-    AddressStatus, ConnectionStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus,
-    GuardCounts, InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
+    AddressStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus, GuardCounts,
+    InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
     ResponderStatus, SourceStatus, Speaker, Status, Trouble,
 };
 
@@ -50,26 +51,23 @@ fn interface(name: &str, mode: &str, trouble: Option<Trouble>, from: u64) -> Int
     }
 }
 
-fn connections() -> ConnectionStatus {
-    ConnectionStatus {
+fn connections() -> Connections {
+    Connections {
         accepted: 501,
         active: 502,
-        refused_greeting: 503,
-        refused_ehlo: 504,
-        refused_mail: 505,
-        refused_rcpt: 506,
-        quit: 507,
-        timed_out: 508,
-        closed_by_peer: 509,
-        closed: 510,
-        shed: 511,
-        http: 512,
-        tls: 513,
-        proxy: 514,
-        garbage: 515,
+        refused: words(502),
+        ended: words(506),
+        talkers: words(511),
         evicted: 516,
         recipients_elsewhere: 517,
         senders: 518,
+        // Shown elsewhere or not at all.
+        shed_without_linger: 0,
+        sources_evicted: 0,
+        shed_lingering: 0,
+        sources_tracked: 0,
+        commands: Commands::default(),
+        durations: Durations::default(),
     }
 }
 

@@ -52,6 +52,7 @@ use self::{
 };
 use crate::{
     clients::{Asked, Clients},
+    smtp::{Outcome, command::Talker, dialog::Refusal},
     status::Status,
 };
 
@@ -297,6 +298,9 @@ fn vocabulary() -> String {
     json!({
         "syn": words::<Verdict>(),
         "answers": words::<Kind>(),
+        "ended": words::<Outcome>(),
+        "refused": words::<Refusal>(),
+        "talkers": words::<Talker>(),
     })
     .to_string()
 }

@@ -12,6 +12,8 @@ mod oracle;
 
 use std::str;
 
+use nomail_common::counted;
+
 /// The longest domain (RFC 5321 section 4.5.3.1.2).
 pub const DOMAIN_MAX: usize = 255;
 
@@ -411,18 +413,19 @@ fn is_utf8_text(text: &[u8]) -> bool {
     str::from_utf8(text).is_ok_and(|text| !text.contains(char::is_control))
 }
 
-/// One that talks, but not SMTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Talker {
-    /// A HTTP request.
-    Http,
-    /// A TLS ClientHello: no STARTTLS was said.
-    Tls,
-    /// The PROXY protocol, version 1 or 2: a proxy in front of this host was
-    /// told to send it.
-    Proxy,
-    /// Anything else with octets that are in no text.
-    Garbage,
+counted! {
+    /// A protocol that a client speaks instead of SMTP.
+    pub enum Talker {
+        /// A HTTP request.
+        Http "http" "spoke HTTP";
+        /// A TLS ClientHello: no STARTTLS was said.
+        Tls "tls" "began with TLS";
+        /// The PROXY protocol, version 1 or 2: a proxy in front of this host was
+        /// told to send it.
+        Proxy "proxy" "sent a PROXY header";
+        /// Anything else with octets that are in no text.
+        Garbage "garbage" "sent garbage";
+    }
 }
 
 /// HTTP methods, and the preface of HTTP/2 (RFC 9110 section 9, RFC 5789,

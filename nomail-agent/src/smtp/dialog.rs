@@ -16,6 +16,8 @@
 
 use std::net::IpAddr;
 
+use nomail_common::counted;
+
 use super::{
     command::{self, Command, Mailbox, PROXY_V2_EMPTY_LINES, Recipient, ReversePath, Talker, Verb},
     relay::Relay,
@@ -56,31 +58,35 @@ pub enum RefuseAt {
     Rcpt,
 }
 
-/// Where a session was refused first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// In the greeting.
-    Greeting,
-    /// At EHLO or HELO.
-    Ehlo,
-    /// At MAIL.
-    Mail,
-    /// At RCPT.
-    Rcpt,
+counted! {
+    /// Where a session was refused first.
+    pub enum Refusal "refused_" {
+        /// In the greeting.
+        Greeting "greeting" "in the greeting";
+        /// At EHLO or HELO.
+        Ehlo "ehlo" "at EHLO";
+        /// At MAIL.
+        Mail "mail" "at MAIL";
+        /// At RCPT.
+        Rcpt "rcpt" "at RCPT";
+    }
 }
 
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The client said QUIT.
-    Quit,
-    /// A deadline passed.
-    TimedOut,
-    /// The client closed or reset the connection without QUIT.
-    ClosedByPeer,
-    /// We closed: after the greeting, on what is not mail, on input over a
-    /// bound, or on shutdown.
-    Closed,
+counted! {
+    /// How a connection ended.
+    pub enum Outcome {
+        /// The client said QUIT.
+        Quit "quit" "quit";
+        /// A deadline passed.
+        TimedOut "timed_out" "timed out";
+        /// The client closed or reset the connection without QUIT.
+        ClosedByPeer "closed_by_peer" "closed by client";
+        /// We closed: after the greeting, on what is not mail, on input over a
+        /// bound, or on shutdown.
+        Closed "closed" "closed by nomail";
+        /// It was over a limit: refused at once and closed. No dialog ends so.
+        Shed "shed" "shed";
+    }
 }
 
 /// What the client has told about itself or its mail. Octets from the network:

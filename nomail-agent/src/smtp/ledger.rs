@@ -5,12 +5,14 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     num::NonZeroUsize,
+    ops::AddAssign,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use lru::LruCache;
-use nomail_common::source::Source;
+use nomail_common::{counted::Counted as _, source::Source};
+use serde::{Deserialize, Serialize};
 
 use super::{
     command::{Talker, Verb},
@@ -18,6 +20,7 @@ use super::{
     foreign::ForeignDomains,
     senders::Senders,
 };
+use crate::counts::Counts;
 
 /// How many sources are remembered; the one not seen for longest goes first.
 pub const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -44,59 +47,45 @@ pub const DURATION_BOUNDS: [Duration; 12] = [
 
 /// Counts of connections.
 ///
-/// Always `accepted = active + quit + timed_out + closed_by_peer + closed +
-/// shed`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Always `accepted = active + ended.sum()`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
     /// Accepted from a listening socket.
     pub accepted: u64,
     /// Open now, lingering included, shed ones not.
     pub active: u64,
-    /// Refused in the greeting; this and the next three move beside the
-    /// outcomes, once for each connection.
-    pub refused_greeting: u64,
-    /// Refused at EHLO or HELO.
-    pub refused_ehlo: u64,
-    /// Refused at MAIL.
-    pub refused_mail: u64,
-    /// Refused at RCPT.
-    pub refused_rcpt: u64,
-    /// Ended by QUIT.
-    pub quit: u64,
-    /// Ended by a deadline.
-    pub timed_out: u64,
-    /// Ended by the peer, without QUIT.
-    pub closed_by_peer: u64,
-    /// Ended by us: after the greeting, on what is not mail, on input over a
-    /// bound, on shutdown.
-    pub closed: u64,
+    /// Those that ended.
+    #[serde(flatten)]
+    pub ended: Counts<Outcome>,
+    /// Those that were refused; once for each connection.
+    #[serde(flatten)]
+    pub refused: Counts<Refusal>,
+    /// Those of `closed` that did not speak SMTP.
+    #[serde(flatten)]
+    pub talkers: Counts<Talker>,
     /// Those of `closed` that made room for another, because all places were taken.
     pub evicted: u64,
-    /// Over a limit: refused at once and closed.
-    pub shed: u64,
     /// Those of `shed` that were over [`super::listener::Settings::shed_max`] too.
+    #[serde(skip)]
     pub shed_without_linger: u64,
-    /// Connections that linger now and have no place: shed ones, and those that made room.
-    pub shed_lingering: u64,
-    /// Those of `closed` that spoke HTTP.
-    pub http: u64,
-    /// Those of `closed` that began with a TLS hello.
-    pub tls: u64,
-    /// Those of `closed` that began with the PROXY protocol.
-    pub proxy: u64,
-    /// Those of `closed` that sent what no protocol of text has.
-    pub garbage: u64,
     /// Refused recipients of other domains than this host's name: is it their MX?
     pub recipients_elsewhere: u64,
-    /// Sources in the history.
-    pub sources_tracked: u64,
     /// Sources that the history has forgotten for others.
+    #[serde(skip)]
     pub sources_evicted: u64,
     /// Networks in the memory of `refuse_at = "auto"`.
     pub senders: u64,
+    /// Connections that linger now and have no place: shed ones, and those that made room.
+    #[serde(skip)]
+    pub shed_lingering: u64,
+    /// Sources in the history.
+    #[serde(skip)]
+    pub sources_tracked: u64,
     /// Commands by their verb.
+    #[serde(skip)]
     pub commands: Commands,
     /// How long connections lasted that ended, shed ones left out.
+    #[serde(skip)]
     pub durations: Durations,
 }
 
@@ -167,56 +156,31 @@ pub struct SourceHistory {
 pub struct Tally {
     /// Accepted.
     pub connections: u64,
-    /// Ended by QUIT.
-    pub quit: u64,
-    /// Ended by a deadline.
-    pub timed_out: u64,
-    /// Ended by the peer, without QUIT.
-    pub closed_by_peer: u64,
-    /// Ended by us, and what they spoke was mail.
-    pub closed: u64,
-    /// Over a limit.
-    pub shed: u64,
-    /// Spoke HTTP.
-    pub http: u64,
-    /// Began with a TLS hello.
-    pub tls: u64,
-    /// Began with the PROXY protocol.
-    pub proxy: u64,
-    /// Sent what no protocol of text has.
-    pub garbage: u64,
+    /// Those that ended, and did not speak another protocol.
+    pub ended: Counts<Outcome>,
+    /// Those that did.
+    pub talkers: Counts<Talker>,
 }
 
 impl Tally {
-    /// Both together.
-    #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
-        Self {
-            connections: self.connections + other.connections,
-            quit: self.quit + other.quit,
-            timed_out: self.timed_out + other.timed_out,
-            closed_by_peer: self.closed_by_peer + other.closed_by_peer,
-            closed: self.closed + other.closed,
-            shed: self.shed + other.shed,
-            http: self.http + other.http,
-            tls: self.tls + other.tls,
-            proxy: self.proxy + other.proxy,
-            garbage: self.garbage + other.garbage,
-        }
+    /// Connections that have ended, of whatever time.
+    pub fn ended_total(&self) -> u64 {
+        self.ended.sum() + self.talkers.sum()
     }
 
     fn end(&mut self, ended: Ended) {
-        *match ended {
-            Ended::Shed => &mut self.shed,
-            Ended::Talker(Talker::Http) => &mut self.http,
-            Ended::Talker(Talker::Tls) => &mut self.tls,
-            Ended::Talker(Talker::Proxy) => &mut self.proxy,
-            Ended::Talker(Talker::Garbage) => &mut self.garbage,
-            Ended::Session(Outcome::Quit) => &mut self.quit,
-            Ended::Session(Outcome::TimedOut) => &mut self.timed_out,
-            Ended::Session(Outcome::ClosedByPeer) => &mut self.closed_by_peer,
-            Ended::Evicted | Ended::Session(Outcome::Closed) => &mut self.closed,
-        } += 1;
+        match ended {
+            Ended::Talker(talker) => self.talkers[talker] += 1,
+            other => self.ended[other.outcome()] += 1,
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.ended += other.ended;
+        self.talkers += other.talkers;
     }
 }
 
@@ -249,6 +213,24 @@ pub(super) enum Ended {
     Talker(Talker),
     /// Any other session.
     Session(Outcome),
+}
+
+impl Ended {
+    const fn outcome(self) -> Outcome {
+        match self {
+            Self::Shed => Outcome::Shed,
+            Self::Evicted | Self::Talker(_) => Outcome::Closed,
+            Self::Session(outcome) => outcome,
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Evicted => "made room for another",
+            Self::Talker(talker) => talker.label(),
+            Self::Shed | Self::Session(_) => self.outcome().label(),
+        }
+    }
 }
 
 /// What the serving thread shares with the rest of the agent.
@@ -333,13 +315,8 @@ impl Page {
         self.counts.sources_evicted += u64::from(evicted.is_some());
     }
 
-    pub(super) const fn refuse(&mut self, at: Refusal) {
-        *match at {
-            Refusal::Greeting => &mut self.counts.refused_greeting,
-            Refusal::Ehlo => &mut self.counts.refused_ehlo,
-            Refusal::Mail => &mut self.counts.refused_mail,
-            Refusal::Rcpt => &mut self.counts.refused_rcpt,
-        } += 1;
+    pub(super) fn refuse(&mut self, at: Refusal) {
+        self.counts.refused[at] += 1;
     }
 
     pub(super) const fn said(&mut self, said: Said) {
@@ -351,36 +328,20 @@ impl Page {
         self.counts.durations.count(duration);
     }
 
-    /// A connection has ended, and `shed` or `active` was counted before.
+    /// A connection has ended. If it was not shed, it was counted as active.
     pub(super) fn end(&mut self, source: Source, unlogged: bool, ended: Ended) {
         if !unlogged {
             self.activity.of(source).end(ended);
         }
         let counts = &mut self.counts;
-        let outcome = match ended {
+        counts.ended[ended.outcome()] += 1;
+        match ended {
             Ended::Shed => return,
-            Ended::Evicted => {
-                counts.evicted += 1;
-                Outcome::Closed
-            }
-            Ended::Talker(talker) => {
-                *match talker {
-                    Talker::Http => &mut counts.http,
-                    Talker::Tls => &mut counts.tls,
-                    Talker::Proxy => &mut counts.proxy,
-                    Talker::Garbage => &mut counts.garbage,
-                } += 1;
-                Outcome::Closed
-            }
-            Ended::Session(outcome) => outcome,
-        };
+            Ended::Evicted => counts.evicted += 1,
+            Ended::Talker(talker) => counts.talkers[talker] += 1,
+            Ended::Session(_) => {}
+        }
         counts.active -= 1;
-        *match outcome {
-            Outcome::Quit => &mut counts.quit,
-            Outcome::TimedOut => &mut counts.timed_out,
-            Outcome::ClosedByPeer => &mut counts.closed_by_peer,
-            Outcome::Closed => &mut counts.closed,
-        } += 1;
     }
 }
 
@@ -454,7 +415,14 @@ mod tests {
         page.end(Source::from_ipv4(1), true, Ended::Talker(Talker::Http));
         assert_eq!(page.take_activity(), Activity::default());
         let counts = page.snapshot();
-        assert_eq!((counts.accepted, counts.http, counts.closed), (1, 1, 1));
+        assert_eq!(
+            (
+                counts.accepted,
+                counts.talkers[Talker::Http],
+                counts.ended[Outcome::Closed]
+            ),
+            (1, 1, 1)
+        );
     }
 
     #[test]

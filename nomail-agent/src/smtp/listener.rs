@@ -42,7 +42,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::{
-    command::{Recipient, Talker},
+    command::Recipient,
     dialog::{Action, AfterGreeting, Dialog, Heard, Interruption, Outcome, RefuseAt},
     foreign::ForeignDomains,
     ledger::{Activity, Connections, Ended, Ledger, SourceHistory},
@@ -582,7 +582,6 @@ impl Server {
                 };
                 Dialog::open(refuse_at, &settings.replies)
             } else {
-                page.counts.shed += 1;
                 lingers = page.counts.shed_lingering < settings.shed_max as u64;
                 if lingers {
                     page.counts.shed_lingering += 1;
@@ -1065,21 +1064,10 @@ impl Session {
 
     /// One line on how it went.
     fn story(&self, now: Instant) -> String {
-        let ended = match self.ended {
-            Ended::Shed => "shed",
-            Ended::Evicted => "made room for another",
-            Ended::Talker(Talker::Http) => "spoke HTTP",
-            Ended::Talker(Talker::Tls) => "began with TLS",
-            Ended::Talker(Talker::Proxy) => "sent a PROXY header",
-            Ended::Talker(Talker::Garbage) => "sent garbage",
-            Ended::Session(Outcome::Quit) => "quit",
-            Ended::Session(Outcome::TimedOut) => "timed out",
-            Ended::Session(Outcome::ClosedByPeer) => "closed by the client",
-            Ended::Session(Outcome::Closed) => "closed",
-        };
         format!(
-            "{}: {ended} after {} commands and {:.1} s",
+            "{}: {} after {} commands and {:.1} s",
             self.peer,
+            self.ended.label(),
             self.dialog.commands(),
             (now - self.begun).as_secs_f64()
         )
@@ -1122,7 +1110,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::smtp::relay::{Code, Relay};
+    use crate::smtp::{
+        dialog::Refusal,
+        relay::{Code, Relay},
+    };
 
     const HOST: &str = "mailless.example.org";
     const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
@@ -1218,19 +1209,7 @@ mod tests {
     }
 
     fn check_sum(counts: &Connections) {
-        let Connections {
-            active,
-            quit,
-            timed_out,
-            closed_by_peer,
-            closed,
-            shed,
-            ..
-        } = *counts;
-        assert_eq!(
-            counts.accepted,
-            active + quit + timed_out + closed_by_peer + closed + shed
-        );
+        assert_eq!(counts.accepted, counts.active + counts.ended.sum());
     }
 
     async fn read_all(stream: &mut TcpStream) -> String {
@@ -1263,7 +1242,11 @@ mod tests {
         drop(client);
         let counts = house.drained().await;
         assert_eq!(
-            (counts.accepted, counts.quit, counts.refused_greeting),
+            (
+                counts.accepted,
+                counts.ended[Outcome::Quit],
+                counts.refused[Refusal::Greeting]
+            ),
             (1, 1, 1)
         );
     }
@@ -1295,7 +1278,10 @@ mod tests {
         house.until(|counts| counts.accepted == 20).await;
         let counts = house.drained().await;
         // The reset may overtake the reading of QUIT, and is no error either.
-        assert_eq!(counts.quit + counts.closed_by_peer, 20);
+        assert_eq!(
+            counts.ended[Outcome::Quit] + counts.ended[Outcome::ClosedByPeer],
+            20
+        );
     }
 
     #[rstest]
@@ -1326,9 +1312,9 @@ mod tests {
         }
         let counts = house.drained().await;
         let ended = if after_greeting == AfterGreeting::Hold {
-            counts.quit
+            counts.ended[Outcome::Quit]
         } else {
-            counts.closed
+            counts.ended[Outcome::Closed]
         };
         assert_eq!((counts.accepted, ended), (TIMES, TIMES));
     }
@@ -1340,7 +1326,7 @@ mod tests {
         client.write_all(&[b'x'; 200_000]).await.unwrap();
         assert_eq!(read_all(&mut client).await, [GREETING, REFUSAL].concat());
         drop(client);
-        assert_eq!(house.drained().await.closed, 1);
+        assert_eq!(house.drained().await.ended[Outcome::Closed], 1);
     }
 
     #[rstest]
@@ -1356,7 +1342,7 @@ mod tests {
         let mut client = house.visit().await;
         assert_eq!(read_all(&mut client).await, [GREETING, TIMED_OUT].concat());
         drop(client);
-        assert_eq!(house.drained().await.timed_out, 1);
+        assert_eq!(house.drained().await.ended[Outcome::TimedOut], 1);
     }
 
     #[tokio::test]
@@ -1375,7 +1361,7 @@ mod tests {
             drop(client);
             house.drained().await
         });
-        assert_eq!(counts.await.unwrap().timed_out, 1);
+        assert_eq!(counts.await.unwrap().ended[Outcome::TimedOut], 1);
     }
 
     #[tokio::test]
@@ -1397,7 +1383,7 @@ mod tests {
         let mut client = TcpStream::from_std(socket.into()).unwrap();
         client.write_all(&b"NOOP\r\n".repeat(900)).await.unwrap();
         house.until(|counts| counts.active == 1).await;
-        assert_eq!(house.drained().await.timed_out, 1);
+        assert_eq!(house.drained().await.ended[Outcome::TimedOut], 1);
     }
 
     #[rstest]
@@ -1423,7 +1409,7 @@ mod tests {
             let mut client = house.visit().await;
             client.write_all(b"EHLO early\r\n").await.unwrap();
             assert_eq!(read_all(&mut client).await, GREETING);
-            assert_eq!(house.responder.snapshot().shed, shed);
+            assert_eq!(house.responder.snapshot().ended[Outcome::Shed], shed);
         }
         held.pop();
         house.until(|counts| counts.active == 1).await;
@@ -1435,9 +1421,9 @@ mod tests {
         assert_eq!(
             (
                 counts.accepted,
-                counts.shed,
-                counts.quit,
-                counts.closed_by_peer
+                counts.ended[Outcome::Shed],
+                counts.ended[Outcome::Quit],
+                counts.ended[Outcome::ClosedByPeer]
             ),
             (103, 100, 1, 2)
         );
@@ -1489,7 +1475,10 @@ mod tests {
         expect(&mut newcomer, WELCOME).await;
         assert_eq!(read_all(&mut crowd[1]).await, REFUSAL);
         let counts = house.until(|counts| counts.evicted == 1).await;
-        assert_eq!((counts.active, counts.shed), (PLACES as u64, 1));
+        assert_eq!(
+            (counts.active, counts.ended[Outcome::Shed]),
+            (PLACES as u64, 1)
+        );
         newcomer
             .write_all(b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nQUIT\r\n")
             .await
@@ -1510,7 +1499,14 @@ mod tests {
         }
         drop((crowd, newcomer));
         let counts = house.drained().await;
-        assert_eq!((counts.evicted, counts.closed, counts.quit), (1, 1, 4));
+        assert_eq!(
+            (
+                counts.evicted,
+                counts.ended[Outcome::Closed],
+                counts.ended[Outcome::Quit]
+            ),
+            (1, 1, 4)
+        );
     }
 
     /// A crowd that fills all places again and again takes none from another, and what
@@ -1590,7 +1586,10 @@ mod tests {
         let mut client = house.visit().await;
         assert_eq!(read_all(&mut client).await, GREETING);
         let counts = house.responder.snapshot();
-        assert_eq!((counts.shed, counts.shed_without_linger), (1, 1));
+        assert_eq!(
+            (counts.ended[Outcome::Shed], counts.shed_without_linger),
+            (1, 1)
+        );
         check_sum(&counts);
     }
 
@@ -1610,7 +1609,7 @@ mod tests {
             assert_eq!(read_all(client).await, SHUTTING_DOWN);
         }
         // The clients keep their side open, and the bound holds.
-        assert_eq!(house.drained().await.closed, 20);
+        assert_eq!(house.drained().await.ended[Outcome::Closed], 20);
         assert!(begun.elapsed() < LINGER_MAX + Duration::from_secs(1));
         house.ended.take().unwrap().await.unwrap();
         assert!(TcpStream::connect(house.address).await.is_err());
@@ -1693,9 +1692,9 @@ mod tests {
         let counts = house.drained().await;
         assert_eq!(
             (
-                counts.refused_greeting,
-                counts.refused_rcpt,
-                counts.refused_ehlo
+                counts.refused[Refusal::Greeting],
+                counts.refused[Refusal::Rcpt],
+                counts.refused[Refusal::Ehlo]
             ),
             (1, 1, 1)
         );
@@ -1728,7 +1727,7 @@ mod tests {
         ];
         assert_eq!(told, expected.concat());
         let counts = house.drained().await;
-        assert_eq!((counts.quit, counts.senders), (7, 0));
+        assert_eq!((counts.ended[Outcome::Quit], counts.senders), (7, 0));
         assert_eq!(counts.recipients_elsewhere, 0);
         assert_eq!(house.responder.take_activity(), Activity::default());
         // Nobody else is a monitor.
@@ -1762,7 +1761,13 @@ mod tests {
                 .starts_with("421 mailless.example.org ")
         );
         let counts = house.responder.snapshot();
-        assert_eq!((counts.shed, counts.refused_greeting), (1, 0));
+        assert_eq!(
+            (
+                counts.ended[Outcome::Shed],
+                counts.refused[Refusal::Greeting]
+            ),
+            (1, 0)
+        );
     }
 
     #[rstest]
@@ -1782,12 +1787,13 @@ mod tests {
             ["220 mailless.example.org ESMTP nomail\r\n", REFUSAL].concat()
         );
         let counts = house.drained().await;
-        let kinds = [counts.http, counts.tls, counts.proxy, counts.garbage];
-        assert_eq!((counts.closed, kinds.iter().sum::<u64>()), (1, 1));
+        assert_eq!(
+            (counts.ended[Outcome::Closed], counts.talkers.sum()),
+            (1, 1)
+        );
         let activity = house.responder.take_activity();
         let tally = activity.of_source.values().next().unwrap();
-        let told = [tally.http, tally.tls, tally.proxy, tally.garbage];
-        assert_eq!(told, kinds);
+        assert_eq!(tally.talkers, counts.talkers);
     }
 
     #[tokio::test]

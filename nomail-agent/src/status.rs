@@ -18,7 +18,12 @@ pub use self::{
     domains::{ForeignDomainStatus, foreign_domains, suspects},
     lists::{ListFileStatus, ListsStatus},
 };
-use crate::{counts::Counts, crowdsec, reload::Reload, smtp::Connections};
+use crate::{
+    counts::Counts,
+    crowdsec::{self, Pull},
+    reload::Reload,
+    smtp::Connections,
+};
 
 /// The state of a running agent. The keys are a contract with dashboards and
 /// scripts: more may be added, none renamed.
@@ -309,6 +314,9 @@ pub struct CrowdsecStatus {
     pub last_pull_unix_secs: u64,
     /// Why the last pull failed; empty if it did not.
     pub error: String,
+    /// Pulls since the start.
+    #[serde(default)]
+    pub pulls: Counts<Pull>,
 }
 
 impl From<crowdsec::Snapshot> for CrowdsecStatus {
@@ -322,6 +330,7 @@ impl From<crowdsec::Snapshot> for CrowdsecStatus {
             last_pull_secs: found.pulled.map(|at| at.elapsed().as_secs()),
             last_pull_unix_secs: found.pulled_unix_secs,
             error: found.error.unwrap_or_default(),
+            pulls: found.pulls,
         }
     }
 }
@@ -341,6 +350,10 @@ impl fmt::Display for CrowdsecStatus {
         match self.last_pull_secs {
             Some(secs) => write!(out, ", pulled {} ago", duration(secs))?,
             None => out.write_str(", not pulled yet")?,
+        }
+        if self.pulls[Pull::Failed] > 0 {
+            let (failed, all) = (self.pulls[Pull::Failed], self.pulls.sum());
+            write!(out, ", {} of {} pulls failed", count(failed), count(all))?;
         }
         write!(out, " from {}", escaped(&self.url))
     }
@@ -675,12 +688,9 @@ impl Status {
         if !talkers.is_empty() {
             notes.push(("not SMTP", talkers, None));
         }
-        if connections.evicted > 0 {
-            let text = format!(
-                "{} connections made room for others: limits.connections was reached",
-                count(connections.evicted)
-            );
-            notes.push(("full", text, None));
+        let also = labelled_counts(&connections.counters);
+        if !also.is_empty() {
+            notes.push(("connections", also, None));
         }
         let mut label = "mail for";
         for line in domains::about(&self.foreign_domains) {

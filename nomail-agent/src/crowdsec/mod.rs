@@ -24,7 +24,7 @@ use std::{
 
 use ipnet::IpNet;
 use log::{debug, info, warn};
-use nomail_common::abi::MAX_BANS;
+use nomail_common::{abi::MAX_BANS, counted};
 use tokio::{
     runtime::Runtime,
     select,
@@ -34,7 +34,7 @@ use tokio::{
 
 pub use self::key::{ApiKey, KeyError};
 use self::{client::PullError, decisions::Decisions, stream::Answer};
-use crate::config;
+use crate::{config, counts::Counts};
 
 /// Most decisions that are in force.
 pub const DECISIONS_MAX: usize = MAX_BANS as usize;
@@ -102,6 +102,16 @@ impl Change {
     }
 }
 
+counted! {
+    /// How a pull went.
+    pub enum Pull {
+        /// The decisions were taken over.
+        Succeeded "succeeded" "succeeded";
+        /// There was no answer, or none that could be read.
+        Failed "failed" "failed";
+    }
+}
+
 /// How the subscription is doing.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -117,10 +127,8 @@ pub struct Snapshot {
     pub pulled: Option<std::time::Instant>,
     /// The same in seconds since 1970.
     pub pulled_unix_secs: u64,
-    /// Pulls that went well.
-    pub pulls: u64,
-    /// Pulls that failed.
-    pub failures: u64,
+    /// Pulls so far.
+    pub pulls: Counts<Pull>,
     /// Why the last pull failed; none if it went well.
     pub error: Option<String>,
 }
@@ -343,7 +351,7 @@ impl Puller {
             told.pulled = Some(std::time::Instant::now());
             let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
             told.pulled_unix_secs = since_1970.map_or(0, |since| since.as_secs());
-            told.pulls += 1;
+            told.pulls[Pull::Succeeded] += 1;
             told.error = None;
         }
         if !self.greeted {
@@ -387,7 +395,7 @@ impl Puller {
             debug!("CrowdSec at {}: {text}", subscription.url);
         }
         let mut told = self.watch.lock();
-        told.failures += 1;
+        told.pulls[Pull::Failed] += 1;
         told.error = Some(text);
     }
 

@@ -117,7 +117,10 @@ fn a_failure_keeps_what_is_in_force() {
     assert_eq!(startup, [true, false, true]);
     let seen = crowdsec.watch().snapshot();
     // The API has ended since.
-    assert!(seen.decisions == 1 && seen.failures >= 1, "{seen:?}");
+    assert!(
+        seen.decisions == 1 && seen.pulls[Pull::Failed] >= 1,
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -12,8 +12,11 @@ use nomail_common::{
 };
 
 use super::process::Figures;
-use crate::counts::Counts;
-use crate::status::{GuardCounts, Speaker, Status, Trouble, suspects};
+use crate::{
+    counts::Counts,
+    smtp::Counter,
+    status::{GuardCounts, Speaker, Status, Trouble, suspects},
+};
 
 /// The modes that an interface's guard can be in.
 const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
@@ -276,12 +279,9 @@ fn responder(out: &mut Exposition, status: &Status) {
         "outcome",
         &connections.ended,
     );
-    out.counter(
-        "nomail_connections_evicted",
-        "Connections that made room for others because limits.connections was reached; also \
-         among those that were closed.",
-        connections.evicted,
-    );
+    for (counter, count) in connections.counters.iter() {
+        out.counter(&family_of(counter), counter.help(), count);
+    }
     out.gauge(
         "nomail_connections_active",
         "Connections that are open now.",
@@ -303,11 +303,6 @@ fn responder(out: &mut Exposition, status: &Status) {
     for (verb, count) in &status.commands {
         family.sample("_total", &[("verb", verb)], count);
     }
-    out.counter(
-        "nomail_recipients_elsewhere",
-        "Refused recipients of other domains than this host's names: is it their MX?",
-        connections.recipients_elsewhere,
-    );
     out.gauge(
         "nomail_foreign_domains",
         "Other domains that mail arrived for in the last day, tests for an open relay left out.",
@@ -331,6 +326,14 @@ fn responder(out: &mut Exposition, status: &Status) {
     family.sample("_bucket", &[("le", "+Inf")], durations.count);
     family.sample("_sum", &[], durations.total_micros as f64 / 1e6);
     family.sample("_count", &[], durations.count);
+}
+
+/// The family of a counter.
+fn family_of(counter: Counter) -> String {
+    match counter {
+        Counter::RecipientsElsewhere => "nomail_recipients_elsewhere".to_owned(),
+        _ => format!("nomail_connections_{}", counter.name()),
+    }
 }
 
 fn configuration(out: &mut Exposition, status: &Status) {
@@ -426,6 +429,12 @@ fn crowdsec(out: &mut Exposition, status: &Status) {
     for (of, count) in [("ipv4", ipv4), ("ipv6", ipv6)] {
         family.sample("", &[("family", of)], count);
     }
+    out.by_label(
+        "nomail_crowdsec_pulls",
+        "Pulls of CrowdSec's decisions by how they went.",
+        "result",
+        &crowdsec.pulls,
+    );
     out.gauge(
         "nomail_crowdsec_decisions_left_out",
         "Decisions of CrowdSec that there is no room for.",
@@ -479,12 +488,12 @@ struct Exposition {
 /// A family that samples are added to.
 struct Family<'a> {
     text: &'a mut String,
-    name: &'static str,
+    name: &'a str,
 }
 
 impl Exposition {
     /// Begins a family, by its name without a suffix.
-    fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
         let text = &mut self.text;
         // The text format knows no infos, and has the suffix in a counter's name.
         let (kind, suffix) = match (kind, self.format) {
@@ -512,22 +521,16 @@ impl Exposition {
         Family { text, name }
     }
 
-    fn gauge(&mut self, name: &'static str, help: &str, value: impl Display) {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, Kind::Gauge, help).sample("", &[], value);
     }
 
-    fn counter(&mut self, name: &'static str, help: &str, value: impl Display) {
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         let mut family = self.family(name, Kind::Counter, help);
         family.sample("_total", &[], value);
     }
 
-    fn by_label<T: Counted>(
-        &mut self,
-        name: &'static str,
-        help: &str,
-        label: &str,
-        counts: &Counts<T>,
-    ) {
+    fn by_label<T: Counted>(&mut self, name: &str, help: &str, label: &str, counts: &Counts<T>) {
         let mut family = self.family(name, Kind::Counter, help);
         for (word, count) in counts.iter() {
             family.sample("_total", &[(label, word.name())], count);
@@ -565,12 +568,14 @@ fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use nomail_common::verdict::Verdict;
     use rstest::rstest;
 
     use super::*;
-    use nomail_common::verdict::Verdict;
-
-    use crate::status::{CrowdsecStatus, DurationStatus, InterfaceStatus};
+    use crate::{
+        crowdsec::Pull,
+        status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
+    };
 
     #[rstest]
     #[case::nothing("", Format::Text)]
@@ -684,6 +689,7 @@ mod tests {
             decisions: 7,
             decisions_ipv6: 2,
             left_out: 3,
+            pulls: Counts::from_iter([(Pull::Succeeded, 9)]),
             last_pull_unix_secs: 1_800_000_000,
             ..CrowdsecStatus::default()
         };
@@ -694,6 +700,8 @@ mod tests {
                 "nomail_crowdsec_last_pull_success_timestamp_seconds 1800000000",
                 "nomail_crowdsec_decisions{family=\"ipv4\"} 5",
                 "nomail_crowdsec_decisions{family=\"ipv6\"} 2",
+                "nomail_crowdsec_pulls_total{result=\"succeeded\"} 9",
+                "nomail_crowdsec_pulls_total{result=\"failed\"} 0",
                 "nomail_crowdsec_decisions_left_out 3",
             ]
         );

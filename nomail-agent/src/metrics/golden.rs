@@ -13,12 +13,14 @@ use super::{
     exposition::{Format, render},
     process::Figures,
 };
-use crate::counts::Counts;
-use crate::smtp::{Commands, Connections, Durations};
-use crate::status::{
-    AddressStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus, GuardCounts,
-    InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
-    ResponderStatus, SourceStatus, Speaker, Status, Trouble,
+use crate::{
+    counts::Counts,
+    smtp::{Commands, Connections, Counter, Durations},
+    status::{
+        AddressStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus, GuardCounts,
+        InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
+        ResponderStatus, SourceStatus, Speaker, Status, Trouble,
+    },
 };
 
 /// So many more than `from` as the place of the word, from 1 on.
@@ -52,18 +54,21 @@ fn interface(name: &str, mode: &str, trouble: Option<Trouble>, from: u64) -> Int
 }
 
 fn connections() -> Connections {
+    let numbered = |counter| match counter {
+        Counter::Evicted => (counter, 516),
+        Counter::RecipientsElsewhere => (counter, 517),
+        Counter::ShedWithoutLinger => (counter, 519),
+        Counter::SourcesForgotten => (counter, 520),
+    };
     Connections {
         accepted: 501,
         active: 502,
         refused: words(502),
         ended: words(506),
         talkers: words(511),
-        evicted: 516,
-        recipients_elsewhere: 517,
+        counters: Counter::ALL.iter().copied().map(numbered).collect(),
         senders: 518,
         // Shown elsewhere or not at all.
-        shed_without_linger: 0,
-        sources_evicted: 0,
         shed_lingering: 0,
         sources_tracked: 0,
         commands: Commands::default(),
@@ -81,6 +86,7 @@ fn crowdsec() -> CrowdsecStatus {
         last_pull_secs: Some(604),
         last_pull_unix_secs: 605,
         error: "why not".to_owned(),
+        pulls: words(606),
     }
 }
 

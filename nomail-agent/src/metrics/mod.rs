@@ -52,7 +52,8 @@ use self::{
 };
 use crate::{
     clients::{Asked, Clients},
-    smtp::{Outcome, command::Talker, dialog::Refusal},
+    crowdsec::Pull,
+    smtp::{Counter, Outcome, command::Talker, dialog::Refusal},
     status::Status,
 };
 
@@ -301,6 +302,8 @@ fn vocabulary() -> String {
         "ended": words::<Outcome>(),
         "refused": words::<Refusal>(),
         "talkers": words::<Talker>(),
+        "counters": words::<Counter>(),
+        "pulls": words::<Pull>(),
     })
     .to_string()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lru::LruCache;
-use nomail_common::{counted::Counted as _, source::Source};
+use nomail_common::{counted, counted::Counted as _, source::Source};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -45,6 +45,22 @@ pub const DURATION_BOUNDS: [Duration; 12] = [
     Duration::from_secs(1800),
 ];
 
+counted! {
+    /// What is counted of connections beside how they ended.
+    pub enum Counter {
+        /// Connections that made room for others because limits.connections was reached; also
+        /// among those that were closed.
+        Evicted "evicted" "made room: limits.connections reached";
+        /// Refused recipients of other domains than this host's names: is it their MX?
+        RecipientsElsewhere "recipients_elsewhere" "recipients of other domains";
+        /// Connections that were shed and closed without waiting for the client to read the
+        /// refusal, because too many were waited for; also among those that were shed.
+        ShedWithoutLinger "shed_without_linger" "shed without waiting";
+        /// Sources whose connections are no longer remembered, because others came since.
+        SourcesForgotten "sources_forgotten" "sources forgotten";
+    }
+}
+
 /// Counts of connections.
 ///
 /// Always `accepted = active + ended.sum()`.
@@ -63,16 +79,9 @@ pub struct Connections {
     /// Those of `closed` that did not speak SMTP.
     #[serde(flatten)]
     pub talkers: Counts<Talker>,
-    /// Those of `closed` that made room for another, because all places were taken.
-    pub evicted: u64,
-    /// Those of `shed` that were over [`super::listener::Settings::shed_max`] too.
-    #[serde(skip)]
-    pub shed_without_linger: u64,
-    /// Refused recipients of other domains than this host's name: is it their MX?
-    pub recipients_elsewhere: u64,
-    /// Sources that the history has forgotten for others.
-    #[serde(skip)]
-    pub sources_evicted: u64,
+    /// What else is counted.
+    #[serde(flatten)]
+    pub counters: Counts<Counter>,
     /// Networks in the memory of `refuse_at = "auto"`.
     pub senders: u64,
     /// Connections that linger now and have no place: shed ones, and those that made room.
@@ -312,7 +321,7 @@ impl Page {
             last: now,
         };
         let evicted = self.history.push(source, seen);
-        self.counts.sources_evicted += u64::from(evicted.is_some());
+        self.counts.counters[Counter::SourcesForgotten] += u64::from(evicted.is_some());
     }
 
     pub(super) fn refuse(&mut self, at: Refusal) {
@@ -337,7 +346,7 @@ impl Page {
         counts.ended[ended.outcome()] += 1;
         match ended {
             Ended::Shed => return,
-            Ended::Evicted => counts.evicted += 1,
+            Ended::Evicted => counts.counters[Counter::Evicted] += 1,
             Ended::Talker(talker) => counts.talkers[talker] += 1,
             Ended::Session(_) => {}
         }
@@ -363,7 +372,10 @@ mod tests {
         }
         let counts = ledger.page().snapshot();
         assert_eq!(
-            (counts.sources_tracked, counts.sources_evicted),
+            (
+                counts.sources_tracked,
+                counts.counters[Counter::SourcesForgotten]
+            ),
             (SOURCES_MAX.get() as u64, 10)
         );
         let history = ledger.page().sources();

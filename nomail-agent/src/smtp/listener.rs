@@ -45,7 +45,7 @@ use super::{
     command::Recipient,
     dialog::{Action, AfterGreeting, Dialog, Heard, Interruption, Outcome, RefuseAt},
     foreign::ForeignDomains,
-    ledger::{Activity, Connections, Ended, Ledger, SourceHistory},
+    ledger::{Activity, Connections, Counter, Ended, Ledger, SourceHistory},
     notices::Notices,
     prefixes::Prefixes,
     replies::Replies,
@@ -586,7 +586,7 @@ impl Server {
                 if lingers {
                     page.counts.shed_lingering += 1;
                 } else {
-                    page.counts.shed_without_linger += 1;
+                    page.counts.counters[Counter::ShedWithoutLinger] += 1;
                 }
                 if matches!(settings.refuse, Refuse::Auto(_)) && !is_monitor {
                     page.senders.greeted(peer, unix_now());
@@ -896,7 +896,7 @@ impl Scene<'_> {
                     let mut page = self.ledger.page();
                     let now = unix_now();
                     if page.foreign.asked(mailbox.domain, peer, now, !unlogged) {
-                        page.counts.recipients_elsewhere += 1;
+                        page.counts.counters[Counter::RecipientsElsewhere] += 1;
                     }
                 }
             }
@@ -1474,7 +1474,9 @@ mod tests {
         let mut newcomer = visit_from(&house, [127, 1, 3, 1]).await;
         expect(&mut newcomer, WELCOME).await;
         assert_eq!(read_all(&mut crowd[1]).await, REFUSAL);
-        let counts = house.until(|counts| counts.evicted == 1).await;
+        let counts = house
+            .until(|counts| counts.counters[Counter::Evicted] == 1)
+            .await;
         assert_eq!(
             (counts.active, counts.ended[Outcome::Shed]),
             (PLACES as u64, 1)
@@ -1501,7 +1503,7 @@ mod tests {
         let counts = house.drained().await;
         assert_eq!(
             (
-                counts.evicted,
+                counts.counters[Counter::Evicted],
                 counts.ended[Outcome::Closed],
                 counts.ended[Outcome::Quit]
             ),
@@ -1530,7 +1532,7 @@ mod tests {
             other.write_all(b"NOOP\r\n").await.unwrap();
             expect(other, "250 2.0.0 done\r\n").await;
         }
-        assert_eq!(house.responder.snapshot().evicted, 0);
+        assert_eq!(house.responder.snapshot().counters[Counter::Evicted], 0);
     }
 
     /// With one place for each prefix the idle make room, and those whose dialog goes on
@@ -1553,7 +1555,7 @@ mod tests {
         let mut newcomer = visit_from(&house, [127, 1, 4, 1]).await;
         expect(&mut newcomer, WELCOME).await;
         assert_eq!(read_all(&mut clients[2]).await, REFUSAL);
-        assert_eq!(house.responder.snapshot().evicted, 1);
+        assert_eq!(house.responder.snapshot().counters[Counter::Evicted], 1);
     }
 
     #[tokio::test]
@@ -1571,7 +1573,10 @@ mod tests {
         assert_eq!(read_all(&mut first).await, REFUSAL);
         // Its end of the connection is still open.
         let counts = house.responder.snapshot();
-        assert_eq!((counts.evicted, counts.shed_lingering), (1, 0));
+        assert_eq!(
+            (counts.counters[Counter::Evicted], counts.shed_lingering),
+            (1, 0)
+        );
         drop((first, second, newcomer));
         house.drained().await;
     }
@@ -1587,7 +1592,10 @@ mod tests {
         assert_eq!(read_all(&mut client).await, GREETING);
         let counts = house.responder.snapshot();
         assert_eq!(
-            (counts.ended[Outcome::Shed], counts.shed_without_linger),
+            (
+                counts.ended[Outcome::Shed],
+                counts.counters[Counter::ShedWithoutLinger]
+            ),
             (1, 1)
         );
         check_sum(&counts);
@@ -1698,7 +1706,13 @@ mod tests {
             ),
             (1, 1, 1)
         );
-        assert_eq!((counts.senders, counts.recipients_elsewhere), (1, 1));
+        assert_eq!(
+            (
+                counts.senders,
+                counts.counters[Counter::RecipientsElsewhere]
+            ),
+            (1, 1)
+        );
     }
 
     /// As `option smtpchk` of HAProxy asks, also where others are greeted with 521.
@@ -1728,7 +1742,7 @@ mod tests {
         assert_eq!(told, expected.concat());
         let counts = house.drained().await;
         assert_eq!((counts.ended[Outcome::Quit], counts.senders), (7, 0));
-        assert_eq!(counts.recipients_elsewhere, 0);
+        assert_eq!(counts.counters[Counter::RecipientsElsewhere], 0);
         assert_eq!(house.responder.take_activity(), Activity::default());
         // Nobody else is a monitor.
         house.responder.configure(Settings {

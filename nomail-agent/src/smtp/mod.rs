@@ -25,7 +25,7 @@ pub mod senders;
 
 pub use dialog::{AfterGreeting, Dialog, Outcome, RefuseAt};
 pub use foreign::{ForeignDomain, ForeignDomains};
-pub use ledger::{Activity, Commands, Connections, Durations, SourceHistory, Tally};
+pub use ledger::{Activity, Commands, Connections, Counter, Durations, SourceHistory, Tally};
 pub use listener::{
     LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, adopt, bind, unix_now,
 };

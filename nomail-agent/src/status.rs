@@ -351,11 +351,12 @@ impl fmt::Display for CrowdsecStatus {
             Some(secs) => write!(out, ", pulled {} ago", duration(secs))?,
             None => out.write_str(", not pulled yet")?,
         }
+        write!(out, " from {}", escaped(&self.url))?;
         if self.pulls[Pull::Failed] > 0 {
             let (failed, all) = (self.pulls[Pull::Failed], self.pulls.sum());
             write!(out, ", {} of {} pulls failed", count(failed), count(all))?;
         }
-        write!(out, " from {}", escaped(&self.url))
+        Ok(())
     }
 }
 
@@ -827,6 +828,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::smtp::{Counter, command::Talker, dialog::Refusal};
 
     #[test]
     fn json_has_the_keys_of_the_contract() {
@@ -985,6 +987,32 @@ mod tests {
             assert!(text.contains(word), "{word} not in {text}");
         }
         assert!(text.contains("not guarded  wg0: ") && text.contains("8,000 lost"));
+    }
+
+    #[test]
+    fn what_is_counted_is_shown_by_its_label_once_there_is_any() {
+        let mut status = sample();
+        let connections = &mut status.connections;
+        connections.refused[Refusal::Rcpt] = 4000;
+        connections.talkers[Talker::Tls] = 2;
+        for (number, counter) in (1..).zip(Counter::ALL) {
+            connections.counters[*counter] = number;
+        }
+        status.crowdsec = Some(CrowdsecStatus {
+            url: "http://127.0.0.1:8080/".to_owned(),
+            pulls: Counts::from_iter([(Pull::Succeeded, 8), (Pull::Failed, 1)]),
+            ..CrowdsecStatus::default()
+        });
+        let text = status.text(false);
+        for line in [
+            "refused      4,000 at RCPT",
+            "not SMTP     2 began with TLS",
+            "connections  1 made room for others, 2 recipients of other domains, \
+             3 shed without waiting, 4 sources forgotten",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains(":8080/, 1 of 9 pulls failed\n"), "{text}");
     }
 
     #[test]

@@ -50,7 +50,7 @@ counted! {
     pub enum Counter {
         /// Connections that made room for others because limits.connections was reached; also
         /// among those that were closed.
-        Evicted "evicted" "made room: limits.connections reached";
+        Evicted "evicted" "made room for others";
         /// Refused recipients of other domains than this host's names: is it their MX?
         RecipientsElsewhere "recipients_elsewhere" "recipients of other domains";
         /// Connections that were shed and closed without waiting for the client to read the

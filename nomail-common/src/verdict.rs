@@ -30,16 +30,16 @@ crate::counted! {
         /// A RST has answered one: its tuple has a ticket.
         Proven "proven" "challenges answered";
         /// A SYN that was to be answered could not be, and was given to the network stack.
-        Unanswerable "unanswerable" "not challenged";
+        Unanswerable "unanswerable" "left to the kernel";
         /// A SYN was answered with a SYN cookie.
         Cookie "cookie" "SYN cookies";
         /// The responder sent a segment, of a handshake or of a dialog.
-        Stateless "stateless" "segments sent";
+        Stateless "stateless" "stateless segments";
         /// One of these had a greeting in it. One that was lost is sent again.
         Greeting "greeted" "greetings sent";
         /// One of these had the reply to QUIT in it.
         Goodbye "quit" "QUITs answered";
         /// A SYN, or a segment of the responder's, that could not be answered was dropped.
-        UnanswerableDropped "unanswerable_dropped" "dropped instead";
+        UnanswerableDropped "unanswerable_dropped" "dropped unanswered";
     }
 }

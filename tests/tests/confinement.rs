@@ -15,14 +15,17 @@ use std::{
 };
 
 use nix::{errno::Errno, sys::signal::Signal, unistd::Pid};
-use nomail_agent::{bpf::program_name, iface::FrameSocket};
+use nomail_agent::{
+    bpf::program_name,
+    iface::{FrameSocket, link_address},
+};
 use nomail_tests::{
     agent::{self, Agent},
     inject::{Call, Puppet},
     lab::{HOST_INTERFACE, Lab},
     poll::{DEADLINE, until},
 };
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// No descriptor.
 const NONE: u64 = u64::MAX;
@@ -405,24 +408,7 @@ fn the_packet_socket_hears_nothing() {
         .within(|| Socket::new(Domain::PACKET, Type::RAW, None).unwrap());
     let open = SockRef::from(&open);
     // As a process without any capability may.
-    let all = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: as in the agent's sending: it fits, and what is written has that length.
-    let ((), all) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            storage.cast::<libc::sockaddr_ll>().write(all);
-            length.write(size_of::<libc::sockaddr_ll>() as libc::socklen_t);
-            Ok(())
-        })
-    }
-    .unwrap();
+    let all = link_address(0, libc::ETH_P_ALL as u16).unwrap();
     let detached = ours.detach_filter().unwrap_err();
     assert_eq!(detached.raw_os_error(), Some(libc::EPERM));
     let mut frame = [MaybeUninit::uninit(); 2048];

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, bail};
@@ -167,25 +167,13 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program that may not talk to the user while others do: what it prints is shown
-/// as a whole when it ends; fails when it fails.
+/// Runs a program whose output is not mixed with that of others: it is shown as a whole
+/// when the program ends. Fails when it fails.
 pub(crate) fn check_and_print(command: &mut Command) -> Result<()> {
-    let start = |command: &Command| format!("cannot start: {}", shown(command));
-    let (mut reader, writer) = std::io::pipe().context("no pipe")?;
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(writer.try_clone().context("no pipe")?)
-        .stderr(writer);
-    let mut child = command.spawn().with_context(|| start(command))?;
-    // The command still holds the write ends: the reader would never see the end.
-    command
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null());
     let mut printed = Vec::new();
-    reader
-        .read_to_end(&mut printed)
-        .context("what it prints cannot be read")?;
-    let status = child.wait().with_context(|| start(command))?;
+    let status = read_output(command, |mut output| {
+        output.read_to_end(&mut printed).map(drop)
+    })?;
     std::io::stdout()
         .lock()
         .write_all(&printed)
@@ -199,36 +187,47 @@ pub(crate) fn check_and_print(command: &mut Command) -> Result<()> {
 /// Runs a program silently; when it fails, the error carries its last lines and the
 /// command to repeat.
 pub(crate) fn check_silent(command: &mut Command) -> Result<()> {
-    let repeat = shown(command);
-    let start = || format!("cannot start: {repeat}");
-    // One pipe for both streams keeps their lines in order.
-    let (reader, writer) = std::io::pipe().with_context(start)?;
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(writer.try_clone().with_context(start)?)
-        .stderr(writer);
-    let mut child = command.spawn().with_context(start)?;
-    // The command still holds the write ends: the reader would never see the end.
-    command
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null());
-
     let mut last = VecDeque::with_capacity(LAST_LINES);
-    for line in BufReader::new(reader).split(b'\n') {
-        if last.len() == LAST_LINES {
-            last.pop_front();
+    let status = read_output(command, |output| {
+        for line in BufReader::new(output).split(b'\n') {
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(String::from_utf8_lossy(&line?).into_owned());
         }
-        last.push_back(String::from_utf8_lossy(&line.with_context(start)?).into_owned());
-    }
-    let status = child.wait().with_context(start)?;
+        Ok(())
+    })?;
     if !status.success() {
         let last: Vec<_> = last.iter().map(|line| format!("    {line}")).collect();
         bail!(
-            "failed ({status}); its last lines:\n{}\n  to repeat it:\n    {repeat}",
-            last.join("\n")
+            "failed ({status}); its last lines:\n{}\n  to repeat it:\n    {}",
+            last.join("\n"),
+            shown(command)
         );
     }
     Ok(())
+}
+
+/// Runs a program without input, and has `read` take what it prints, both streams in the
+/// order of their lines.
+fn read_output(
+    command: &mut Command,
+    read: impl FnOnce(PipeReader) -> std::io::Result<()>,
+) -> Result<ExitStatus> {
+    let failed = |command: &Command| format!("cannot run: {}", shown(command));
+    // One pipe for both streams keeps their lines in order.
+    let (reader, writer) = std::io::pipe().with_context(|| failed(command))?;
+    let other = writer.try_clone().with_context(|| failed(command))?;
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(other)
+        .spawn();
+    // The command still holds the write ends: the reader would never see the end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = spawned.with_context(|| failed(command))?;
+    read(reader).with_context(|| failed(command))?;
+    child.wait().with_context(|| failed(command))
 }
 
 /// What a program prints, when it can be started and succeeds.

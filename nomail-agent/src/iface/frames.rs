@@ -9,7 +9,7 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 /// A packet socket that receives nothing. It is bound to no interface, so that only what
 /// names one is sent. The kernel lets any process bind it to all traffic, so its filter,
-/// which drops every frame, is locked: whoever takes the agent over cannot read with it.
+/// which drops every frame, is locked: code that has taken over the agent cannot read with it.
 #[derive(Debug)]
 pub struct FrameSocket(Socket);
 
@@ -38,29 +38,40 @@ impl FrameSocket {
     /// # Errors
     /// Those of sendto(2).
     pub fn send(&self, interface: u32, frame: &[u8]) -> io::Result<()> {
-        let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: 0,
-            sll_ifindex: interface as i32,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: the storage is larger than a sockaddr_ll and aligned for every kind of
-        // address, and the length that is set is that of what is written.
-        let ((), address) = unsafe {
-            SockAddr::try_init(|storage, length| {
-                storage.cast::<libc::sockaddr_ll>().write(address);
-                length.write(mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t);
-                Ok(())
-            })
-        }?;
-        self.0.send_to(frame, &address).map(drop)
+        self.0
+            .send_to(frame, &link_address(interface, 0)?)
+            .map(drop)
     }
 }
 
-/// Keeps the filter of a socket as it is, for ever (socket(7), `SO_LOCK_FILTER`).
+/// The address of packet(7) for frames of a protocol, in host byte order, on the interface
+/// of that index; 0 is all of them.
+///
+/// # Errors
+/// It has none of its own: socket2 returns a result.
+pub fn link_address(interface: u32, protocol: u16) -> io::Result<SockAddr> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: interface as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the storage is larger than a sockaddr_ll and aligned for every kind of
+    // address, and the length that is set is that of what is written.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            storage.cast::<libc::sockaddr_ll>().write(address);
+            length.write(mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t);
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}
+
+/// Locks the filter of a socket for the socket's lifetime (socket(7), `SO_LOCK_FILTER`).
 fn lock_filter(socket: &Socket) -> io::Result<()> {
     let lock: libc::c_int = 1;
     let length = mem::size_of_val(&lock) as libc::socklen_t;

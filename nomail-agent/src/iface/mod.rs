@@ -32,7 +32,7 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
 
 pub use self::{
-    frames::FrameSocket,
+    frames::{FrameSocket, link_address},
     glance::{Drivers, Glance, XDP_BASIC, XDP_FRAGS, XDP_SENDS},
     holder::{holder_of, is_held},
     local::{LocalRoute, LocalRoutes},

@@ -2,7 +2,9 @@
 //! memory of `refuse_at = "auto"`, and the domains that mail arrives for.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -25,6 +27,9 @@ pub struct State {
     directory: PathBuf,
     /// A failure was told, and will not be again until it is over.
     failing: bool,
+    /// Hashes of what the files were last written with, by name: the same is not written
+    /// again.
+    written: BTreeMap<&'static str, u64>,
 }
 
 impl State {
@@ -33,6 +38,7 @@ impl State {
         directory.is_dir().then(|| Self {
             directory: directory.to_owned(),
             failing: false,
+            written: BTreeMap::new(),
         })
     }
 
@@ -81,7 +87,7 @@ impl State {
         })
     }
 
-    /// Writes both down; whether that could be done.
+    /// Writes down what has changed of both; whether that could be done.
     pub fn save_all(&mut self, senders: &Senders, domains: &ForeignDomains) -> bool {
         let text = domains.save(unix_now());
         self.save(senders) && self.write(DOMAINS_FILE, &text)
@@ -93,10 +99,17 @@ impl State {
         self.write(FILE, &senders.save(unix_now()))
     }
 
-    fn write(&mut self, name: &str, text: &str) -> bool {
+    fn write(&mut self, name: &'static str, text: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let hash = hasher.finish();
+        if self.written.get(name) == Some(&hash) {
+            return true;
+        }
         match write(&self.directory, name, text) {
             Ok(()) => {
                 self.failing = false;
+                self.written.insert(name, hash);
                 return true;
             }
             Err(error) if !self.failing => {
@@ -205,6 +218,27 @@ mod tests {
             fs::write(&file, content).unwrap();
             assert!(state.load_domains().list(unix_now()).is_empty());
         }
+    }
+
+    #[test]
+    fn a_warning_is_remembered_and_what_is_the_same_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = State::new(directory.path()).unwrap();
+        let (senders, mut domains) = (Senders::new(AGE), ForeignDomains::default());
+        for last in [1, 200] {
+            let peer = IpAddr::from([192, 0, last, 7]);
+            domains.ask(b"example.org", peer, unix_now());
+        }
+        assert!(state.save_all(&senders, &domains));
+        // Nothing else has happened since.
+        assert_eq!(domains.take_due(unix_now()).len(), 1);
+        assert!(state.save_all(&senders, &domains));
+        assert!(state.load_domains().take_due(unix_now()).is_empty());
+
+        let file = directory.path().join(DOMAINS_FILE);
+        fs::write(&file, "of another").unwrap();
+        assert!(state.save_all(&senders, &domains));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "of another");
     }
 
     #[test]

@@ -151,8 +151,6 @@ struct Agent {
     /// Resolves when the serving thread has ended.
     served: oneshot::Receiver<()>,
     state: Option<State>,
-    /// Connections when the memory was last written down.
-    saved_at: u64,
     reporter: Reporter,
     limited: LimitedLog,
     /// Whose decisions are denied, if the agent was started with `[crowdsec]`.
@@ -387,7 +385,6 @@ impl Agent {
             room,
             served,
             state,
-            saved_at: 0,
             reporter: Reporter::default(),
             limited: LimitedLog::default(),
             crowdsec,
@@ -705,17 +702,13 @@ impl Agent {
         }
     }
 
-    /// Writes the memory of `auto` down, if anybody came since.
+    /// Writes down the memory of `auto`, and the domains that mail arrived for.
     fn save_state(&mut self) {
-        let accepted = self.shared.responder.snapshot().accepted;
-        if let Some(state) = &mut self.state
-            && accepted != self.saved_at
-            && state.save_all(
+        if let Some(state) = &mut self.state {
+            state.save_all(
                 &self.shared.responder.senders(),
                 &self.shared.responder.foreign_domains(),
-            )
-        {
-            self.saved_at = accepted;
+            );
         }
     }
 

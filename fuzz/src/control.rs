@@ -1,6 +1,6 @@
 //! Requests to the control socket.
 
-use nomail_agent::control::{SOURCES_MAX, parse};
+use nomail_agent::status::{client::SOURCES_MAX, control::parse};
 
 /// The octets of one request: only `status NUMBER` is one, and no answer gets
 /// longer than its bound.

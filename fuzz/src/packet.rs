@@ -6,8 +6,8 @@ use etherparse::{
     EtherType, Ipv6ExtensionSlice, LinkExtSlice, LinkSlice, NetSlice, SlicedPacket, TransportSlice,
 };
 use nomail_common::{
-    packet::{Address, Kind, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, Segment, parse},
-    source::Source,
+    guard::source::Source,
+    wire::packet::{Address, Kind, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, Segment, parse},
 };
 
 const PORTS: [u16; 4] = [25, 587, 0, 0];

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{bpf::BpfError, config::ConfigError, iface::IfaceError, service::HandedError};
+use crate::{config::ConfigError, guard::BpfError, host::service::HandedError, net::IfaceError};
 
 /// Exit codes, after sysexits.h. 64, for a wrong command line, is
 /// [`crate::cli::report`]'s.

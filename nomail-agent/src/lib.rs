@@ -1,32 +1,26 @@
 //! The agent of nomail: loads the XDP guard and serves the 521 dialog.
 //!
-//! [`supervisor`] is the only module that knows all the others.
+//! The nine subjects: [`config`] (what the operator wants), [`smtp`] (the dialog and the
+//! thread that serves it), [`guard`] (the XDP programs), [`net`] (interfaces and
+//! addresses), [`agent`] (the loop that owns them all), [`status`] (what it reports),
+//! [`logging`] (what it logs), [`host`] (what it needs of the host), [`commands`] (what
+//! else the binary does). [`agent`] and [`commands`] are the only ones that know all the
+//! others.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout))]
 
-pub mod bpf;
+pub mod agent;
 pub mod cli;
-pub mod clients;
+pub mod commands;
 pub mod config;
-pub mod control;
 pub mod counts;
-pub mod crowdsec;
-pub mod doctor;
 pub mod exit;
-pub mod iface;
-pub mod limited;
+pub mod guard;
+pub mod host;
 pub mod logging;
-pub mod memory;
-pub mod metrics;
-pub mod output;
-pub mod privilege;
-pub mod reload;
-pub mod report;
+pub mod net;
 pub mod sample;
-pub mod service;
 pub mod smtp;
-pub mod state;
 pub mod status;
-pub mod supervisor;
-pub mod top;
+pub mod text;
 pub mod walk;

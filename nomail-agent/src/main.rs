@@ -10,15 +10,15 @@ use std::{
 
 use log::{error, warn};
 use nomail_agent::{
+    agent::{self, Teller},
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
+    commands::crowdsec::ApiKey,
+    commands::doctor,
+    commands::top,
     config::{self, LogFormat, Overrides},
-    crowdsec::ApiKey,
-    doctor,
     exit::{Exit, Failure},
     logging,
-    output::print,
-    supervisor::{self, Teller},
-    top,
+    text::print,
 };
 
 fn main() -> ExitCode {
@@ -70,7 +70,7 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
     // is a part of it.
     let config = load(overrides).inspect_err(|_| logging::start(verbose, LogFormat::Text))?;
     logging::start(verbose, config.log.format);
-    supervisor::run(config, overrides)
+    agent::run(config, overrides)
 }
 
 fn status(asked: Status) -> anyhow::Result<()> {
@@ -155,7 +155,7 @@ fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
 }
 
 fn detach(asked: &Detach) -> Result<(), Failure> {
-    let lines = supervisor::detach(asked)?;
+    let lines = agent::detach(asked)?;
     Ok(print(
         &lines
             .iter()

@@ -7,10 +7,10 @@
 use nomail_agent::smtp::{AfterGreeting, Dialog, RefuseAt, Replies, replies::Reply as Text};
 use nomail_common::{
     abi::{DIALOG_PLACES, Texts},
-    challenge::TupleHash,
-    packet::{Address, IPV6, Kind, PLAIN, Segment},
-    responder::{self, Asker, Hearing, Host, Outcome, Received, Reply, Standing, WINDOW},
+    guard::challenge::TupleHash,
     siphash::Key,
+    stateless::dialog::{self, Asker, Hearing, Host, Outcome, Received, Reply, Standing, WINDOW},
+    wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -138,7 +138,7 @@ impl Client {
         };
         let syn = segment(Kind::Syn, ISN);
         let asker = client.asker(&syn);
-        let answer = responder::greet_syn(&mut client.model, &syn, asker, 0);
+        let answer = dialog::greet_syn(&mut client.model, &syn, asker, 0);
         assert_eq!((answer.flags, answer.acknowledgment), (SYN, 0));
         client.cookie = answer.sequence;
         // The SYN-ACK of the simultaneous open.
@@ -174,7 +174,7 @@ impl Client {
         };
         self.model.payload = payload.to_vec();
         let asker = self.asker(&segment);
-        match responder::respond(&mut self.model, &segment, &received, asker) {
+        match dialog::respond(&mut self.model, &segment, &received, asker) {
             Outcome::Say(reply, generation) => {
                 assert_eq!(generation, 0);
                 let texts = &self.model.texts;
@@ -187,7 +187,7 @@ impl Client {
                     let octets = &text.octets[..text.length as usize];
                     said.extend(octets.repeat(times as usize));
                 }
-                assert!(said.len() <= responder::TEXT_MAX);
+                assert!(said.len() <= dialog::TEXT_MAX);
                 assert_eq!(said.len() as u32, reply.text_length(texts));
                 assert_eq!(sum(&said), fold(reply.text_sum(texts)));
                 self.coming.push((reply, said));

@@ -3,14 +3,14 @@
 
 use crate::{
     counted::Counted as _,
-    events::Event,
-    limiter::Limit,
-    packet::Address,
-    probing::{self, PROBES, Place, first_place},
-    responder::{TEXT_MAX, WINDOW},
+    guard::events::Event,
+    guard::limiter::Limit,
+    guard::probing::{self, PROBES, Place, first_place},
+    guard::tickets::ResetLimits,
     siphash::Key,
-    tickets::ResetLimits,
+    stateless::dialog::{TEXT_MAX, WINDOW},
     verdict::{Answer, Verdict},
+    wire::packet::Address,
 };
 
 /// Version of everything in this module.
@@ -18,9 +18,9 @@ pub const ABI_VERSION: u32 = 8;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
-/// Name of the program that answers without a listener, see [`crate::responder`].
+/// Name of the program that answers without a listener, see [`crate::stateless::dialog`].
 pub const RESPONDER_PROGRAM: &str = "nomail_responder";
-/// Name of the program that only returns the clock, see [`crate::limiter`].
+/// Name of the program that only returns the clock, see [`crate::guard::limiter`].
 pub const CLOCK_PROGRAM: &str = "nomail_clock";
 
 /// `Array<Config>` with [`CONFIGS`] entries: one in use, one to be written next.
@@ -41,7 +41,7 @@ pub const SOURCES_MAP: &str = "SOURCES";
 pub const PROVEN_MAP: &str = "PROVEN";
 /// Like [`SOURCES_MAP`], with [`PREFIX_LINES`] lines: the buckets of prefixes.
 pub const PREFIXES_MAP: &str = "PREFIXES";
-/// `Array<`[`TicketLine`]`>`, see [`crate::tickets`].
+/// `Array<`[`TicketLine`]`>`, see [`crate::guard::tickets`].
 pub const TICKETS_MAP: &str = "TICKETS";
 /// `Array<`[`SharedLine`]`>` of buckets that all CPUs share, by [`CAP`] and following.
 pub const SHARED_MAP: &str = "SHARED";
@@ -65,9 +65,9 @@ pub const CARRIES_MAP: &str = "CARRIES";
 /// Carries in a value of [`CARRIES_MAP`]: what a map takes to be read goes by its
 /// values more than by their length.
 pub const CARRIES_PER_VALUE: usize = 32;
-/// `RingBuf` of [`crate::events::Event`], read by the agent once a second.
+/// `RingBuf` of [`crate::guard::events::Event`], read by the agent once a second.
 pub const EVENTS_MAP: &str = "EVENTS";
-/// `Array<`[`ToldLine`]`>`: which sources were told of, see [`crate::events`].
+/// `Array<`[`ToldLine`]`>`: which sources were told of, see [`crate::guard::events`].
 pub const TOLD_MAP: &str = "TOLD";
 
 /// `ProgramArray` with one entry: the program [`RESPONDER_PROGRAM`], or none.
@@ -75,10 +75,10 @@ pub const RESPONDERS_MAP: &str = "RESPONDERS";
 /// `Array<`[`Texts`]`>` with [`GENERATIONS`] entries: what the responder says, of
 /// which [`Config::generation`] is for new dialogs.
 pub const TEXTS_MAP: &str = "TEXTS";
-/// `Array<u64>` with [`DIALOG_PLACES`] entries of [`crate::responder::Standing`].
+/// `Array<u64>` with [`DIALOG_PLACES`] entries of [`crate::stateless::dialog::Standing`].
 pub const DIALOGS_MAP: &str = "DIALOGS";
 
-/// `RingBuf` of [`crate::owed::Owed`], read by the agent once a second.
+/// `RingBuf` of [`crate::stateless::retransmit::Owed`], read by the agent once a second.
 pub const OWED_MAP: &str = "OWED";
 
 /// Global of the program, patched before load: not 0 when [`RESPONDER_PROGRAM`] may
@@ -138,7 +138,7 @@ pub const TICKET_LINES: usize = 8192;
 /// Entries in one [`ToldLine`].
 pub const TOLD_PER_LINE: usize = 8;
 /// Lines for the proven in [`TOLD_MAP`], and for the others, a power of two: 1,024
-/// sources each, and so at most as many events in [`crate::events::PAUSE_SECS`].
+/// sources each, and so at most as many events in [`crate::guard::events::PAUSE_SECS`].
 pub const TOLD_LINES: usize = 128;
 
 /// Place in [`SHARED_MAP`] of the bucket of all unproven SYNs.
@@ -150,7 +150,7 @@ pub const UNANSWERED: u32 = 2;
 /// Entries of [`SHARED_MAP`].
 pub const SHARED_BUCKETS: u32 = 3;
 /// Octets of [`EVENTS_MAP`], a power of two and of whole pages: room for all that
-/// may come in [`crate::events::PAUSE_SECS`].
+/// may come in [`crate::guard::events::PAUSE_SECS`].
 pub const EVENTS_LENGTH: u32 = 128 * 1024;
 /// Octets of [`OWED_MAP`], as above: room for 512 dialogs that begin in a second.
 pub const OWED_RING_LENGTH: u32 = 64 * 1024;
@@ -239,7 +239,7 @@ pub struct Config {
     /// Not 0: count every verdict, neither drop nor answer anything.
     pub observe: u32,
     /// What the unproven get that are over a limit: a
-    /// [`crate::policy::FloodAnswer`].
+    /// [`crate::guard::policy::FloodAnswer`].
     pub flood_answer: u32,
     /// Jiffies shifted right by this are time slots of proofs.
     pub slot_shift: u32,
@@ -405,7 +405,7 @@ pub struct Counters {
     /// Sources that lost their slot to another.
     pub evictions: u64,
     /// SYNs that passed without a bucket, because other CPUs kept changing
-    /// their line; see [`crate::sources`].
+    /// their line; see [`crate::guard::sources`].
     pub contended: u64,
 }
 
@@ -413,24 +413,24 @@ pub struct Counters {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// [`crate::source::Source`] of each slot, or a mark of [`crate::sources`].
+    /// [`crate::guard::source::Source`] of each slot, or a mark of [`crate::guard::sources`].
     pub keys: [u64; SLOTS_PER_LINE],
-    /// [`crate::limiter::Bucket`] of each slot.
+    /// [`crate::guard::limiter::Bucket`] of each slot.
     pub buckets: [u64; SLOTS_PER_LINE],
 }
 
-/// Tickets, and a bucket of RSTs: a cache line. See [`crate::tickets`].
+/// Tickets, and a bucket of RSTs: a cache line. See [`crate::guard::tickets`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TicketLine {
-    /// [`crate::tickets::Ticket`] of each place.
+    /// [`crate::guard::tickets::Ticket`] of each place.
     pub tickets: [u64; TICKETS_PER_LINE],
-    /// [`crate::limiter::Bucket`] of the RSTs that answered no challenge, of the sources
+    /// [`crate::guard::limiter::Bucket`] of the RSTs that answered no challenge, of the sources
     /// whose hash chooses this line.
     pub resets: u64,
 }
 
-/// A [`crate::limiter::Bucket`] with a cache line for itself.
+/// A [`crate::guard::limiter::Bucket`] with a cache line for itself.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SharedLine {
@@ -442,11 +442,11 @@ pub struct SharedLine {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToldLine {
-    /// [`crate::events::Entry`] of each place.
+    /// [`crate::guard::events::Entry`] of each place.
     pub entries: [u64; TOLD_PER_LINE],
 }
 
-/// Counts that ran over in a [`crate::limiter::Bucket`]. They belong to the
+/// Counts that ran over in a [`crate::guard::limiter::Bucket`]. They belong to the
 /// source named here, which may no longer be the one in the slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

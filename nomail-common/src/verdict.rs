@@ -16,7 +16,7 @@ crate::counted! {
         LimitedPrefix "limited_prefix" "over prefix's limit";
         /// Not proven, and more than the listener can take: answered.
         Flood "flood" "flood";
-        /// Dropped: the ticket of its tuple is used up ([`crate::tickets`]).
+        /// Dropped: the ticket of its tuple is used up ([`crate::guard::tickets`]).
         Replayed "replayed" "replayed";
     }
 }

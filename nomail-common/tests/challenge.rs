@@ -4,10 +4,10 @@
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 use nomail_common::{
-    challenge::{PROOF_SECS, Round, SLOT_SECS, TupleHash, slot_shift},
-    packet::{Address, IPV6, Kind, PLAIN, Segment},
-    reply::{self, Header, Numbers},
+    guard::challenge::{PROOF_SECS, Round, SLOT_SECS, TupleHash, slot_shift},
     siphash::Key,
+    wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
+    wire::reply::{self, Header, Numbers},
 };
 use proptest::prelude::*;
 

@@ -12,9 +12,11 @@ use etherparse::{
     SingleVlanHeader, TcpHeader, VlanId,
 };
 use nomail_common::{
-    frame::Frame,
-    packet::{Address, IPV6, Kind, MAX_EXTENSION_HEADERS, PLAIN, Segment, VLAN_STACKED, parse},
-    source::Source,
+    guard::source::Source,
+    wire::frame::Frame,
+    wire::packet::{
+        Address, IPV6, Kind, MAX_EXTENSION_HEADERS, PLAIN, Segment, VLAN_STACKED, parse,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 

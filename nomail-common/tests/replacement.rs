@@ -15,9 +15,9 @@ use std::{
 
 use nomail_common::{
     abi::SLOTS_PER_LINE,
-    limiter::{Bucket, Limit, Time},
-    source::Source,
-    sources::{CLAIMED, Charge, EMPTY, SourceSet, charge},
+    guard::limiter::{Bucket, Limit, Time},
+    guard::source::Source,
+    guard::sources::{CLAIMED, Charge, EMPTY, SourceSet, charge},
 };
 
 /// In jiffies.

@@ -15,15 +15,17 @@ use std::{
 
 use nomail_common::{
     abi::{Config, Guarded, MAX_PORTS, TICKETS_PER_LINE, Texts},
-    challenge::TupleHash,
-    limiter::Time,
-    owed::{FRAME_LENGTH, Owed, Owing},
-    packet::{Address, IPV6, Kind, PLAIN, Segment},
-    policy::{self, Action, Facts, FloodAnswer, Reach, Server},
-    responder::{self, Asker, COMMANDS_MAX, Hearing, Host as _, Outcome, Received, Standing},
+    guard::challenge::TupleHash,
+    guard::limiter::Time,
+    guard::policy::{self, Action, Facts, FloodAnswer, Reach, Server},
+    guard::source::Source,
+    guard::tickets::{self, Answered, Proof, Ticket, TicketSet},
     siphash::{Key, siphash},
-    source::Source,
-    tickets::{self, Answered, Proof, Ticket, TicketSet},
+    stateless::dialog::{
+        self, Asker, COMMANDS_MAX, Hearing, Host as _, Outcome, Received, Standing,
+    },
+    stateless::retransmit::{FRAME_LENGTH, Owed, Owing},
+    wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
 };
 
 /// Segments that are forged, at most.
@@ -256,7 +258,7 @@ impl Machine {
             Action::Answer => self.challenge(decision.proof),
             Action::Respond if self.reach() == Reach::Yes => {
                 let (segment, asker) = (self.segment, self.asker());
-                let reply = responder::greet_syn(self, &segment, asker, 0);
+                let reply = dialog::greet_syn(self, &segment, asker, 0);
                 Some(vec![self.said(&reply)])
             }
             Action::Respond => None,
@@ -292,7 +294,7 @@ impl Machine {
         }
         if self.mode == Mode::Xdp && self.reach() == Reach::Yes {
             let (segment, asker) = (self.segment, self.asker());
-            responder::reset(self, &segment, &received(packet), asker);
+            dialog::reset(self, &segment, &received(packet), asker);
         }
         None
     }
@@ -302,14 +304,14 @@ impl Machine {
             return None;
         }
         let (segment, asker) = (self.segment, self.asker());
-        match responder::respond(self, &segment, &received(packet), asker) {
+        match dialog::respond(self, &segment, &received(packet), asker) {
             Outcome::Foreign => None,
             Outcome::Silence => Some(Vec::new()),
             Outcome::Say(reply, _) => Some(vec![self.said(&reply)]),
         }
     }
 
-    fn said(&self, reply: &responder::Reply) -> Packet {
+    fn said(&self, reply: &dialog::Reply) -> Packet {
         let [greeting, refusal, goodbye] = TEXTS;
         let text = [
             greeting.repeat(reply.greeting as usize),
@@ -446,7 +448,7 @@ impl Facts for Machine {
     }
 }
 
-impl responder::Host for Machine {
+impl dialog::Host for Machine {
     fn texts(&self, generation: u32) -> Option<&Texts> {
         (generation == 0).then_some(&*self.texts)
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
-use nomail_common::packet::Segment;
+use nomail_common::wire::packet::Segment;
 
 use crate::{
     frame::{self, TcpHeader},

@@ -12,13 +12,13 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{Payload, Text},
-    frame::Frame,
-    owed::FRAME_LENGTH,
-    packet::Segment,
-    responder::{TEXT_MAX, WINDOW},
+    stateless::dialog::{TEXT_MAX, WINDOW},
+    stateless::retransmit::FRAME_LENGTH,
+    wire::frame::Frame,
+    wire::packet::Segment,
 };
 
-/// Largest offset that is read. Far above any header [`nomail_common::packet`]
+/// Largest offset that is read. Far above any header [`nomail_common::wire::packet`]
 /// looks through, and a bound the verifier needs for an offset it cannot know.
 const OFFSET_MAX: usize = 0x3fff;
 

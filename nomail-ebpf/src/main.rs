@@ -13,7 +13,7 @@ mod atomic;
 mod cookie;
 mod frame;
 mod maps;
-mod responder;
+mod stateless;
 
 use aya_ebpf::{
     bindings::{
@@ -29,16 +29,16 @@ use nomail_common::{
         CAP, Config, Guarded, LINES, MAX_INTERFACES, PREFIX_LINES, PROVEN_LINES, RESETS,
         SLOTS_PER_LINE, UNANSWERED,
     },
-    challenge::TupleHash,
-    events::{self, Event},
-    limiter::{self, Limit, Time},
-    packet::{self, Kind, Segment},
-    policy::{self, Action, Facts, FloodAnswer, Reach, Server},
-    reply::{self, Header, Numbers},
-    source::Source,
-    sources::{self, Charge},
-    tickets::{self, Answered, Proof},
+    guard::challenge::TupleHash,
+    guard::events::{self, Event},
+    guard::limiter::{self, Limit, Time},
+    guard::policy::{self, Action, Facts, FloodAnswer, Reach, Server},
+    guard::source::Source,
+    guard::sources::{self, Charge},
+    guard::tickets::{self, Answered, Proof},
     verdict::{Answer, Verdict},
+    wire::packet::{self, Kind, Segment},
+    wire::reply::{self, Header, Numbers},
 };
 
 use crate::{frame::XdpFrame, maps::CpuCounters};

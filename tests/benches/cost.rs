@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nomail_agent::bpf::{Guard, GuardedInterface, Mode, Policy, Rate};
-use nomail_common::{policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Guard, GuardedInterface, Mode, Policy, Rate};
+use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::{
     agent::Agent,
     foreign::Program,

@@ -12,7 +12,7 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
 };
-use nomail_agent::bpf::{Guard, Mode};
+use nomail_agent::guard::{Guard, Mode};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

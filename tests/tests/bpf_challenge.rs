@@ -5,11 +5,11 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
     abi::{LINES_OF_SOURCE, TICKETS_PER_LINE},
-    policy::FloodAnswer,
-    tickets::{RESETS_BURST, TICKET_SYNS},
+    guard::policy::FloodAnswer,
+    guard::tickets::{RESETS_BURST, TICKET_SYNS},
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{
@@ -543,7 +543,7 @@ fn observing_answers_nothing_and_drops_nothing() {
 
 #[test]
 fn lists_come_first_and_are_replaced_as_a_whole() {
-    use nomail_agent::bpf::Lists;
+    use nomail_agent::guard::Lists;
     let lists = |allow: &[&str], deny: &[&str]| {
         let parse = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
         Arc::new(Lists {

@@ -13,8 +13,8 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::{frames::Segment, lab::Lab};
 
 /// A test run claims to come from the loopback interface.

@@ -33,26 +33,26 @@ use etherparse::{
 };
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
     abi::{
         Counters, LINES, MAX_PORTS, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE, TICKET_LINES,
         TICKETS_PER_LINE,
     },
-    challenge::{PROOF_SECS, TupleHash, slot_shift},
     counted::Counted as _,
-    limiter::{Bucket, Limit, SharedBucket, Time, charge_shared},
-    packet::{self, Address, Kind, Segment},
-    policy::{self, Action, Facts, FloodAnswer, Server},
-    reply::{self, Header, Numbers},
-    siphash::Key,
-    source::Source,
-    sources::{self, EMPTY, SourceSet},
-    tickets::{
+    guard::challenge::{PROOF_SECS, TupleHash, slot_shift},
+    guard::limiter::{Bucket, Limit, SharedBucket, Time, charge_shared},
+    guard::policy::{self, Action, Facts, FloodAnswer, Server},
+    guard::source::Source,
+    guard::sources::{self, EMPTY, SourceSet},
+    guard::tickets::{
         self, ALL_RESETS_BURST, ALL_RESETS_RATE, Answered, Proof, RESETS_BURST, RESETS_RATE,
         ResetLimits, Ticket, TicketSet,
     },
+    siphash::Key,
     verdict::{Answer, Verdict},
+    wire::packet::{self, Address, Kind, Segment},
+    wire::reply::{self, Header, Numbers},
 };
 use nomail_tests::{
     frames::{ACK, RST, SYN},

@@ -5,10 +5,10 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::bpf::{Guard, GuardedInterface, Limited, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Limited, Policy, Rate};
 use nomail_common::{
     abi::{TOLD_LINES, TOLD_PER_LINE},
-    policy::FloodAnswer,
+    guard::policy::FloodAnswer,
     verdict::Verdict,
 };
 use nomail_tests::{

@@ -9,10 +9,10 @@ use std::{
 };
 
 use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
     abi::{LINES, SLOTS_PER_LINE, TICKET_LINES, TICKETS_PER_LINE},
-    policy::FloodAnswer,
+    guard::policy::FloodAnswer,
     verdict::Verdict,
 };
 use nomail_tests::{

@@ -10,8 +10,8 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
-use nomail_common::policy::FloodAnswer;
+use nomail_agent::guard::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_common::guard::policy::FloodAnswer;
 use nomail_tests::{frames::Segment, lab::Lab};
 
 /// A test run claims to come from the loopback interface.

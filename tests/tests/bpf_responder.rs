@@ -10,9 +10,10 @@ use std::{
 };
 
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
-    abi::Texts, policy::FloodAnswer, responder::WINDOW, tickets::TICKET_SYNS, verdict::Answer,
+    abi::Texts, guard::policy::FloodAnswer, guard::tickets::TICKET_SYNS, stateless::dialog::WINDOW,
+    verdict::Answer,
 };
 use nomail_tests::poll::until;
 
@@ -758,7 +759,7 @@ fn it_takes_the_place_of_listeners_and_gives_it_back() {
 
 #[test]
 fn lists_and_buckets_come_first() {
-    use nomail_agent::bpf::Lists;
+    use nomail_agent::guard::Lists;
     let client = Client::ipv4();
     let mut guard = guard(&Policy {
         source: Rate { rate: 1, burst: 3 },

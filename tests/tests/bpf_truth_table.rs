@@ -13,11 +13,11 @@ use std::{
 };
 
 use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Lists, Policy, Rate};
 use nomail_common::{
     counted::Counted as _,
-    policy::{self, Action, Facts, FloodAnswer, Server},
-    tickets::Proof,
+    guard::policy::{self, Action, Facts, FloodAnswer, Server},
+    guard::tickets::Proof,
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{

@@ -4,8 +4,8 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{counted::Counted as _, policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_common::{counted::Counted as _, guard::policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::frames::{ACK, ETHERNET_LENGTH, SYN, Segment};
 
 const XDP_DROP: u32 = 1;

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use nomail_agent::bpf::{Guard, missing_features};
+use nomail_agent::guard::{Guard, missing_features};
 
 /// Instructions that the verifier walked through (`bpftool prog show` calls them
 /// `verified_insns`), on Linux 6.18. When a change needs more than a tenth more,

@@ -16,8 +16,8 @@ use std::{
 
 use nix::{errno::Errno, sys::signal::Signal, unistd::Pid};
 use nomail_agent::{
-    bpf::program_name,
-    iface::{FrameSocket, link_address},
+    guard::program_name,
+    net::{FrameSocket, link_address},
 };
 use nomail_tests::{
     agent::{self, Agent},

@@ -22,10 +22,10 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
-use nomail_agent::bpf::{Guard, GuardedInterface, Pins, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Pins, Policy, Rate};
 use nomail_common::{
     abi::{ABI_VERSION, LEASE_SECS},
-    policy::FloodAnswer,
+    guard::policy::FloodAnswer,
 };
 use nomail_tests::{
     agent::{self, Agent},

@@ -34,7 +34,7 @@ const CONTROL: &str = "guard::generic_mode_and_the_responder_alone";
 const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "the deny list comes before malformed",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "    if facts.malformed() {
         return unproven(Verdict::Malformed);
     }
@@ -55,7 +55,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "the cap comes before the buckets",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "    let verdict = if charged && facts.over_source(proven) {
         Verdict::LimitedSource
     } else if charged && facts.over_prefix(proven) {
@@ -142,7 +142,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "XDP takes nobody's place",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "        } else if responder == RESPOND_FOR_LISTENERS {\n",
         instead: "        } else if responder == RESPOND_FOR_LISTENERS && false {\n",
         tests: &[
@@ -152,7 +152,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a flood is dropped, and nobody challenged",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "1 => Self::Challenge,",
         instead: "1 => Self::Drop,",
         tests: &[
@@ -162,7 +162,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "who is over a bucket is dropped, proven or not",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "Verdict::LimitedSource | Verdict::LimitedPrefix | Verdict::Flood",
         instead: "Verdict::Flood",
         tests: &[
@@ -174,7 +174,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "the proven share the buckets of the unproven",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "    let verdict = if charged && facts.over_source(proven) {
         Verdict::LimitedSource
     } else if charged && facts.over_prefix(proven) {
@@ -191,7 +191,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a proof is of the tuple, whatever the SYN's sequence number",
-        file: "nomail-common/src/tickets.rs",
+        file: "nomail-common/src/guard/tickets.rs",
         text: "(sequence >> 16).wrapping_sub(high) & HIGH_MASK as u32 <= 1",
         instead: "(sequence >> 16).wrapping_sub(high) & 0 <= 1",
         tests: &[
@@ -201,14 +201,14 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a proof holds for half a second",
-        file: "nomail-agent/src/bpf/mod.rs",
+        file: "nomail-agent/src/guard/mod.rs",
         text: "config.proof_ticks = hz * PROOF_SECS as u32;",
         instead: "config.proof_ticks = hz * PROOF_SECS as u32 / 20;",
         tests: &["challenge_loss::with_loss_each_way_the_honest_are_through"],
     },
     Mechanism {
         without: "a SYN with data or ECN is malformed",
-        file: "nomail-common/src/packet.rs",
+        file: "nomail-common/src/wire/packet.rs",
         text: "            if flags & (TCP_FIN | TCP_RST) != 0
                 || header_length < TCP_LENGTH_MIN
                 || header_length > transport.length
@@ -223,7 +223,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a first fragment passes",
-        file: "nomail-common/src/packet.rs",
+        file: "nomail-common/src/wire/packet.rs",
         text: "        let header: [u8; 4] = frame.read(transport.offset)?;
         let port = u16::from_be_bytes([header[2], header[3]]);
 ",
@@ -237,7 +237,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "IPv6 passes unseen",
-        file: "nomail-common/src/packet.rs",
+        file: "nomail-common/src/wire/packet.rs",
         text: "ETHERTYPE_IPV6 => ipv6(frame, network),",
         instead: "ETHERTYPE_IPV6 => None,",
         tests: &[
@@ -269,7 +269,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "what netlink tells is not heard",
-        file: "nomail-agent/src/supervisor.rs",
+        file: "nomail-agent/src/agent/mod.rs",
         text: "more = self.kernel.changed(), if following =>",
         instead: "more = self.kernel.changed(), if following && false =>",
         tests: &[
@@ -281,7 +281,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "an upgrade detaches the old program, then attaches the new one",
-        file: "nomail-agent/src/bpf/mod.rs",
+        file: "nomail-agent/src/guard/mod.rs",
         text: "        let link = attach::replace(program(&mut self.ebpf, abi::PROGRAM)?, link)?;
         self.links.push((interface, link));
         Ok(true)
@@ -327,14 +327,14 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "the thread that talks to clients has its own system calls",
-        file: "nomail-agent/src/privilege/syscalls.rs",
+        file: "nomail-agent/src/host/privilege/syscalls.rs",
         text: "        Thread::Smtp => SMTP,",
         instead: "        Thread::Smtp => MAIN,",
         tests: &["confinement::each_thread_is_refused_all_that_it_does_not_use"],
     },
     Mechanism {
         without: "the packet socket drops what arrives",
-        file: "nomail-agent/src/iface/frames.rs",
+        file: "nomail-agent/src/net/frames.rs",
         text: "        socket.attach_filter(&[drop])?;
 ",
         instead: "",
@@ -342,7 +342,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "the filter of the packet socket is locked",
-        file: "nomail-agent/src/iface/frames.rs",
+        file: "nomail-agent/src/net/frames.rs",
         text: "        lock_filter(&socket)?;
 ",
         instead: "",
@@ -350,14 +350,14 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "no memory can be made executable",
-        file: "nomail-agent/src/privilege/syscalls.rs",
+        file: "nomail-agent/src/host/privilege/syscalls.rs",
         text: "    (libc::SYS_mprotect, NOT_EXECUTABLE),",
         instead: "    (libc::SYS_mprotect, ALWAYS),",
         tests: &["confinement::each_thread_is_refused_all_that_it_does_not_use"],
     },
     Mechanism {
         without: "the program that reads the clock is unloaded",
-        file: "nomail-agent/src/bpf/clock.rs",
+        file: "nomail-agent/src/guard/clock.rs",
         text: "        program.unload()?;
 ",
         instead: "",
@@ -379,14 +379,14 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "metrics that cannot be bound are tried again",
-        file: "nomail-agent/src/supervisor/metrics_socket.rs",
+        file: "nomail-agent/src/agent/metrics_socket.rs",
         text: "        self.failure.is_some()",
         instead: "        false",
         tests: &["metrics::a_port_that_is_taken_is_tried_again"],
     },
     Mechanism {
         without: "a guard that another process detached is attached again",
-        file: "nomail-agent/src/supervisor/watch.rs",
+        file: "nomail-agent/src/agent/watch.rs",
         text: "None => self.attach_again(place, &glance).await,",
         instead: "None => {}",
         tests: &[
@@ -397,7 +397,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a program in place of the guard is told of",
-        file: "nomail-agent/src/supervisor/watch.rs",
+        file: "nomail-agent/src/agent/watch.rs",
         text: "Some(found) => self.tell_replaced(place, &glance, found),",
         instead: "Some(_) => {}",
         tests: &[
@@ -407,21 +407,21 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "what the kernel says of the other end of a veth pair is heard",
-        file: "nomail-agent/src/supervisor/watch.rs",
+        file: "nomail-agent/src/agent/watch.rs",
         text: "bits != 0 && bits & XDP_SENDS == 0",
         instead: "bits & XDP_SENDS == u64::MAX",
         tests: &["answers::native_mode_that_was_asked_for_and_cannot_answer_is_loud"],
     },
     Mechanism {
         without: "the driver's counters say that answers are lost",
-        file: "nomail-agent/src/supervisor/arrival.rs",
+        file: "nomail-agent/src/agent/arrival.rs",
         text: "let lost = dropped >= sent.div_ceil(10) * 9 || dropped >= sent;",
         instead: "let lost = dropped == u64::MAX;",
         tests: &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
     },
     Mechanism {
         without: "XDP answers segments from its own ports",
-        file: "nomail-common/src/policy.rs",
+        file: "nomail-common/src/guard/policy.rs",
         text: "            && !ports.contains(&segment.peer_port)
 ",
         instead: "            && ports.len() == MAX_PORTS
@@ -433,7 +433,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a text before the greeting is greeted",
-        file: "nomail-common/src/responder.rs",
+        file: "nomail-common/src/stateless/dialog.rs",
         text: "        if length > 0 {
             return Outcome::Silence;
         }
@@ -443,7 +443,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a reset ends nothing that is owed",
-        file: "nomail-common/src/responder.rs",
+        file: "nomail-common/src/stateless/dialog.rs",
         text: "            if is_meant && syns > BARE_SYNS {
 ",
         instead: "            if is_meant && syns > BARE_SYNS && false {
@@ -452,7 +452,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a ticket admits any number of SYNs",
-        file: "nomail-common/src/tickets.rs",
+        file: "nomail-common/src/guard/tickets.rs",
         text: "            admitted if admitted < u64::from(TICKET_SYNS) => Proof::Used,
             _ => Proof::Spent,
 ",
@@ -464,7 +464,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "wrong answers cost nothing",
-        file: "nomail-common/src/tickets.rs",
+        file: "nomail-common/src/guard/tickets.rs",
         text: "                _ if strict => (",
         instead: "                _ if strict && false => (",
         tests: &[
@@ -499,7 +499,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "all behind NAT64 are one source",
-        file: "nomail-common/src/source.rs",
+        file: "nomail-common/src/guard/source.rs",
         text: "            if is_nat64(high, low) {
 ",
         instead: "            if is_nat64(high, low) && false {

@@ -30,7 +30,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-pub use nomail_common::policy::FloodAnswer;
+pub use nomail_common::guard::policy::FloodAnswer;
 
 pub use self::{
     crowdsec::{ApiUrl, Crowdsec},
@@ -69,7 +69,7 @@ pub const CONNECTIONS_MAX: u32 = 1_000_000;
 /// The tables of the file.
 const SECTIONS: [&str; 6] = ["limits", "lists", "relay", "log", "metrics", "crowdsec"];
 /// Highest rate of a source or a prefix. At 100 jiffies per second, which is the
-/// fewest, [`nomail_common::limiter::Limit`] keeps it within 1.3 %.
+/// fewest, [`nomail_common::guard::limiter::Limit`] keeps it within 1.3 %.
 const RATE_MAX: u32 = 10_000;
 /// Most unproven SYNs per second; beyond it the clock of 100 Hz rounds badly.
 const UNPROVEN_RATE_MAX: u32 = 50_000;

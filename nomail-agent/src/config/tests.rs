@@ -6,7 +6,7 @@ mod shipped;
 
 use std::fs;
 
-use nomail_common::limiter::{Limit, TICK_SHIFT};
+use nomail_common::guard::limiter::{Limit, TICK_SHIFT};
 use proptest::prelude::*;
 use rstest::rstest;
 use tempfile::TempDir;

@@ -36,7 +36,7 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 use nix::{getsockopt_impl, sockopt_impl, sys::socket::getsockopt};
-use nomail_common::source::Source;
+use nomail_common::guard::source::Source;
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;

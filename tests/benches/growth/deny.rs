@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Instant};
 
 use ipnet::{IpNet, Ipv4Net};
-use nomail_agent::bpf::{Lists, Policy};
+use nomail_agent::guard::{Lists, Policy};
 use nomail_common::verdict::Verdict;
 use nomail_tests::{
     foreign::Program,

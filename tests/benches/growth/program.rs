@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use nomail_agent::bpf::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
 use nomail_tests::{foreign::Program, generator::Syns};
 
 /// A test run claims to come from the loopback interface.

@@ -8,11 +8,11 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use nomail_agent::bpf::{Guard, GuardedInterface, Lists, Mode, Policy, Rate};
+use nomail_agent::guard::{Guard, GuardedInterface, Lists, Mode, Policy, Rate};
 use nomail_common::{
     counted::Counted as _,
-    policy::FloodAnswer,
-    tickets::TICKET_SYNS,
+    guard::policy::FloodAnswer,
+    guard::tickets::TICKET_SYNS,
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{

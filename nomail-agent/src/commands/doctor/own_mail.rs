@@ -1,0 +1,398 @@
+//! The host's own mail: whether a mail server on it sends with addresses that are
+//! refused here. Receivers that verify senders by a call back reject such mail for
+//! good, and its bounces are lost.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use super::{
+    Check, Finding, Host,
+    dns::{Destination, destination_of},
+};
+use crate::net::{holder_of, is_held};
+
+/// As much of a file as is read.
+const FILE_MAX: u64 = 256 << 10;
+/// Where a mail server takes the mail of the host itself.
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 25);
+/// The name of this program, as the kernel has it.
+const OWN_PROGRAM: &str = "nomail-agent";
+
+/// A mail server that may be installed.
+struct Kind {
+    name: &'static str,
+    /// Any of these programs means that it is.
+    programs: &'static [&'static str],
+    /// The domain that it sends with, as far as its files say.
+    origin: fn(&Path) -> Option<String>,
+    remedy: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "Postfix",
+        programs: &["usr/sbin/postfix"],
+        origin: postfix,
+        remedy: "postconf -e myorigin=example.org, a domain that takes mail; then systemctl reload \
+                 postfix",
+    },
+    Kind {
+        name: "Exim",
+        programs: &["usr/sbin/exim4", "usr/sbin/exim", "usr/exim/bin/exim"],
+        origin: mailname,
+        remedy: "write a domain that takes mail into /etc/mailname (elsewhere than on Debian: \
+                 qualify_domain), and restart Exim",
+    },
+    Kind {
+        name: "OpenSMTPD",
+        programs: &["usr/sbin/smtpd"],
+        origin: opensmtpd,
+        remedy: "action \"relay\" relay mail-from \"@example.org\", in smtpd.conf, with a domain that \
+                 takes mail",
+    },
+    Kind {
+        name: "msmtp",
+        programs: &["usr/bin/msmtp"],
+        origin: msmtp,
+        remedy: "from %U@example.org, in /etc/msmtprc, with a domain that takes mail",
+    },
+    Kind {
+        name: "nullmailer",
+        programs: &["usr/sbin/nullmailer-send"],
+        origin: nullmailer,
+        remedy: "write an address of a domain that takes mail into /etc/nullmailer/allmailfrom",
+    },
+    Kind {
+        name: "dma",
+        programs: &["usr/sbin/dma", "usr/libexec/dma"],
+        origin: dma,
+        remedy: "MASQUERADE example.org, in /etc/dma/dma.conf, with a domain that takes mail",
+    },
+    Kind {
+        name: "Sendmail",
+        programs: &["usr/sbin/sendmail-mta", "usr/libexec/sendmail/sendmail"],
+        origin: sendmail,
+        remedy: "MASQUERADE_AS(`example.org') and FEATURE(`masquerade_envelope'), in sendmail.mc, \
+                 with a domain that takes mail",
+    },
+];
+
+const REMEDY: &str = "have it send with an envelope sender of a domain that takes mail";
+
+/// What may send in the host's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sender {
+    name: String,
+    /// The domain that it sends with. None: the host's name, as most do.
+    origin: Option<String>,
+    remedy: &'static str,
+}
+
+pub(super) async fn check(host: &Host) -> Vec<Finding> {
+    let mut senders = installed(Path::new("/"));
+    if senders.is_empty() {
+        senders.extend(listening());
+    }
+    if senders.is_empty() {
+        return vec![Finding::ok(
+            Check::OwnMail,
+            "no mail server was found that sends this host's own mail",
+        )];
+    }
+    let own = host.name.as_str().to_ascii_lowercase();
+    let mut findings = Vec::new();
+    for sender in senders {
+        let domain = sender.origin.clone().unwrap_or_else(|| own.clone());
+        let destination = match domain.starts_with('[') {
+            // An address is this host's, and nothing to look up.
+            true => Destination::Here,
+            false => destination_of(host, &domain).await,
+        };
+        findings.push(finding(&sender, &domain, &own, &destination));
+    }
+    findings
+}
+
+/// The mail servers that are installed below `root`.
+fn installed(root: &Path) -> Vec<Sender> {
+    let is_there = |kind: &&Kind| {
+        let mut programs = kind.programs.iter();
+        programs.any(|program| root.join(program).exists())
+    };
+    let kinds = KINDS.iter().filter(is_there);
+    kinds
+        .map(|kind| Sender {
+            name: kind.name.to_owned(),
+            origin: (kind.origin)(root).and_then(|origin| plain(&origin)),
+            remedy: kind.remedy,
+        })
+        .collect()
+}
+
+/// A program that is none of these and takes mail on loopback.
+fn listening() -> Option<Sender> {
+    let address = SocketAddr::from(LOOPBACK);
+    let holder = holder_of(address);
+    let is_ours = |holder: &String| holder.starts_with(OWN_PROGRAM);
+    if !is_held(address) || holder.as_ref().is_some_and(is_ours) {
+        return None;
+    }
+    let shown = format!("what listens on {address}");
+    Some(Sender {
+        name: holder.unwrap_or(shown),
+        origin: None,
+        remedy: REMEDY,
+    })
+}
+
+fn finding(sender: &Sender, domain: &str, own: &str, destination: &Destination) -> Finding {
+    let check = Check::OwnMail;
+    let name = &sender.name;
+    let how = match sender.origin {
+        Some(_) => format!("{name} sends this host's mail as @{domain}"),
+        None => format!("{name} sends this host's mail, most likely as @{domain}"),
+    };
+    let harm = "receivers that verify senders reject it, and bounces are lost";
+    let warn = |why: &str| Finding::warn(check, format!("{how}, {why}: {harm}"), sender.remedy);
+    match destination {
+        Destination::Elsewhere(exchange) => {
+            Finding::ok(check, format!("{how}, whose mail {exchange} takes"))
+        }
+        Destination::Here => warn("whose mail is refused here"),
+        Destination::NullMx => warn("which has a null MX (RFC 7505 section 4.2)"),
+        Destination::Nowhere => warn("which has neither an MX nor an address"),
+        // Few hosts have an MX of their own.
+        Destination::Unknown(_) if domain == own => warn("whose mail is refused here"),
+        Destination::Unknown(error) => Finding::unseen(
+            check,
+            format!("{how}; whether that takes mail: {error}"),
+            format!("dig MX {domain}"),
+        ),
+    }
+}
+
+fn read(root: &Path, name: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(root.join(name)).ok()?;
+    file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The lines of a file that are no comments.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn first_line(root: &Path, name: &str) -> Option<String> {
+    let text = read(root, name)?;
+    lines(&text).next().map(str::to_owned)
+}
+
+/// The value of `KEY VALUE`, the last one.
+fn value(text: &str, key: &str) -> Option<String> {
+    let values = lines(text).filter_map(|line| {
+        let (found, value) = line.split_once([' ', '\t'])?;
+        (found == key).then(|| value.trim().to_owned())
+    });
+    values.last()
+}
+
+/// A domain, from `domain`, `@domain` or `user@domain`, if it is one.
+fn plain(origin: &str) -> Option<String> {
+    let domain = origin.rsplit('@').next().unwrap_or(origin);
+    let domain = domain.trim().trim_end_matches('.').to_ascii_lowercase();
+    let fit = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    (domain.contains('.') && domain.bytes().all(fit)).then_some(domain)
+}
+
+fn mailname(root: &Path) -> Option<String> {
+    first_line(root, "etc/mailname")
+}
+
+/// `myorigin`, which may be a file, or another parameter; by default `myhostname`.
+fn postfix(root: &Path) -> Option<String> {
+    let text = read(root, "etc/postfix/main.cf")?;
+    let parameter = |name: &str| {
+        let values = lines(&text).filter_map(|line| {
+            let (found, value) = line.split_once('=')?;
+            (found.trim() == name).then(|| value.trim().to_owned())
+        });
+        values.last()
+    };
+    let mut value = parameter("myorigin").unwrap_or_else(|| "$myhostname".to_owned());
+    // A parameter that names itself is Postfix' to complain of.
+    for _ in 0..4 {
+        let Some(name) = value.strip_prefix('$') else {
+            break;
+        };
+        let name = name.trim_matches(['{', '}', '(', ')']);
+        value = match (parameter(name), name) {
+            (Some(value), _) => value,
+            (None, "mydomain") => {
+                let host = parameter("myhostname")?;
+                host.split_once('.')?.1.to_owned()
+            }
+            (None, _) => return None,
+        };
+    }
+    match value.strip_prefix('/') {
+        Some(file) => first_line(root, file),
+        None => Some(value),
+    }
+}
+
+fn opensmtpd(root: &Path) -> Option<String> {
+    first_line(root, "etc/mail/mailname").or_else(|| mailname(root))
+}
+
+fn msmtp(root: &Path) -> Option<String> {
+    let text = read(root, "etc/msmtprc")?;
+    value(&text, "from").or_else(|| value(&text, "maildomain"))
+}
+
+fn nullmailer(root: &Path) -> Option<String> {
+    let files = ["etc/nullmailer/allmailfrom", "etc/nullmailer/defaultdomain"];
+    let mut files = files.iter().chain(&["etc/nullmailer/me", "etc/mailname"]);
+    files.find_map(|file| first_line(root, file))
+}
+
+fn dma(root: &Path) -> Option<String> {
+    let text = read(root, "etc/dma/dma.conf").unwrap_or_default();
+    let origin = value(&text, "MASQUERADE").or_else(|| value(&text, "MAILNAME"));
+    match origin {
+        None => mailname(root),
+        Some(origin) => match origin.strip_prefix('/') {
+            Some(file) => first_line(root, file),
+            None => Some(origin),
+        },
+    }
+}
+
+/// `DM`, whom it masquerades as, or `Dj`, its own name.
+fn sendmail(root: &Path) -> Option<String> {
+    let text = read(root, "etc/mail/sendmail.cf")?;
+    let macro_of = |prefix: &str| {
+        let mut values = lines(&text).filter_map(|line| line.strip_prefix(prefix));
+        values.find(|value| !value.is_empty()).map(str::to_owned)
+    };
+    macro_of("DM").or_else(|| macro_of("Dj"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rstest::rstest;
+    use tempfile::TempDir;
+
+    use super::{super::Outcome, *};
+
+    fn root(files: &[(&str, &str)]) -> TempDir {
+        let root = TempDir::new().unwrap();
+        for (name, content) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        root
+    }
+
+    #[rstest]
+    #[case::postfix_of_debian(
+        "usr/sbin/postfix",
+        &[("etc/postfix/main.cf", "myhostname = a.example.org\nmyorigin = /etc/mailname\n"),
+          ("etc/mailname", "example.org\n")],
+        Some("example.org")
+    )]
+    #[case::postfix_default(
+        "usr/sbin/postfix",
+        &[("etc/postfix/main.cf", "# myorigin = no.example\nmyhostname=a.example.org\n")],
+        Some("a.example.org")
+    )]
+    #[case::postfix_domain(
+        "usr/sbin/postfix",
+        &[("etc/postfix/main.cf", "myhostname=a.example.org\nmyorigin = $mydomain\n")],
+        Some("example.org")
+    )]
+    #[case::postfix_itself("usr/sbin/postfix", &[("etc/postfix/main.cf", "myorigin=$myorigin")], None)]
+    #[case::postfix_nothing("usr/sbin/postfix", &[("etc/postfix/main.cf", "")], None)]
+    #[case::exim("usr/sbin/exim4", &[("etc/mailname", "Mail.Example.org.\n")], Some("mail.example.org"))]
+    #[case::exim_single("usr/sbin/exim4", &[("etc/mailname", "host\n")], None)]
+    #[case::opensmtpd("usr/sbin/smtpd", &[("etc/mailname", "example.org")], Some("example.org"))]
+    #[case::msmtp(
+        "usr/bin/msmtp",
+        &[("etc/msmtprc", "account default\nfrom  root@example.org\n")],
+        Some("example.org")
+    )]
+    #[case::nullmailer(
+        "usr/sbin/nullmailer-send",
+        &[("etc/nullmailer/me", "a.example.org"), ("etc/nullmailer/allmailfrom", "x@example.org")],
+        Some("example.org")
+    )]
+    #[case::dma(
+        "usr/sbin/dma",
+        &[("etc/dma/dma.conf", "MAILNAME /etc/mailname\n"), ("etc/mailname", "a.example.org")],
+        Some("a.example.org")
+    )]
+    #[case::dma_masquerade(
+        "usr/sbin/dma",
+        &[("etc/dma/dma.conf", "#MASQUERADE x\nMASQUERADE root@example.org\n")],
+        Some("example.org")
+    )]
+    #[case::sendmail(
+        "usr/sbin/sendmail-mta",
+        &[("etc/mail/sendmail.cf", "Djhost.example.org\nDM\nDMexample.org\n")],
+        Some("example.org")
+    )]
+    #[case::no_files("usr/sbin/exim", &[], None)]
+    #[case::escape("usr/sbin/exim", &[("etc/mailname", "a\x1b[2J.example")], None)]
+    fn origins(
+        #[case] program: &str,
+        #[case] files: &[(&str, &str)],
+        #[case] expected: Option<&str>,
+    ) {
+        let root = root(&[files, &[(program, "")]].concat());
+        let senders = installed(root.path());
+        assert_eq!(senders.len(), 1, "{senders:?}");
+        assert_eq!(senders[0].origin.as_deref(), expected);
+    }
+
+    /// Files of a server that was removed are no server.
+    #[test]
+    fn files_alone_send_nothing() {
+        let root = root(&[("etc/mailname", "example.org"), ("etc/postfix/main.cf", "")]);
+        assert_eq!(installed(root.path()), []);
+    }
+
+    #[test]
+    fn what_becomes_of_replies() {
+        let own = "mailless.example.org";
+        let sender = |origin: Option<&str>| Sender {
+            name: "Postfix".to_owned(),
+            origin: origin.map(str::to_owned),
+            remedy: "postconf",
+        };
+        let result = |origin: Option<&str>, destination: &Destination| {
+            let domain = origin.unwrap_or(own);
+            finding(&sender(origin), domain, own, destination)
+        };
+        let elsewhere = Destination::Elsewhere("mx.example.org".to_owned());
+        let unknown = Destination::Unknown("late".to_owned());
+        let other = Some("example.org");
+        assert_eq!(result(other, &elsewhere).result, Outcome::Ok);
+        assert_eq!(result(other, &unknown).result, Outcome::Skip);
+        for destination in [Destination::Here, Destination::NullMx, Destination::Nowhere] {
+            let found = result(other, &destination);
+            assert_eq!(found.result, Outcome::Warn);
+            assert_eq!(found.remedy.as_deref(), Some("postconf"));
+        }
+        let found = result(None, &unknown);
+        assert_eq!(found.result, Outcome::Warn);
+        assert!(found.found.contains("most likely as @mailless.example.org"));
+    }
+}

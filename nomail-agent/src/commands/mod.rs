@@ -1,0 +1,5 @@
+//! What the binary does besides running the agent.
+
+pub mod crowdsec;
+pub mod doctor;
+pub mod top;

@@ -1,0 +1,7 @@
+//! What the agent needs of its host: an account without rights, the service manager,
+//! files that outlive it, memory.
+
+pub mod memory;
+pub mod privilege;
+pub mod service;
+pub mod state;

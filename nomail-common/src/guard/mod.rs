@@ -1,0 +1,10 @@
+//! Judging SYNs and RSTs: the truth table, and the facts it asks for.
+
+pub mod challenge;
+pub mod events;
+pub mod limiter;
+pub mod policy;
+pub mod probing;
+pub mod source;
+pub mod sources;
+pub mod tickets;

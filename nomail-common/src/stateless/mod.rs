@@ -1,0 +1,4 @@
+//! The refusal without a socket.
+
+pub mod dialog;
+pub mod retransmit;

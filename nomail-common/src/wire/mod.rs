@@ -1,0 +1,5 @@
+//! Bytes of packets: reading them, parsing them, and building a reply.
+
+pub mod frame;
+pub mod packet;
+pub mod reply;

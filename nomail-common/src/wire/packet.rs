@@ -1,0 +1,396 @@
+//! From a frame to a SYN for one of our ports, to a RST that may answer a
+//! challenge, to a segment of a dialog, or to nothing.
+//!
+//! Nothing means: pass. A packet in doubt passes too; what is dropped as
+//! malformed is only what the stack would drop as well, and fragments.
+
+use crate::{
+    abi::MAX_PORTS,
+    guard::source::{Source, is_nat64},
+    wire::frame::Frame,
+};
+
+/// VLAN tags that are looked through.
+pub const MAX_VLAN_TAGS: usize = 2;
+/// IPv6 extension headers that are looked through. A longer chain passes
+/// uncounted.
+pub const MAX_EXTENSION_HEADERS: usize = 6;
+
+const ETHERNET_LENGTH: usize = 14;
+const VLAN_TAG_LENGTH: usize = 4;
+pub(crate) const IPV6_LENGTH: usize = 40;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+
+const PROTOCOL_HOP_BY_HOP: u8 = 0;
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_ROUTING: u8 = 43;
+const PROTOCOL_FRAGMENT: u8 = 44;
+const PROTOCOL_AUTHENTICATION: u8 = 51;
+const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
+
+pub(crate) const TCP_FIN: u8 = 0x01;
+pub(crate) const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_RST: u8 = 0x04;
+pub(crate) const TCP_ACK: u8 = 0x10;
+pub(crate) const TCP_LENGTH_MIN: usize = 20;
+
+/// An address in host byte order, IPv4 as IPv4-mapped IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The upper 64 bits.
+    pub high: u64,
+    /// The lower 64 bits.
+    pub low: u64,
+}
+
+impl Address {
+    /// From an IPv4 address in host byte order.
+    #[inline(always)]
+    pub const fn from_ipv4(address: u32) -> Self {
+        Self {
+            high: 0,
+            low: 0xffff_0000_0000 | address as u64,
+        }
+    }
+
+    /// Whether a host elsewhere can have the address, so that it can be answered:
+    /// not of "this network", loopback, multicast, reserved or broadcast (RFC 6890),
+    /// nor of IPv6's `::/8`, except for such an IPv4 address behind NAT64.
+    #[inline(always)]
+    pub const fn is_answerable(self, ipv6: bool) -> bool {
+        if ipv6 && !is_nat64(self.high, self.low) {
+            let first = self.high >> 56;
+            return first != 0 && first != 0xff;
+        }
+        let first = self.low >> 24 & 0xff;
+        first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    const fn is_ipv4(self) -> bool {
+        self.high == 0 && self.low >> 32 == 0xffff
+    }
+}
+
+impl From<core::net::IpAddr> for Address {
+    fn from(address: core::net::IpAddr) -> Self {
+        let bits = match address {
+            core::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            core::net::IpAddr::V6(address) => address.to_bits(),
+        };
+        Self {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+        }
+    }
+}
+
+/// What a segment is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A SYN: SYN set, ACK clear.
+    Syn = 0,
+    /// A SYN that the stack would not take as one (FIN or RST beside it, a header
+    /// length below 20 or beyond the packet: tcp_v4_rcv and tcp_rcv_state_process
+    /// of Linux), or a first fragment of TCP.
+    Malformed = 1,
+    /// A RST without SYN, as a challenge is answered: without ACK (RFC 9293 section
+    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it. If the
+    /// responder answers, any RST.
+    Reset = 2,
+    /// Any other segment with ACK: one of a dialog, if the responder answers.
+    Dialog = 3,
+}
+
+/// A segment for one of our ports that matters. Of integers only, so that the
+/// verifier lets it be handed to a function.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Whom it claims to be from.
+    pub peer: Address,
+    /// Where it goes.
+    pub local: Address,
+    /// Its sequence number; 0 in a fragment.
+    pub sequence: u32,
+    /// Where its IP header begins in the frame.
+    pub network: u32,
+    /// From which port, in host byte order.
+    pub peer_port: u16,
+    /// To which port, in host byte order.
+    pub port: u16,
+    /// The VLAN of its tag, 0 without one, [`VLAN_STACKED`] with more than one.
+    pub vlan: u16,
+    /// What it is.
+    pub kind: Kind,
+    /// Bits [`IPV6`] and [`PLAIN`].
+    pub flags: u8,
+}
+
+/// [`Segment::flags`]: it came by IPv6.
+pub const IPV6: u8 = 1;
+/// [`Segment::flags`]: no IP option, extension header or fragmentation.
+pub const PLAIN: u8 = 2;
+
+const _: () = assert!(size_of::<Segment>() == 48, "no padding");
+
+impl Segment {
+    /// Of nobody, to be filled.
+    pub const NONE: Self = Self {
+        peer: Address { high: 0, low: 0 },
+        local: Address { high: 0, low: 0 },
+        sequence: 0,
+        network: 0,
+        peer_port: 0,
+        port: 0,
+        vlan: 0,
+        kind: Kind::Malformed,
+        flags: 0,
+    };
+
+    /// Whether it came by IPv6.
+    #[inline(always)]
+    pub const fn is_ipv6(&self) -> bool {
+        self.flags & IPV6 != 0
+    }
+
+    /// Whether it has no IP option, extension header or fragmentation.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.flags & PLAIN != 0
+    }
+
+    /// The source that it is counted for.
+    #[inline(always)]
+    pub const fn source(&self) -> Source {
+        if self.is_ipv6() {
+            Source::from_ipv6(self.peer.high, self.peer.low)
+        } else {
+            Source::from_ipv4(self.peer.low as u32)
+        }
+    }
+}
+
+/// [`Segment::vlan`] of a frame with two tags. No VLAN has this number.
+pub const VLAN_STACKED: u16 = 0xffff;
+/// The number of the VLAN in a tag (IEEE 802.1Q).
+const VLAN_MASK: u16 = 0x0fff;
+
+/// Where the transport header is, and between whom.
+struct Transport {
+    offset: usize,
+    /// Octets from `offset` to the end of the IP packet, padding left out.
+    length: usize,
+    first_fragment: bool,
+    ipv6: bool,
+    peer: Address,
+    local: Address,
+    plain: bool,
+}
+
+/// Finds a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also
+/// segments of dialogs.
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(
+    frame: &F,
+    ports: &[u16; MAX_PORTS],
+    dialogs: bool,
+) -> Option<Segment> {
+    let ethernet: [u8; ETHERNET_LENGTH] = frame.read(0)?;
+    let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let mut network = ETHERNET_LENGTH;
+    let mut vlan = 0;
+    for tags in 0..MAX_VLAN_TAGS {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_SERVICE_VLAN {
+            break;
+        }
+        let tag: [u8; VLAN_TAG_LENGTH] = frame.read(network)?;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        network += VLAN_TAG_LENGTH;
+        vlan = if tags == 0 {
+            u16::from_be_bytes([tag[0], tag[1]]) & VLAN_MASK
+        } else {
+            VLAN_STACKED
+        };
+    }
+    let transport = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, network),
+        ETHERTYPE_IPV6 => ipv6(frame, network),
+        _ => None,
+    }?;
+    tcp(frame, &transport, network, vlan, ports, dialogs)
+}
+
+#[inline(always)]
+fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
+    let header: [u8; 20] = frame.read(offset)?;
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    if header[9] != PROTOCOL_TCP
+        || header[0] >> 4 != 4
+        || header_length < 20
+        || fragment & 0x1fff != 0
+    {
+        return None;
+    }
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    Some(Transport {
+        offset: offset + header_length,
+        length: total_length.checked_sub(header_length)?,
+        first_fragment: fragment & 0x2000 != 0,
+        ipv6: false,
+        peer: Address::from_ipv4(u32::from_be_bytes([
+            header[12], header[13], header[14], header[15],
+        ])),
+        local: Address::from_ipv4(u32::from_be_bytes([
+            header[16], header[17], header[18], header[19],
+        ])),
+        plain: header_length == 20,
+    })
+}
+
+#[inline(always)]
+fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
+    // In two reads: most IPv6 that is not TCP needs only the first.
+    let fixed: [u8; 8] = frame.read(offset)?;
+    if fixed[0] >> 4 != 6 {
+        return None;
+    }
+    let mut next = fixed[6];
+    let mut skipped = 0;
+    let mut first_fragment = false;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if next == PROTOCOL_TCP {
+            break;
+        }
+        let header: [u8; 4] = frame.read(offset + IPV6_LENGTH + skipped)?;
+        let length = usize::from(header[1]);
+        skipped += match next {
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => (length + 1) * 8,
+            // With segments left the packet is only on its way through.
+            PROTOCOL_ROUTING if header[3] == 0 => (length + 1) * 8,
+            PROTOCOL_AUTHENTICATION => (length + 2) * 4,
+            PROTOCOL_FRAGMENT => {
+                let fragment = u16::from_be_bytes([header[2], header[3]]);
+                if fragment & 0xfff8 != 0 {
+                    return None;
+                }
+                first_fragment |= fragment & 1 != 0;
+                8
+            }
+            _ => return None,
+        };
+        next = header[0];
+    }
+    if next != PROTOCOL_TCP {
+        return None;
+    }
+    let addresses: [u8; 32] = frame.read(offset + 8)?;
+    let word = |at: usize| {
+        u64::from_be_bytes([
+            addresses[at],
+            addresses[at + 1],
+            addresses[at + 2],
+            addresses[at + 3],
+            addresses[at + 4],
+            addresses[at + 5],
+            addresses[at + 6],
+            addresses[at + 7],
+        ])
+    };
+    let local = Address {
+        high: word(16),
+        low: word(24),
+    };
+    // On the wire such an address is nobody's; it must not match an IPv4 pair.
+    if local.is_ipv4() {
+        return None;
+    }
+    let payload_length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    Some(Transport {
+        offset: offset + IPV6_LENGTH + skipped,
+        length: payload_length.checked_sub(skipped)?,
+        first_fragment,
+        ipv6: true,
+        peer: Address {
+            high: word(0),
+            low: word(8),
+        },
+        local,
+        plain: skipped == 0,
+    })
+}
+
+/// Whether an acknowledgment is of the challenge, whose sequence number is 0 and
+/// whose SYN counts for one, or not. In a RST of a connection it hardly ever is.
+#[inline(always)]
+const fn is_of_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
+    u32::from_be_bytes([header[8], header[9], header[10], header[11]]) <= 1
+}
+
+#[inline(always)]
+fn tcp<F: Frame + ?Sized>(
+    frame: &F,
+    transport: &Transport,
+    network: usize,
+    vlan: u16,
+    ports: &[u16; MAX_PORTS],
+    dialogs: bool,
+) -> Option<Segment> {
+    let (peer_port, port, sequence, kind) = if transport.first_fragment {
+        // It need not reach the flags.
+        let header: [u8; 4] = frame.read(transport.offset)?;
+        let port = u16::from_be_bytes([header[2], header[3]]);
+        (0, port, 0, Kind::Malformed)
+    } else {
+        let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
+        let flags = header[13];
+        let header_length = usize::from(header[12] >> 4) * 4;
+        let kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+            if flags & (TCP_FIN | TCP_RST) != 0
+                || header_length < TCP_LENGTH_MIN
+                || header_length > transport.length
+            {
+                Kind::Malformed
+            } else {
+                Kind::Syn
+            }
+        } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
+            && (dialogs || flags & TCP_ACK == 0 || is_of_challenge(&header))
+        {
+            Kind::Reset
+        } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
+            Kind::Dialog
+        } else {
+            return None;
+        };
+        (
+            u16::from_be_bytes([header[0], header[1]]),
+            u16::from_be_bytes([header[2], header[3]]),
+            u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            kind,
+        )
+    };
+    if port == 0 || !ports.contains(&port) {
+        return None;
+    }
+    let plain = transport.plain && !transport.first_fragment;
+    let ipv6 = if transport.ipv6 { IPV6 } else { 0 };
+    Some(Segment {
+        peer: transport.peer,
+        local: transport.local,
+        sequence,
+        network: network as u32,
+        peer_port,
+        port,
+        vlan,
+        kind,
+        flags: ipv6 | if plain { PLAIN } else { 0 },
+    })
+}

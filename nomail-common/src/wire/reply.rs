@@ -1,0 +1,175 @@
+//! The headers of what XDP answers with, whole, checksums and all.
+//!
+//! There are no TCP options. Of the maximum segment size, the only one that a SYN
+//! cookie could have, a client then takes the default, 536 or 1220 octets (RFC 9293
+//! section 3.7.1): more than a mail client says before it reads.
+
+use crate::wire::packet::{Address, Segment};
+
+/// TTL and hop limit of what is sent.
+const HOPS: u32 = 64;
+const PROTOCOL_TCP: u32 = 6;
+const SYN_ACK: u32 = 0x12;
+/// Words of 32 bits of the headers.
+const TCP_WORDS: usize = 5;
+/// Words of 32 bits of both headers of IPv4.
+pub const IPV4_WORDS: usize = 5 + TCP_WORDS;
+/// Words of 32 bits of both headers of IPv6.
+pub const IPV6_WORDS: usize = 10 + TCP_WORDS;
+
+/// The numbers in a TCP header, in host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// The sequence number.
+    pub sequence: u32,
+    /// The acknowledgment number.
+    pub acknowledgment: u32,
+}
+
+/// In one word, as a BPF function takes them.
+impl From<Numbers> for u64 {
+    #[inline(always)]
+    fn from(numbers: Numbers) -> Self {
+        Self::from(numbers.sequence) << 32 | Self::from(numbers.acknowledgment)
+    }
+}
+
+impl From<u64> for Numbers {
+    #[inline(always)]
+    fn from(word: u64) -> Self {
+        Self {
+            sequence: (word >> 32) as u32,
+            acknowledgment: word as u32,
+        }
+    }
+}
+
+/// What else makes a segment, in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The sequence number.
+    pub sequence: u32,
+    /// The acknowledgment number.
+    pub acknowledgment: u32,
+    /// The flags, and below them 16 bits of the window.
+    pub flags_and_window: u32,
+    /// How many octets of text follow.
+    pub text_length: u32,
+    /// The sum of their 16-bit words, at most of [`crate::stateless::dialog::TEXT_MAX`] octets.
+    pub text_sum: u32,
+}
+
+impl Header {
+    /// Of a SYN-ACK with a full window.
+    #[inline(always)]
+    pub const fn syn_ack(numbers: Numbers) -> Self {
+        Self {
+            sequence: numbers.sequence,
+            acknowledgment: numbers.acknowledgment,
+            flags_and_window: SYN_ACK << 16 | 0xffff,
+            text_length: 0,
+            text_sum: 0,
+        }
+    }
+}
+
+/// The headers of the IPv4 answer to a segment, from the IP header on, in words of
+/// network byte order.
+#[inline(always)]
+pub fn ipv4(segment: &Segment, header: &Header) -> [u32; IPV4_WORDS] {
+    let (local, peer) = (segment.local.low as u32, segment.peer.low as u32);
+    let version_and_length = 0x4500_0000 | (IPV4_WORDS as u32 * 4 + header.text_length);
+    let dont_fragment = 0x4000;
+    let hops_and_protocol = HOPS << 24 | PROTOCOL_TCP << 16;
+    let addresses = sum_of(local) + sum_of(peer);
+    let sum = sum_of(version_and_length) + dont_fragment + sum_of(hops_and_protocol) + addresses;
+    let [t0, t1, t2, t3, t4] = tcp(segment, header, addresses);
+    [
+        version_and_length,
+        dont_fragment as u32,
+        hops_and_protocol | fold(sum),
+        local,
+        peer,
+        t0,
+        t1,
+        t2,
+        t3,
+        t4,
+    ]
+    .map(u32::to_be)
+}
+
+/// The same of IPv6, as [`ipv4`].
+#[inline(always)]
+pub fn ipv6(segment: &Segment, header: &Header) -> [u32; IPV6_WORDS] {
+    let Segment { peer, local, .. } = segment;
+    let [l0, l1, l2, l3] = words_of(*local);
+    let [p0, p1, p2, p3] = words_of(*peer);
+    let addresses = [l0, l1, l2, l3, p0, p1, p2, p3].map(sum_of);
+    let addresses = addresses.into_iter().sum();
+    let [t0, t1, t2, t3, t4] = tcp(segment, header, addresses);
+    let length = TCP_WORDS as u32 * 4 + header.text_length;
+    let length_protocol_and_hops = length << 16 | PROTOCOL_TCP << 8 | HOPS;
+    [
+        0x6000_0000,
+        length_protocol_and_hops,
+        l0,
+        l1,
+        l2,
+        l3,
+        p0,
+        p1,
+        p2,
+        p3,
+        t0,
+        t1,
+        t2,
+        t3,
+        t4,
+    ]
+    .map(u32::to_be)
+}
+
+/// The TCP header, in host byte order; `addresses` is the sum of both.
+#[inline(always)]
+const fn tcp(segment: &Segment, header: &Header, addresses: u64) -> [u32; TCP_WORDS] {
+    let Header {
+        sequence,
+        acknowledgment,
+        flags_and_window,
+        text_length,
+        text_sum,
+    } = *header;
+    let ports = (segment.port as u32) << 16 | segment.peer_port as u32;
+    let flags_and_window = (TCP_WORDS as u32) << 28 | flags_and_window;
+    let sum = sum_of(ports) + sum_of(sequence) + sum_of(acknowledgment) + sum_of(flags_and_window);
+    let rest = PROTOCOL_TCP as u64 + TCP_WORDS as u64 * 4 + text_length as u64 + text_sum as u64;
+    let checksum = fold(addresses + sum + rest) << 16;
+    [ports, sequence, acknowledgment, flags_and_window, checksum]
+}
+
+#[inline(always)]
+const fn words_of(address: Address) -> [u32; 4] {
+    let Address { high, low } = address;
+    [
+        (high >> 32) as u32,
+        high as u32,
+        (low >> 32) as u32,
+        low as u32,
+    ]
+}
+
+/// The two 16-bit words of a value, added (RFC 1071).
+#[inline(always)]
+const fn sum_of(value: u32) -> u64 {
+    (value >> 16) as u64 + (value & 0xffff) as u64
+}
+
+/// The complement of the one's complement sum.
+#[inline(always)]
+const fn fold(sum: u64) -> u32 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    !(sum as u16) as u32
+}

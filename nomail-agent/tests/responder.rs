@@ -6,10 +6,12 @@
 
 use nomail_agent::smtp::{AfterGreeting, Dialog, RefuseAt, Replies, replies::Reply as Text};
 use nomail_common::{
-    abi::{DIALOG_PLACES, Texts},
+    abi::{DIALOG_ENTRIES, TEXT_MAX, Texts, WINDOW},
     guard::challenge::TupleHash,
     siphash::Key,
-    stateless::dialog::{self, Asker, Hearing, Host, Outcome, Received, Reply, Standing, WINDOW},
+    stateless::dialog::{self, Environment, Outcome, PeerKey, Received, Reply},
+    stateless::dialog_state::DialogState,
+    stateless::line_scan::LineScan,
     wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
 };
 use proptest::{collection::vec, prelude::*};
@@ -26,14 +28,14 @@ const PAYLOAD: u32 = 54;
 /// What the kernel does for the responder.
 struct Model {
     texts: Texts,
-    table: Vec<Standing>,
+    table: Vec<DialogState>,
     /// The table forgets everything at once.
     forgets: bool,
     proven: u32,
     payload: Vec<u8>,
 }
 
-impl Host for Model {
+impl Environment for Model {
     fn texts(&self, generation: u32) -> Option<&Texts> {
         (generation == 0).then_some(&self.texts)
     }
@@ -42,34 +44,34 @@ impl Host for Model {
         sequence == self.proven
     }
 
-    fn standing(&self, index: u32) -> Standing {
+    fn dialog_state(&self, index: u32) -> DialogState {
         self.table[index as usize]
     }
 
-    fn keep(&mut self, index: u32, standing: Standing) {
+    fn set_dialog_state(&mut self, index: u32, state: DialogState) {
         if !self.forgets {
-            self.table[index as usize] = standing;
+            self.table[index as usize] = state;
         }
     }
 
-    fn owe(&mut self, _: &Segment, _: u32, _: Standing, _: u32) {}
+    fn request_retransmission(&mut self, _: &Segment, _: u32, _: DialogState, _: u32) {}
 
-    fn hear(&mut self, start: u32, until: u32, hearing: Hearing) -> Option<Hearing> {
+    fn scan(&mut self, start: u32, until: u32, scan: LineScan) -> Option<LineScan> {
         assert_eq!(start, PAYLOAD);
         assert!(until as usize <= WINDOW);
-        let mut hearing = hearing;
-        for &octet in self
+        let mut scan = scan;
+        for &byte in self
             .payload
             .get(..until as usize)?
             .iter()
-            .skip(hearing.seen() as usize)
+            .skip(scan.scanned() as usize)
         {
-            if hearing.is_over() {
+            if scan.is_over() {
                 break;
             }
-            hearing = hearing.take(octet);
+            scan = scan.take(byte);
         }
-        Some(hearing)
+        Some(scan)
     }
 }
 
@@ -119,7 +121,7 @@ impl Client {
     fn begin(stream: Vec<u8>, forgets: bool) -> Self {
         let model = Model {
             texts: texts(&replies()),
-            table: vec![Standing::default(); DIALOG_PLACES as usize],
+            table: vec![DialogState::default(); DIALOG_ENTRIES as usize],
             forgets,
             proven: ISN,
             payload: Vec::new(),
@@ -137,8 +139,8 @@ impl Client {
             coming: Vec::new(),
         };
         let syn = segment(Kind::Syn, ISN);
-        let asker = client.asker(&syn);
-        let answer = dialog::greet_syn(&mut client.model, &syn, asker, 0);
+        let peer = client.peer(&syn);
+        let answer = dialog::greet_syn(&mut client.model, &syn, peer, 0);
         assert_eq!((answer.flags, answer.acknowledgment), (SYN, 0));
         client.cookie = answer.sequence;
         // The SYN-ACK of the simultaneous open.
@@ -150,8 +152,8 @@ impl Client {
         client
     }
 
-    fn asker(&self, segment: &Segment) -> Asker {
-        Asker {
+    fn peer(&self, segment: &Segment) -> PeerKey {
+        PeerKey {
             hash: TupleHash::of(segment, KEY),
             key: KEY,
             slot: self.slot,
@@ -173,8 +175,8 @@ impl Client {
             flags,
         };
         self.model.payload = payload.to_vec();
-        let asker = self.asker(&segment);
-        match dialog::respond(&mut self.model, &segment, &received, asker) {
+        let peer = self.peer(&segment);
+        match dialog::respond(&mut self.model, &segment, &received, peer) {
             Outcome::Say(reply, generation) => {
                 assert_eq!(generation, 0);
                 let texts = &self.model.texts;
@@ -184,10 +186,10 @@ impl Client {
                     (&texts.refusal, reply.refusals),
                     (&texts.goodbye, reply.goodbye),
                 ] {
-                    let octets = &text.octets[..text.length as usize];
+                    let octets = &text.bytes[..text.length as usize];
                     said.extend(octets.repeat(times as usize));
                 }
-                assert!(said.len() <= dialog::TEXT_MAX);
+                assert!(said.len() <= TEXT_MAX);
                 assert_eq!(said.len() as u32, reply.text_length(texts));
                 assert_eq!(sum(&said), fold(reply.text_sum(texts)));
                 self.coming.push((reply, said));

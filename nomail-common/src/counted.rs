@@ -1,8 +1,8 @@
-//! Vocabularies that are counted: one row of a table for each word.
+//! Tables of words that are counted.
 
 use core::fmt::Debug;
 
-/// A word of a vocabulary that [`counted!`](crate::counted) has made.
+/// A word of a table of [`counted!`](crate::counted).
 pub trait Counted: Copy + Debug + Eq + 'static {
     /// An array of one number for each word.
     type Numbers: Copy + Debug + Default + Eq + AsRef<[u64]> + AsMut<[u64]>;
@@ -15,11 +15,11 @@ pub trait Counted: Copy + Debug + Eq + 'static {
     fn index(self) -> usize;
     /// The name in metrics and log lines.
     fn name(self) -> &'static str;
-    /// The key in JSON: the prefix of the vocabulary, if it has one, and the name.
+    /// The key in JSON: the prefix of the table, if it has one, and the name.
     fn key(self) -> &'static str;
-    /// A few words for people.
+    /// A short description for display.
     fn label(self) -> &'static str;
-    /// The doc comment of the row.
+    /// The doc comment of the row, a help text.
     fn help(self) -> &'static str;
 }
 
@@ -78,33 +78,4 @@ macro_rules! counted {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    counted! {
-        /// Kinds of fruit.
-        enum Fruit "fruit_" {
-            /// Round, and red or
-            /// green.
-            Apple "apple" "an apple";
-            /// Yellow.
-            Lemon "lemon" "a lemon";
-        }
-    }
-
-    #[test]
-    fn a_row_has_all_of_a_word() {
-        assert_eq!(Fruit::ALL, [Fruit::Apple, Fruit::Lemon]);
-        assert_eq!((Fruit::COUNT, Fruit::Lemon.index()), (2, 1));
-        let apple = Fruit::Apple;
-        assert_eq!(
-            [apple.name(), apple.key(), apple.label(), apple.help()],
-            [
-                "apple",
-                "fruit_apple",
-                "an apple",
-                "Round, and red or green."
-            ]
-        );
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
 //! What the XDP program and the agent share.
 //!
-//! Everything here is pure and `no_std`: the kernel half runs it behind
-//! [`wire::frame::Frame`], [`guard::sources::SourceSet`] and [`guard::tickets::TicketSet`],
-//! the tests run it on the host.
+//! Everything here is pure and `no_std`: the XDP program implements the traits over packets
+//! and maps ([`wire::frame::Frame`], [`guard::sources::SourceSet`],
+//! [`guard::tickets::TicketSet`], [`stateless::dialog::Environment`]), the tests over memory.
 
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+mod bounds;
 pub mod counted;
 pub mod guard;
 pub mod siphash;

@@ -1,7 +1,8 @@
-//! What became of a SYN for a guarded pair.
+//! The verdicts on SYNs for guarded pairs, and the answers of XDP.
 
 crate::counted! {
-    /// Exactly one for each SYN. The order is that of [`crate::abi::Counters::verdicts`].
+    /// What became of a SYN; each has exactly one. The order is that of
+    /// [`crate::abi::Counters::verdicts`].
     pub enum Verdict {
         /// Given to the network stack.
         Passed "passed" "passed";
@@ -22,7 +23,7 @@ crate::counted! {
 }
 
 crate::counted! {
-    /// What XDP said by itself, counted apart from verdicts. The order is that of
+    /// What XDP did beyond the verdict. The order is that of
     /// [`crate::abi::Counters::answers`].
     pub enum Answer {
         /// A SYN was answered with a challenge.

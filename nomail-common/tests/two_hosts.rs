@@ -1,10 +1,10 @@
-//! Two hosts of ours that face each other: whatever a third one forges between them, they
+//! Two hosts with nomail that face each other: whatever a third one forges between them, they
 //! come to rest.
 //!
-//! Each is the whole answer logic (challenge, cookie, tickets, the responder, what is owed)
-//! over memory of its own, and a network stack that resets what it does not know. Up to
-//! [`FORGED`] segments are let in, in every order, each after the hosts have come to rest
-//! or all at once; then no more than [`REST_WITHIN`] packets may follow.
+//! Each is the whole answer logic (challenge, cookie, tickets, the stateless refusal,
+//! retransmissions) over memory of its own, and a network stack that resets what it does not
+//! know. Up to [`FORGED`] segments are let in, in every order, each after the hosts have come
+//! to rest or all at once; then no more than [`REST_WITHIN`] packets may follow.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -14,24 +14,25 @@ use std::{
 };
 
 use nomail_common::{
-    abi::{Config, Guarded, MAX_PORTS, TICKETS_PER_LINE, Texts},
+    abi::{COMMANDS_MAX, Config, Guarded, MAX_PORTS, TICKETS_PER_LINE, Texts},
     guard::challenge::TupleHash,
     guard::limiter::Time,
-    guard::policy::{self, Action, Facts, FloodAnswer, Reach, Server},
+    guard::policy::{self, Action, Facts, FloodAnswer, Server},
+    guard::reach::Reach,
     guard::source::Source,
     guard::tickets::{self, Answered, Proof, Ticket, TicketSet},
     siphash::{Key, siphash},
-    stateless::dialog::{
-        self, Asker, COMMANDS_MAX, Hearing, Host as _, Outcome, Received, Standing,
-    },
-    stateless::retransmit::{FRAME_LENGTH, Owed, Owing},
+    stateless::dialog::{self, Environment, Outcome, PeerKey, Received},
+    stateless::dialog_state::DialogState,
+    stateless::line_scan::LineScan,
+    stateless::retransmit::{FRAME_LENGTH, Missing, Retransmission},
     wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
 };
 
 /// Segments that are forged, at most.
 const FORGED: usize = 6;
-/// Packets that may follow, of which each is the answer to one before: one or two of each
-/// host for each that was forged, and what is owed.
+/// Packets that may follow, each an answer to one before: one or two of each host for each
+/// that was forged, and the retransmissions.
 const REST_WITHIN: usize = 8 * FORGED;
 
 const SYN: u8 = 2;
@@ -55,7 +56,7 @@ enum Mode {
     Cookie,
     /// A listener, and SYNs pass.
     Listener,
-    /// The responder, also in a listener's place.
+    /// The stateless refusal, also in a listener's place.
     Xdp,
 }
 
@@ -104,8 +105,8 @@ struct Machine {
     config: std::rc::Rc<Config>,
     texts: std::rc::Rc<Texts>,
     tickets: Line,
-    dialogs: RefCell<HashMap<u32, Standing>>,
-    owed: Vec<Owed>,
+    dialogs: RefCell<HashMap<u32, DialogState>>,
+    retransmissions: Vec<Retransmission>,
     socket: Option<Socket>,
     /// Of the segment that is being looked at.
     payload: Vec<u8>,
@@ -164,7 +165,7 @@ impl Machine {
             texts: Texts::new(greeting, refusal, goodbye).unwrap().into(),
             tickets: Line::default(),
             dialogs: RefCell::default(),
-            owed: Vec::new(),
+            retransmissions: Vec::new(),
             socket: None,
             payload: Vec::new(),
             segment: base,
@@ -189,8 +190,8 @@ impl Machine {
         }
     }
 
-    fn asker(&self) -> Asker {
-        Asker {
+    fn peer(&self) -> PeerKey {
+        PeerKey {
             hash: self.hash,
             key: self.key,
             slot: 7,
@@ -257,8 +258,8 @@ impl Machine {
             Action::Drop => Some(Vec::new()),
             Action::Answer => self.challenge(decision.proof),
             Action::Respond if self.reach() == Reach::Yes => {
-                let (segment, asker) = (self.segment, self.asker());
-                let reply = dialog::greet_syn(self, &segment, asker, 0);
+                let (segment, peer) = (self.segment, self.peer());
+                let reply = dialog::greet_syn(self, &segment, peer, 0);
                 Some(vec![self.said(&reply)])
             }
             Action::Respond => None,
@@ -293,8 +294,8 @@ impl Machine {
             return Some(Vec::new());
         }
         if self.mode == Mode::Xdp && self.reach() == Reach::Yes {
-            let (segment, asker) = (self.segment, self.asker());
-            dialog::reset(self, &segment, &received(packet), asker);
+            let (segment, peer) = (self.segment, self.peer());
+            dialog::reset(self, &segment, &received(packet), peer);
         }
         None
     }
@@ -303,8 +304,8 @@ impl Machine {
         if self.reach() != Reach::Yes {
             return None;
         }
-        let (segment, asker) = (self.segment, self.asker());
-        match dialog::respond(self, &segment, &received(packet), asker) {
+        let (segment, peer) = (self.segment, self.peer());
+        match dialog::respond(self, &segment, &received(packet), peer) {
             Outcome::Foreign => None,
             Outcome::Silence => Some(Vec::new()),
             Outcome::Say(reply, _) => Some(vec![self.said(&reply)]),
@@ -389,17 +390,17 @@ impl Machine {
         vec![said]
     }
 
-    /// What the agent sends for what is owed.
+    /// What the agent retransmits.
     fn tick(&mut self) -> Vec<Packet> {
         let mut packets = Vec::new();
-        for owed in &self.owed {
-            let found = self.standing(owed.index);
-            let (flags, sequence, text) = match owed.owes(found) {
-                Owing::Nothing => continue,
-                Owing::SynAck => (SYN | ACK, owed.acknowledgment.wrapping_sub(1), ""),
-                Owing::Greeting => (ACK, owed.acknowledgment, TEXTS[0]),
+        for dialog in &self.retransmissions {
+            let found = self.dialog_state(dialog.index);
+            let (flags, sequence, text) = match dialog.missing(found) {
+                Missing::Nothing => continue,
+                Missing::SynAck => (SYN | ACK, dialog.acknowledgment.wrapping_sub(1), ""),
+                Missing::Greeting => (ACK, dialog.acknowledgment, TEXTS[0]),
             };
-            let next = (owed.standing as u32).wrapping_add(1);
+            let next = (dialog.state as u32).wrapping_add(1);
             packets.push(self.packet(flags, sequence, next, text.as_bytes()));
         }
         packets
@@ -448,7 +449,7 @@ impl Facts for Machine {
     }
 }
 
-impl dialog::Host for Machine {
+impl Environment for Machine {
     fn texts(&self, generation: u32) -> Option<&Texts> {
         (generation == 0).then_some(&*self.texts)
     }
@@ -456,20 +457,26 @@ impl dialog::Host for Machine {
         let (line, now) = (&self.tickets, JIFFIES as u32);
         tickets::proof_of(line, self.hash, sequence, now, TICKS).is_proven()
     }
-    fn standing(&self, index: u32) -> Standing {
+    fn dialog_state(&self, index: u32) -> DialogState {
         self.dialogs
             .borrow()
             .get(&index)
             .copied()
             .unwrap_or_default()
     }
-    fn keep(&mut self, index: u32, standing: Standing) {
-        self.dialogs.borrow_mut().insert(index, standing);
+    fn set_dialog_state(&mut self, index: u32, state: DialogState) {
+        self.dialogs.borrow_mut().insert(index, state);
     }
-    fn owe(&mut self, segment: &Segment, index: u32, standing: Standing, acknowledgment: u32) {
-        assert_eq!(segment.sequence, standing.0 as u32);
-        self.owed.push(Owed {
-            standing: standing.0,
+    fn request_retransmission(
+        &mut self,
+        segment: &Segment,
+        index: u32,
+        state: DialogState,
+        acknowledgment: u32,
+    ) {
+        assert_eq!(segment.sequence, state.0 as u32);
+        self.retransmissions.push(Retransmission {
+            state: state.0,
             index,
             interface: 0,
             acknowledgment,
@@ -477,11 +484,11 @@ impl dialog::Host for Machine {
             frame: [0; FRAME_LENGTH],
         });
     }
-    fn hear(&mut self, _start: u32, until: u32, mut hearing: Hearing) -> Option<Hearing> {
-        while hearing.seen() < until && !hearing.is_over() {
-            hearing = hearing.take(self.payload[hearing.seen() as usize]);
+    fn scan(&mut self, _start: u32, until: u32, mut scan: LineScan) -> Option<LineScan> {
+        while scan.scanned() < until && !scan.is_over() {
+            scan = scan.take(self.payload[scan.scanned() as usize]);
         }
-        Some(hearing)
+        Some(scan)
     }
 }
 
@@ -521,13 +528,13 @@ impl Wire {
         false
     }
 
-    /// Comes to rest, also after all that is owed was sent again.
+    /// Comes to rest, also after all retransmissions.
     fn ends(&mut self) -> bool {
         let mut rests = self.rests(REST_WITHIN);
         for _ in 0..3 {
             for host in 0..2 {
-                let owed = self.hosts[host].tick();
-                self.flight.extend(owed);
+                let retransmitted = self.hosts[host].tick();
+                self.flight.extend(retransmitted);
             }
             rests &= self.rests(REST_WITHIN);
         }
@@ -633,8 +640,8 @@ fn a_victim_gets_no_more_than_came() {
                     wire.flight.extend(answers);
                 }
             }
-            let owed: usize = (0..3).map(|_| wire.hosts[0].tick().len()).sum();
-            assert_eq!(owed, 0, "after {forged}");
+            let sent: usize = (0..3).map(|_| wire.hosts[0].tick().len()).sum();
+            assert_eq!(sent, 0, "after {forged}");
             assert!(
                 wire.hosts[0].sent <= forged,
                 "{} after {forged}",

@@ -1,8 +1,8 @@
 //! BPF atomics on map memory.
 //!
-//! `AtomicU64` has no read-modify-write on this target, so these are the
-//! compiler's intrinsics. Always SeqCst: LLVM 22 miscompiles Relaxed ones whose
-//! result is used (it returns the operand).
+//! `AtomicU64` has no read-modify-write on this target, so these are the compiler's intrinsics.
+//! Always SeqCst: LLVM 22 miscompiles Relaxed ones whose result is used (it returns the
+//! operand).
 
 use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd, atomic_xchg};
 
@@ -26,14 +26,15 @@ impl Word {
         unsafe { self.0.read_volatile() }
     }
 
+    /// Swaps the word if it still is `old`; true when it was.
     #[inline(always)]
     pub(crate) fn replace(self, old: u64, new: u64) -> bool {
         // SAFETY: valid by `new`.
         unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.0, old, new).1 }
     }
 
-    /// A plain store, for what [`Word::store`] to another word then publishes. Costs
-    /// a fraction of that.
+    /// A plain store, which a [`Word::store`] to another word then publishes, at a fraction of
+    /// its cost.
     #[inline(always)]
     pub(crate) fn prepare(self, new: u64) {
         // SAFETY: valid by `new`. An aligned 64-bit store is one instruction, and
@@ -41,7 +42,7 @@ impl Word {
         unsafe { self.0.write_volatile(new) };
     }
 
-    /// A full barrier, unlike a plain store.
+    /// A store that is a full barrier.
     #[inline(always)]
     pub(crate) fn store(self, new: u64) {
         // SAFETY: valid by `new`.

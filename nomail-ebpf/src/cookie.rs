@@ -1,9 +1,9 @@
-//! The kernel's own SYN cookies, asked of it for a SYN that it never sees.
+//! The kernel's own SYN cookies, for a SYN that the kernel never sees.
 //!
-//! It takes an acknowledgment of one only while it has seen the listener's queue to
-//! be full lately, and that is for `bpf_tcp_gen_syncookie` to see
-//! (`tcp_get_syncookie_mss` of Linux). Once a jiffy suffices: for the rest of it
-//! the same cookie comes from a helper that looks at no socket.
+//! The kernel accepts the acknowledgment of a cookie only while it has seen the listener's
+//! queue full lately, which `bpf_tcp_gen_syncookie` checks and notes (`tcp_get_syncookie_mss`
+//! of Linux). Once per jiffy suffices: for the rest of it the same cookie comes from a helper
+//! that looks up no socket.
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -16,35 +16,24 @@ use aya_ebpf::{
 use nomail_common::wire::packet::Segment;
 
 use crate::{
-    frame::{self, TcpHeader},
-    maps,
+    frame,
+    maps::{self, Question},
 };
 
 /// `BPF_TCP_LISTEN` of the kernel.
 const LISTEN: u32 = 10;
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
-/// What the kernel is asked with, whose room the stack does not have.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Question {
-    tcp: TcpHeader,
-    /// An IPv4 or IPv6 header.
-    ip: [u64; 5],
-    /// `bpf_sock_tuple`.
-    tuple: [u64; 5],
-}
 
-/// Octets of the IP headers, and of the tuples of `bpf_sock_tuple`.
+/// Bytes of the IP headers, and of the variants of `bpf_sock_tuple`.
 const IPV4_LENGTH: u32 = 20;
 const IPV6_LENGTH: u32 = 40;
 const IPV4_TUPLE_LENGTH: u32 = 12;
 const IPV6_TUPLE_LENGTH: u32 = 36;
 
-/// The SYN cookie for a SYN without IP options, in the lower half of what is
-/// returned; 0 when its listener has room in its queue, or is not there. `number`
-/// is that of the guarded pair. A global function, so that the verifier looks at it
-/// once.
+/// The SYN cookie for a SYN without IP options, in the lower half of the result; 0 when its
+/// listener has room in its queue, or there is none. `number` is that of the guarded pair.
+/// Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn cookie(
@@ -57,7 +46,7 @@ pub(crate) extern "C" fn cookie(
     let Some(segment) = (unsafe { segment.as_ref() }) else {
         return 0;
     };
-    // A cookie stands beside a maximum segment size, which is not 0.
+    // The upper half is a maximum segment size, which is not 0.
     let found = ask(&XdpContext::new(context), segment, number, jiffies).unwrap_or(0);
     u64::try_from(found).unwrap_or(0)
 }
@@ -66,7 +55,7 @@ pub(crate) extern "C" fn cookie(
 fn ask(context: &XdpContext, segment: &Segment, number: u32, jiffies: u64) -> Option<i64> {
     let Question { tcp, ip, tuple } = maps::question()?;
     let Segment { peer, local, .. } = segment;
-    // Of an IP header the kernel reads the version and the addresses.
+    // The kernel reads only the version and the addresses of the IP header.
     let (ip_length, tuple_length) = if segment.is_ipv6() {
         let [p0, p1, l0, l1] = [peer.high, peer.low, local.high, local.low].map(u64::to_be);
         *ip = [words(0x6000_0000, 0), p0, p1, l0, l1];
@@ -83,7 +72,7 @@ fn ask(context: &XdpContext, segment: &Segment, number: u32, jiffies: u64) -> Op
     let (ip, tcp, tuple) = (&raw mut *ip, &raw mut *tcp, &raw mut *tuple);
     let queue = maps::queue(number)?;
     if queue.load() == jiffies {
-        // SAFETY: both headers are in there, and as long as is said.
+        // SAFETY: both headers are valid, and as long as the arguments say.
         return Some(unsafe {
             if segment.is_ipv6() {
                 bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), tcp.cast(), tcp_length)
@@ -92,7 +81,7 @@ fn ask(context: &XdpContext, segment: &Segment, number: u32, jiffies: u64) -> Op
             }
         });
     }
-    // SAFETY: the tuple is as long as is said.
+    // SAFETY: the tuple is as long as the argument says.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
             context.ctx.cast(),
@@ -122,7 +111,7 @@ fn ask(context: &XdpContext, segment: &Segment, number: u32, jiffies: u64) -> Op
     Some(found)
 }
 
-/// Two words of a packet.
+/// Two words of a packet, in network byte order.
 #[inline(always)]
 fn words(first: u32, second: u32) -> u64 {
     (u64::from(first) << 32 | u64::from(second)).to_be()

@@ -1,4 +1,4 @@
-//! The only place that reads and writes packet memory.
+//! Packet memory: the only file that reads and writes it.
 
 use core::hint::black_box;
 
@@ -11,19 +11,18 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use nomail_common::{
-    abi::{Payload, Text},
-    stateless::dialog::{TEXT_MAX, WINDOW},
+    abi::{TEXT_MAX, Text, WINDOW},
     stateless::retransmit::FRAME_LENGTH,
     wire::frame::Frame,
     wire::packet::Segment,
 };
 
-/// Largest offset that is read. Far above any header [`nomail_common::wire::packet`]
-/// looks through, and a bound the verifier needs for an offset it cannot know.
+/// Largest offset that is read: a bound for the verifier, far above any header that
+/// [`nomail_common::wire::packet`] parses.
 const OFFSET_MAX: usize = 0x3fff;
 
-/// The linear part of a packet; the headers are in there, also when the rest
-/// of a jumbo frame is in fragments.
+/// The linear part of a packet. It has the headers, also when the rest of a jumbo frame is in
+/// fragments.
 pub(crate) struct XdpFrame {
     data: usize,
     data_end: usize,
@@ -39,9 +38,9 @@ impl XdpFrame {
     }
 }
 
-/// Turns the frame into an answer and sends it back: from `network` on it is
-/// `packet`, and nothing after that; the hardware addresses change places, VLAN
-/// tags stay. Dropped where that cannot be done.
+/// Turns the frame into an answer and returns the action that sends it back: from `network` on
+/// it is `packet`, and nothing after that; the hardware addresses are swapped, VLAN tags stay.
+/// Drops the frame where that is not possible.
 #[inline(always)]
 pub(crate) fn answer<const N: usize>(
     context: &XdpContext,
@@ -50,7 +49,7 @@ pub(crate) fn answer<const N: usize>(
 ) -> u32 {
     let length = context.data_end() - context.data();
     let wanted = network + size_of_val(&packet);
-    // Only ever shorter: never more out than came in.
+    // Never longer than the frame that arrived.
     if wanted > OFFSET_MAX || length < wanted {
         return XDP_DROP;
     }
@@ -67,9 +66,8 @@ pub(crate) fn answer<const N: usize>(
     if network > OFFSET_MAX || start + size_of_val(&packet) > data_end {
         return XDP_DROP;
     }
-    // SAFETY: data..data_end is the packet, and what is written is within it by
-    // the checks above; no pointer is taken to be aligned. The verifier proves
-    // the bounds again at load.
+    // SAFETY: data..data_end is the packet, and all writes are within it by the checks above,
+    // and unaligned. The verifier proves the bounds again at load.
     unsafe {
         let addresses = data as *mut [[u8; HARDWARE_LENGTH]; 2];
         let [destination, source] = addresses.read_unaligned();
@@ -79,13 +77,12 @@ pub(crate) fn answer<const N: usize>(
     XDP_TX
 }
 
-/// Octets of an Ethernet header with one VLAN tag, and so with none at least.
+/// Bytes of an Ethernet header with one VLAN tag.
 const LINK_LENGTH_MAX: usize = 18;
 
-/// Turns the frame, which has one VLAN tag at most, into an answer of another length:
-/// from `network` on it is `packet`, and `text_length` octets that are for
-/// [`write_text`]; the hardware addresses change places, and a tag stays. False where
-/// that cannot be done.
+/// Turns the frame, which has at most one VLAN tag, into an answer of another length: from
+/// `network` on it is `packet`, and `text_length` bytes that are left to [`write_text`]; the
+/// hardware addresses are swapped, a tag stays. False where that is not possible.
 #[inline(always)]
 pub(crate) fn begin_answer<const N: usize>(
     context: &XdpContext,
@@ -93,7 +90,7 @@ pub(crate) fn begin_answer<const N: usize>(
     packet: [u32; N],
     text_length: u32,
 ) -> bool {
-    // Without a tag, the last octets are of the IP header, which is written over them.
+    // Without a tag, the last bytes belong to the IP header, which is overwritten below.
     let Some(link): Option<[u8; LINK_LENGTH_MAX]> = XdpFrame::new(context).read(0) else {
         return false;
     };
@@ -104,7 +101,7 @@ pub(crate) fn begin_answer<const N: usize>(
     // SAFETY: the context is this run's.
     let adjusted = unsafe {
         let more = wanted - bpf_xdp_get_buff_len(context.ctx) as i32;
-        // There is always room before a frame, and not always behind it.
+        // There is always room in front of a frame, and not always behind it.
         if more > 0 {
             bpf_xdp_adjust_head(context.ctx, -more)
         } else {
@@ -134,11 +131,11 @@ pub(crate) fn begin_answer<const N: usize>(
     let link = [
         s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, t0, t1, t2, t3, t4, t5,
     ];
-    // By a helper: the verifier does not see that the check of the packet is one of this.
+    // By a helper: the verifier does not see that the packet was checked for this.
     // SAFETY: the context is this run's, and the helper only reads the array.
     let written = unsafe {
-        let octets = (&raw const link).cast_mut().cast();
-        bpf_xdp_store_bytes(context.ctx, 0, octets, LINK_LENGTH_MAX as u32)
+        let bytes = (&raw const link).cast_mut().cast();
+        bpf_xdp_store_bytes(context.ctx, 0, bytes, LINK_LENGTH_MAX as u32)
     };
     let (data, data_end) = (context.data(), context.data_end());
     let start = data + network;
@@ -152,23 +149,21 @@ pub(crate) fn begin_answer<const N: usize>(
     true
 }
 
-/// Writes a text at an offset, and gives the offset behind it. None where it does not
-/// fit.
+/// Writes a text at an offset, and returns the offset behind it. None where it does not fit.
 #[inline(always)]
 pub(crate) fn write_text(context: &XdpContext, offset: u32, text: &Text) -> Option<u32> {
-    let length = counted(text.length, TEXT_MAX as u32)?;
-    let octets = (&raw const text.octets).cast_mut().cast();
-    // SAFETY: the context is this run's; the text has at least that many octets, and
-    // the helper only reads it.
-    let written = unsafe { bpf_xdp_store_bytes(context.ctx, offset, octets, length) };
+    let length = bounded(text.length, TEXT_MAX as u32)?;
+    let bytes = (&raw const text.bytes).cast_mut().cast();
+    // SAFETY: the context is this run's; the text has at least that many bytes, and the
+    // helper only reads it.
+    let written = unsafe { bpf_xdp_store_bytes(context.ctx, offset, bytes, length) };
     (written == 0).then_some(offset + length)
 }
 
-/// A length if it is from 1 to `max`, in a way that the verifier follows: Linux 6.1
-/// learns nothing from a comparison with 0, which is what the compiler makes of
-/// `length >= 1` if it sees one.
+/// A length if it is from 1 to `max`, in a way that the verifier follows: Linux 6.1 learns
+/// nothing from a comparison with 0, which the compiler makes of `length >= 1`.
 #[inline(always)]
-fn counted(length: u32, max: u32) -> Option<u32> {
+fn bounded(length: u32, max: u32) -> Option<u32> {
     let before_last = black_box(length.wrapping_sub(1));
     if before_last < max {
         Some(before_last + 1)
@@ -177,26 +172,26 @@ fn counted(length: u32, max: u32) -> Option<u32> {
     }
 }
 
-/// Reads `length` octets from `start` on. False when they are not there.
+/// Reads `length` bytes from `start` on. False when the frame ends before.
 #[inline(always)]
 pub(crate) fn read_payload(
     context: &XdpContext,
     start: u32,
     length: u32,
-    payload: &mut Payload,
+    payload: &mut [u8; WINDOW],
 ) -> bool {
     if length == 0 {
         return true;
     }
-    let Some(length) = counted(length, WINDOW as u32) else {
+    let Some(length) = bounded(length, WINDOW as u32) else {
         return false;
     };
     let room = (&raw mut *payload).cast();
-    // SAFETY: the context is this run's; there is room for that many octets.
+    // SAFETY: the context is this run's; there is room for that many bytes.
     unsafe { bpf_xdp_load_bytes(context.ctx, start, room, length) == 0 }
 }
 
-/// Reads a frame up to the options of its TCP header. False when that is not there.
+/// Reads a frame up to the options of its TCP header. False when the frame ends before.
 #[inline(always)]
 pub(crate) fn read_headers(
     context: &XdpContext,
@@ -205,11 +200,11 @@ pub(crate) fn read_headers(
 ) -> bool {
     let ip_length = if segment.is_ipv6() { 40 } else { 20 };
     let length = (segment.network & 31) + ip_length + 20;
-    // SAFETY: the context is this run's; there is room for at most 31 + 40 + 20 octets.
+    // SAFETY: the context is this run's; there is room for at most 31 + 40 + 20 bytes.
     unsafe { bpf_xdp_load_bytes(context.ctx, 0, room.cast(), length) == 0 }
 }
 
-/// The hardware addresses of a frame: its destination, its source.
+/// The hardware addresses of a frame: destination, source.
 #[inline(always)]
 pub(crate) fn hardware(context: &XdpContext) -> Option<[[u8; HARDWARE_LENGTH]; 2]> {
     let frame = XdpFrame::new(context);
@@ -219,27 +214,27 @@ pub(crate) fn hardware(context: &XdpContext) -> Option<[[u8; HARDWARE_LENGTH]; 2
 /// Room for the longest TCP header.
 pub(crate) type TcpHeader = [u64; 8];
 
-/// Reads the TCP header that begins at `offset`, with its options, and gives its
-/// length in octets. None when the packet ends before it does.
+/// Reads the TCP header at `offset`, with its options, and returns its length in bytes. None
+/// when the packet ends before.
 #[inline(always)]
 pub(crate) fn tcp_header(
     context: &XdpContext,
     offset: usize,
     header: &mut TcpHeader,
 ) -> Option<u32> {
-    // Of two octets, because the verifier does not follow the check for one.
+    // Reads two bytes, because the verifier does not follow the check for one.
     let [data_offset, _] = XdpFrame::new(context).read(offset + 12)?;
     let length = u32::from(data_offset >> 4) * 4;
     if length < 20 {
         return None;
     }
     let start = (&raw mut *header).cast();
-    // SAFETY: the context is this run's; length is at most 60 octets, less than the array's 64.
+    // SAFETY: the context is this run's; length is at most 60 bytes, less than the array's 64.
     let loaded = unsafe { bpf_xdp_load_bytes(context.ctx, offset as u32, start, length) };
     (loaded == 0).then_some(length)
 }
 
-/// Octets of a hardware address.
+/// Bytes of a hardware address.
 pub(crate) const HARDWARE_LENGTH: usize = 6;
 
 impl Frame for XdpFrame {

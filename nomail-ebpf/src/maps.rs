@@ -1,4 +1,4 @@
-//! Every map and global, and typed access to their values.
+//! All maps and globals, and typed access to their values.
 
 use aya_ebpf::{
     Global,
@@ -12,25 +12,40 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_PLACES, EVENTS_LENGTH,
+        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_ENTRIES, EVENTS_LENGTH,
         GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
-        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, Payload, SHARED_BUCKETS,
-        SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TICKETS_PER_LINE, TOLD_LINES, Texts,
-        TicketLine, ToldLine,
+        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, REPORTED_LINES, ReportedLine,
+        SHARED_BUCKETS, SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TICKETS_PER_LINE,
+        Texts, TicketLine, WINDOW,
     },
     guard::challenge::TupleHash,
-    guard::events::{Entry, Event, ToldSet},
+    guard::events::{Entry, Event, ReportedSet},
+    guard::lease,
     guard::limiter::{Bucket, CARRY, Limit, SharedBucket, Time},
     guard::source::Source,
     guard::sources::SourceSet,
     guard::tickets::{self, Ticket, TicketSet},
     siphash::Key,
-    stateless::retransmit::Owed,
+    stateless::retransmit::Retransmission,
     verdict::{Answer, Verdict},
     wire::packet::{Address, Segment},
 };
 
-use crate::{atomic::Word, cookie::Question};
+use crate::{atomic::Word, frame::TcpHeader};
+
+/// The payload of a segment.
+pub(crate) type Payload = [u8; WINDOW];
+
+/// The arguments of the kernel's SYN cookie helpers, which are too large for the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Question {
+    pub(crate) tcp: TcpHeader,
+    /// An IPv4 or IPv6 header.
+    pub(crate) ip: [u64; 5],
+    /// `bpf_sock_tuple`.
+    pub(crate) tuple: [u64; 5],
+}
 
 #[unsafe(no_mangle)]
 pub(crate) static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
@@ -41,7 +56,7 @@ static RESPONDER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KEY: Global<[u64; 2]> = Global::new([0; 2]);
 
-/// The secret of challenges.
+/// The secret of challenges and cookies.
 #[inline(always)]
 pub(crate) fn key() -> Key {
     let [first, second] = KEY.load();
@@ -57,8 +72,8 @@ static LEASE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counters> =
     PerCpuArray::with_max_entries(MAX_INTERFACES as u32 + 1, 0);
-/// Mappable, because the values of such an array begin on a page: elsewhere a
-/// [`Line`] would lie across two cache lines.
+/// Mappable, because the values of such an array begin on a page: in any other a [`Line`]
+/// would span two cache lines.
 #[map]
 static SOURCES: Array<Line> = Array::with_max_entries(LINES as u32, BPF_F_MMAPABLE);
 #[map]
@@ -79,13 +94,14 @@ static PROOFS: Array<u64> = Array::with_max_entries(1, 0);
 static CARRIES: Array<[SourceCarry; CARRIES_PER_VALUE]> =
     Array::with_max_entries((LINES * SLOTS_PER_LINE / CARRIES_PER_VALUE) as u32, 0);
 #[map]
-static TOLD: Array<ToldLine> = Array::with_max_entries(2 * TOLD_LINES as u32, BPF_F_MMAPABLE);
+static TOLD: Array<ReportedLine> =
+    Array::with_max_entries(2 * REPORTED_LINES as u32, BPF_F_MMAPABLE);
 #[map]
 static RESPONDERS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static TEXTS: Array<Texts> = Array::with_max_entries(GENERATIONS, 0);
 #[map]
-static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_PLACES, 0);
+static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_ENTRIES, 0);
 #[map]
 static PAYLOAD: PerCpuArray<Payload> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -101,28 +117,27 @@ pub(crate) fn config() -> Option<&'static Config> {
 }
 
 const CONFIG_INDEX_MASK: u32 = CONFIGS - 1;
-const _: () = assert!(abi::CONFIGS.is_power_of_two());
 
-/// Whether the agent is known to be there, or its listeners to take connections.
+/// Whether the lease holds, see [`lease`].
 #[inline(always)]
 pub(crate) fn lease_holds(jiffies: u64) -> bool {
     LEASE
         .get(0)
-        .is_some_and(|&until| abi::lease_holds(until, jiffies as u32))
+        .is_some_and(|&until| lease::lease_holds(until, jiffies as u32))
 }
 
-/// Whether the responder may ever have to answer. Known when the program is loaded:
-/// where it may not, all that is for it costs nothing.
+/// Whether the stateless refusal is loaded. The verifier knows it, and removes what is for it
+/// where it is not.
 #[inline(always)]
 pub(crate) fn may_respond() -> bool {
     RESPONDER.load() != 0
 }
 
-/// Hands the frame over to the responder, and comes back only if there is none. To be
-/// called by an entry point: of what calls a function that does this, the kernel
-/// halves the stack.
+/// Continues in the program of the stateless refusal; returns only if there is none. To be
+/// called by an entry point only: the kernel halves the stack of callers of a function with a
+/// tail call.
 #[inline(always)]
-pub(crate) fn respond(context: &XdpContext) {
+pub(crate) fn call_responder(context: &XdpContext) {
     // SAFETY: nothing here needs to be dropped.
     unsafe { RESPONDERS.tail_call(context, 0) }
 }
@@ -142,15 +157,15 @@ pub(crate) fn dialog(index: u32) -> Option<Word> {
         .map(|word| unsafe { Word::new(word) })
 }
 
-/// Room of this CPU for what a segment carries.
+/// This CPU's room for the payload of a segment.
 #[inline(always)]
 pub(crate) fn payload() -> Option<&'static mut Payload> {
-    // SAFETY: a value of a per-CPU map, of octets, and a program runs to its end
-    // before another runs on the same CPU; asked for once in a run.
+    // SAFETY: a value of a per-CPU map, of bytes, and a program runs to its end before
+    // another runs on the same CPU; asked for once in a run.
     PAYLOAD.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 
-/// The counters of this CPU for an interface, by the number of its entry.
+/// This CPU's counters of an interface, by its entry.
 #[inline(always)]
 pub(crate) fn counters(entry: u32) -> Option<CpuCounters> {
     COUNTERS.get_ptr_mut(entry).map(CpuCounters)
@@ -186,7 +201,7 @@ impl CpuCounters {
     }
 }
 
-/// Prefixes in network byte order, in words: the verifier wants the stack aligned.
+/// Prefixes in network byte order, in words: the verifier requires an aligned stack.
 macro_rules! lists {
     ($($name:ident: $words:literal;)*) => {
         $(
@@ -263,7 +278,7 @@ fn contains_ipv6(
     list.get(key).is_some()
 }
 
-/// Line `index` of the buckets of sources for SYNs that prove nothing.
+/// Line `index` of the buckets of sources for unproven SYNs.
 #[inline(always)]
 pub(crate) fn source_line(index: usize) -> Option<SourceLine> {
     SOURCES.get_ptr_mut(index as u32).map(SourceLine)
@@ -305,7 +320,7 @@ pub(crate) fn last_proof() -> Option<Word> {
     PROOFS.get_ptr_mut(0).map(|word| unsafe { Word::new(word) })
 }
 
-/// The jiffies at which the queue of a pair's listener was last seen to be full.
+/// The jiffies at which the queue of a pair's listener was last seen full.
 #[inline(always)]
 pub(crate) fn queue(number: u32) -> Option<Word> {
     // SAFETY: as in `last_proof`.
@@ -314,7 +329,7 @@ pub(crate) fn queue(number: u32) -> Option<Word> {
         .map(|word| unsafe { Word::new(word) })
 }
 
-/// Room of this CPU to ask the kernel for a cookie.
+/// This CPU's room to ask the kernel for a SYN cookie.
 #[inline(always)]
 pub(crate) fn question() -> Option<&'static mut Question> {
     // SAFETY: a value of a per-CPU map, of integers, and a program runs to its end
@@ -322,29 +337,29 @@ pub(crate) fn question() -> Option<&'static mut Question> {
     QUESTION.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 
-/// Line `index` of who was told of.
+/// Line `index` of the sources that were reported.
 #[inline(always)]
-pub(crate) fn told_line(index: usize) -> Option<Told> {
-    TOLD.get_ptr_mut(index as u32).map(Told)
+pub(crate) fn reported_line(index: usize) -> Option<Reported> {
+    TOLD.get_ptr_mut(index as u32).map(Reported)
 }
 
-/// Puts an event into the ring, and wakes nobody. There is room for all that can
-/// come while the agent reads; when it does not, it is lost.
+/// Puts an event into the ring, without waking the agent. There is room for all events while
+/// the agent reads; when it does not, they are lost.
 #[inline(always)]
-pub(crate) fn tell(event: &Event) {
+pub(crate) fn send_event(event: &Event) {
     let _ = EVENTS.output::<Event>(event, u64::from(BPF_RB_NO_WAKEUP));
 }
 
-/// Room in the ring for a greeting that is owed, to be written and handed to
-/// [`tell_owed`]. None when the agent does not read: then it may be lost.
+/// Room in the ring for a dialog whose greeting may have to be retransmitted, to be written
+/// and handed to [`send_retransmission`]. None when the agent does not read.
 #[inline(always)]
-pub(crate) fn room_for_owed() -> Option<RingBufEntry<Owed>> {
+pub(crate) fn reserve_retransmission() -> Option<RingBufEntry<Retransmission>> {
     OWED.reserve(0)
 }
 
-/// Tells the agent of it, without waking it, or nobody if it could not be written.
+/// Hands it to the agent, without waking it, or discards it if it could not be written.
 #[inline(always)]
-pub(crate) fn tell_owed(entry: RingBufEntry<Owed>, written: bool) {
+pub(crate) fn send_retransmission(entry: RingBufEntry<Retransmission>, written: bool) {
     if written {
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
@@ -357,43 +372,43 @@ pub(crate) struct Tickets(*mut TicketLine);
 
 impl TicketSet for Tickets {
     #[inline(always)]
-    fn ticket(&self, place: usize) -> Ticket {
+    fn ticket(&self, slot: usize) -> Ticket {
         // SAFETY: the value of an array map, whose memory is never freed while
-        // a program uses the map; place is below TICKETS_PER_LINE.
-        Ticket(unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.load())
+        // a program uses the map; slot is below TICKETS_PER_LINE.
+        Ticket(unsafe { Word::new(&raw mut (*self.0).tickets[slot]) }.load())
     }
 
     #[inline(always)]
-    fn write(&self, place: usize, ticket: Ticket) {
-        // It always is below that, but the compiler does not see it, and would panic.
-        if place < TICKETS_PER_LINE {
+    fn write(&self, slot: usize, ticket: Ticket) {
+        // Always true, but the compiler does not see it, and would add a panic.
+        if slot < TICKETS_PER_LINE {
             // SAFETY: as in `ticket`.
-            unsafe { Word::new(&raw mut (*self.0).tickets[place]) }.store(ticket.0);
+            unsafe { Word::new(&raw mut (*self.0).tickets[slot]) }.store(ticket.0);
         }
     }
 }
 
-/// A line of sources that were told of, which other CPUs read and write.
-pub(crate) struct Told(*mut ToldLine);
+/// A line of sources that were reported, which other CPUs read and write.
+pub(crate) struct Reported(*mut ReportedLine);
 
-impl Told {
+impl Reported {
     #[inline(always)]
-    fn word(&self, place: usize) -> Word {
+    fn word(&self, slot: usize) -> Word {
         // SAFETY: the value of an array map, whose memory is never freed while
-        // a program uses the map; place is below TOLD_PER_LINE.
-        unsafe { Word::new(&raw mut (*self.0).entries[place]) }
+        // a program uses the map; slot is below REPORTED_PER_LINE.
+        unsafe { Word::new(&raw mut (*self.0).entries[slot]) }
     }
 }
 
-impl ToldSet for Told {
+impl ReportedSet for Reported {
     #[inline(always)]
-    fn entry(&self, place: usize) -> Entry {
-        Entry(self.word(place).load())
+    fn entry(&self, slot: usize) -> Entry {
+        Entry(self.word(slot).load())
     }
 
     #[inline(always)]
-    fn replace(&self, place: usize, old: Entry, new: Entry) -> bool {
-        self.word(place).replace(old.0, new.0)
+    fn replace(&self, slot: usize, old: Entry, new: Entry) -> bool {
+        self.word(slot).replace(old.0, new.0)
     }
 }
 
@@ -477,9 +492,9 @@ impl SourceSet for SourceLine {
     }
 }
 
-/// Adds what ran over in a bucket to the carry of its slot. A carry of another
-/// source, one that had the slot before, is begun anew; two CPUs that do so at
-/// once may lose one carry of a count that is only shown.
+/// Adds the overflow of a bucket to the carry of its slot. A carry of the source that had the
+/// slot before starts again at 0; two CPUs that do so at once may lose one carry of a count
+/// that is only shown.
 #[inline(always)]
 pub(crate) fn carry(slot: usize, source: Source, over: bool) {
     let Some(carries) = CARRIES.get_ptr_mut((slot / CARRIES_PER_VALUE) as u32) else {

@@ -1,6 +1,6 @@
-//! The program that answers where nobody listens: plumbing around
-//! [`nomail_common::stateless::dialog`]. Reached by a tail call, because the other one has no
-//! stack left for it.
+//! The refusal without a socket: access to packets and maps for
+//! [`nomail_common::stateless`]. A program of its own, reached by a tail call, because the
+//! other one has no stack left for it.
 
 use aya_ebpf::{
     bindings::{
@@ -8,41 +8,40 @@ use aya_ebpf::{
         xdp_md,
     },
     helpers::generated::bpf_jiffies64,
-    macros::xdp,
     programs::XdpContext,
 };
 use nomail_common::{
-    abi::{Config, Texts},
+    abi::{Config, REFUSALS_MAX, Texts, WINDOW},
     guard::challenge::TupleHash,
-    guard::policy::Reach,
+    guard::reach::Reach,
     guard::source::Source,
     guard::tickets::Proof,
-    stateless::dialog::{
-        self, Asker, Hearing, Host, Outcome, REFUSALS_MAX, Received, Reply, Standing, WINDOW,
-    },
+    stateless::dialog::{self, Environment, Outcome, PeerKey, Received, Reply},
+    stateless::dialog_state::DialogState,
+    stateless::line_scan::LineScan,
     verdict::Answer,
     wire::packet::{self, Kind, Segment},
     wire::reply::{self, IPV4_WORDS, IPV6_WORDS},
 };
 
 use crate::{
-    entry_of,
+    answer::reach,
     frame::{self, XdpFrame},
     maps::{self, CpuCounters},
-    proof_of, reach,
+    syn_context::entry_of,
+    tickets::proof_of,
 };
 
-/// What [`respond`] returns for a reply that is to be sent: no action of XDP. Above it
-/// stand the generation of the texts and the entry of the counters.
+/// Bit of the result of [`respond`]: a reply is to be sent. The bits above are the generation
+/// of the texts and the entry of the counters. Without it, the result is an XDP action.
 const SAY: u32 = 16;
 const GENERATION_SHIFT: u32 = 8;
 const ENTRY_SHIFT: u32 = 16;
 
-/// Answers the SYN of a proven tuple, and segments of its dialogs. What is not of one
-/// passes: the stack resets it. In three parts, one after the other, which share no
-/// stack.
-#[xdp(frags)]
-fn nomail_responder(context: XdpContext) -> u32 {
+/// Answers the SYN of a proven tuple, and segments of its dialogs. In three parts, one after
+/// the other, whose stacks are not added up.
+#[inline(always)]
+pub(crate) fn refuse(context: &XdpContext) -> u32 {
     let mut segment = Segment::NONE;
     if find(context.ctx, &raw mut segment) == 0 {
         return XDP_PASS;
@@ -65,8 +64,7 @@ fn nomail_responder(context: XdpContext) -> u32 {
     action
 }
 
-/// Finds a segment for one of our ports; 0 if there is none. A global function, for the
-/// same reason as [`crate::judge`].
+/// Parses a segment for one of our ports; returns 0 if there is none. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find(context: *mut xdp_md, segment: *mut Segment) -> u32 {
@@ -81,8 +79,7 @@ extern "C" fn find(context: *mut xdp_md, segment: *mut Segment) -> u32 {
     0
 }
 
-/// What is to be done with a segment. A global function, for the same reason as
-/// [`crate::judge`].
+/// Decides about a segment; returns an XDP action or [`SAY`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn respond(context: *mut xdp_md, segment: *const Segment, reply: *mut Reply) -> u32 {
@@ -91,11 +88,11 @@ extern "C" fn respond(context: *mut xdp_md, segment: *const Segment, reply: *mut
         return XDP_PASS;
     };
     let context = XdpContext::new(context);
-    responded(&context, segment, reply).unwrap_or(XDP_PASS)
+    respond_inner(&context, segment, reply).unwrap_or(XDP_PASS)
 }
 
 #[inline(always)]
-fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Option<u32> {
+fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Option<u32> {
     let entry = answerable(context.ctx, segment);
     if entry == NOT_ANSWERABLE {
         return None;
@@ -103,32 +100,32 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
     let config = maps::config()?;
     // SAFETY: the helper takes nothing and returns a number.
     let jiffies = unsafe { bpf_jiffies64() };
-    let asker = Asker {
+    let peer = PeerKey {
         hash: TupleHash::of(segment, maps::key()),
         key: maps::key(),
         slot: (jiffies >> (config.cookie_shift & 63)) as u32,
     };
-    let mut host = Kernel {
+    let mut kernel = Kernel {
         context,
         config,
         jiffies,
         source: segment.source(),
-        hash: asker.hash,
+        hash: peer.hash,
     };
     let outcome = match segment.kind {
         Kind::Syn => {
             let generation = config.generation;
-            let reply = dialog::greet_syn(&mut host, segment, asker, generation);
+            let reply = dialog::greet_syn(&mut kernel, segment, peer, generation);
             Outcome::Say(reply, generation)
         }
         Kind::Dialog => {
             let received = Received::of(&XdpFrame::new(context), segment)?;
-            dialog::respond(&mut host, segment, &received, asker)
+            dialog::respond(&mut kernel, segment, &received, peer)
         }
         Kind::Reset => {
             let received = Received::of(&XdpFrame::new(context), segment)?;
-            dialog::reset(&mut host, segment, &received, asker);
-            // The network stack is to see it too.
+            dialog::reset(&mut kernel, segment, &received, peer);
+            // The network stack gets it too.
             Outcome::Foreign
         }
         Kind::Malformed => Outcome::Foreign,
@@ -136,8 +133,8 @@ fn responded(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Opti
     match outcome {
         Outcome::Foreign => None,
         Outcome::Silence => Some(XDP_DROP),
-        Outcome::Say(said, generation) => {
-            *reply = said;
+        Outcome::Say(decided, generation) => {
+            *reply = decided;
             Some(SAY | generation << GENERATION_SHIFT | entry << ENTRY_SHIFT)
         }
     }
@@ -158,8 +155,7 @@ fn count(counters: &CpuCounters, reply: &Reply, action: u32) {
     }
 }
 
-/// Turns the frame into the reply, and sends it back; what became of it. A global
-/// function, for the same reason as [`crate::judge`].
+/// Turns the frame into the reply, and returns the action that sends it back. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send(
@@ -173,7 +169,8 @@ extern "C" fn send(
         return XDP_DROP;
     };
     let context = XdpContext::new(context);
-    let sent = maps::texts(generation).and_then(|texts| sent(&context, segment, reply, texts));
+    let sent =
+        maps::texts(generation).and_then(|texts| send_inner(&context, segment, reply, texts));
     match sent {
         Some(()) => XDP_TX,
         None => XDP_DROP,
@@ -181,7 +178,7 @@ extern "C" fn send(
 }
 
 #[inline(always)]
-fn sent(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -> Option<()> {
+fn send_inner(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -> Option<()> {
     let header = reply.header(texts);
     let (network, length) = (segment.network as usize, header.text_length);
     let (begun, words) = if segment.is_ipv6() {
@@ -200,8 +197,8 @@ fn sent(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -
     if reply.greeting != 0 {
         offset = frame::write_text(context, offset, &texts.greeting)?;
     }
-    for said in 0..REFUSALS_MAX {
-        if said < reply.refusals {
+    for written in 0..REFUSALS_MAX {
+        if written < reply.refusals {
             offset = frame::write_text(context, offset, &texts.refusal)?;
         }
     }
@@ -211,7 +208,7 @@ fn sent(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -
     Some(())
 }
 
-/// What the responder asks of the maps and the frame.
+/// The maps and the frame, as the environment of a dialog.
 struct Kernel<'a> {
     context: &'a XdpContext,
     config: &'a Config,
@@ -220,7 +217,7 @@ struct Kernel<'a> {
     hash: TupleHash,
 }
 
-impl Host for Kernel<'_> {
+impl Environment for Kernel<'_> {
     #[inline(always)]
     fn texts(&self, generation: u32) -> Option<&Texts> {
         maps::texts(generation)
@@ -234,46 +231,51 @@ impl Host for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn standing(&self, index: u32) -> Standing {
-        Standing(maps::dialog(index).map_or(0, |word| word.load()))
+    fn dialog_state(&self, index: u32) -> DialogState {
+        DialogState(maps::dialog(index).map_or(0, |word| word.load()))
     }
 
     #[inline(always)]
-    fn keep(&mut self, index: u32, standing: Standing) {
+    fn set_dialog_state(&mut self, index: u32, state: DialogState) {
         if let Some(word) = maps::dialog(index) {
-            word.store(standing.0);
+            word.store(state.0);
         }
     }
 
     #[inline(always)]
-    fn owe(&mut self, segment: &Segment, index: u32, standing: Standing, acknowledgment: u32) {
-        owe(
+    fn request_retransmission(
+        &mut self,
+        segment: &Segment,
+        index: u32,
+        state: DialogState,
+        acknowledgment: u32,
+    ) {
+        request_retransmission(
             self.context.ctx,
             &raw const *segment,
             index,
-            standing.0,
+            state.0,
             acknowledgment,
         );
     }
 
     #[inline(always)]
-    fn hear(&mut self, start: u32, until: u32, hearing: Hearing) -> Option<Hearing> {
-        match hear(self.context.ctx, start, until, hearing.0) {
-            NOT_THERE => None,
-            heard => Some(Hearing(heard)),
+    fn scan(&mut self, start: u32, until: u32, scan: LineScan) -> Option<LineScan> {
+        match scan_payload(self.context.ctx, start, until, scan.0) {
+            TOO_SHORT => None,
+            scanned => Some(LineScan(scanned)),
         }
     }
 }
 
-/// Tells the agent of a greeting that is owed. A global function, for the same reason as
-/// [`crate::judge`]. Returns nothing of interest.
+/// Hands a dialog to the agent, which retransmits its greeting. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn owe(
+extern "C" fn request_retransmission(
     context: *mut xdp_md,
     segment: *const Segment,
     index: u32,
-    standing: u64,
+    state: u64,
     acknowledgment: u32,
 ) -> u32 {
     // SAFETY: as in `respond`.
@@ -281,13 +283,13 @@ extern "C" fn owe(
         return 0;
     };
     let context = XdpContext::new(context);
-    let Some(mut entry) = maps::room_for_owed() else {
+    let Some(mut entry) = maps::reserve_retransmission() else {
         return 0;
     };
     let room = entry.as_mut_ptr();
     // SAFETY: room in the ring, of integers only, and aligned to 8.
     let frame = unsafe {
-        (&raw mut (*room).standing).write(standing);
+        (&raw mut (*room).state).write(state);
         (&raw mut (*room).index).write(index);
         (&raw mut (*room).interface).write(context.ingress_ifindex() as u32);
         (&raw mut (*room).acknowledgment).write(acknowledgment);
@@ -295,47 +297,44 @@ extern "C" fn owe(
         &raw mut (*room).frame
     };
     let written = frame::read_headers(&context, segment, frame);
-    maps::tell_owed(entry, written);
+    maps::send_retransmission(entry, written);
     1
 }
 
-/// What [`hear`] returns when the octets are not there: no [`Hearing`].
-const NOT_THERE: u64 = u64::MAX;
+/// Result of [`scan_payload`] when the frame ends before: not a [`LineScan`].
+const TOO_SHORT: u64 = u64::MAX;
 
-/// Has octets of the frame heard. A global function, for the same reason as
-/// [`crate::judge`].
+/// Scans bytes of the payload, see [`Environment::scan`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hear(context: *mut xdp_md, start: u32, until: u32, hearing: u64) -> u64 {
+extern "C" fn scan_payload(context: *mut xdp_md, start: u32, until: u32, scan: u64) -> u64 {
     let Some(payload) = maps::payload() else {
-        return NOT_THERE;
+        return TOO_SHORT;
     };
-    let from = Hearing(hearing).seen();
+    let from = LineScan(scan).scanned();
     let count = until.wrapping_sub(from);
     if !frame::read_payload(&XdpContext::new(context), start + from, count, payload) {
-        return NOT_THERE;
+        return TOO_SHORT;
     }
-    let mut hearing = hearing;
+    let mut scan = scan;
     for at in 0..WINDOW as u32 {
-        if at >= count || Hearing(hearing).is_over() {
+        if at >= count || LineScan(scan).is_over() {
             break;
         }
-        hearing = hear_octet(hearing, u32::from(payload[at as usize]));
+        scan = scan_byte(scan, u32::from(payload[at as usize]));
     }
-    hearing
+    scan
 }
 
-/// One octet more. A global function: the verifier looks at it once, and not once for
-/// each octet and what may have come before it.
+/// Scans one byte. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hear_octet(hearing: u64, octet: u32) -> u64 {
-    Hearing(hearing).take(octet as u8).0
+extern "C" fn scan_byte(scan: u64, byte: u32) -> u64 {
+    LineScan(scan).take(byte as u8).0
 }
 
-/// Whether it is right to answer a segment, as [`reach`] says, and the entry of the
-/// counters of its interface; [`NOT_ANSWERABLE`] if it is not. A global function, for
-/// the same reason as [`crate::judge`].
+/// The entry of the counters of a segment's interface if XDP may answer it, see [`reach`];
+/// else [`NOT_ANSWERABLE`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn answerable(context: *mut xdp_md, segment: *const Segment) -> u32 {
@@ -356,5 +355,5 @@ extern "C" fn answerable(context: *mut xdp_md, segment: *const Segment) -> u32 {
     find().unwrap_or(NOT_ANSWERABLE)
 }
 
-/// See [`answerable`].
+/// Result of [`answerable`] for a segment that is not answered.
 const NOT_ANSWERABLE: u32 = u32::MAX;

@@ -7,7 +7,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 use etherparse::{PacketHeaders, TransportHeader};
 use nomail_agent::guard::{Guard, GuardedInterface, Limited, Policy, Rate};
 use nomail_common::{
-    abi::{TOLD_LINES, TOLD_PER_LINE},
+    abi::{REPORTED_LINES, REPORTED_PER_LINE},
     guard::policy::FloodAnswer,
     verdict::Verdict,
 };
@@ -161,7 +161,7 @@ fn a_prefix_is_told_of_also_while_observing() {
 /// and nothing stands still.
 #[test]
 fn a_flood_of_sources_makes_a_bounded_number_of_events() {
-    const PLACES: usize = TOLD_LINES * TOLD_PER_LINE;
+    const PLACES: usize = REPORTED_LINES * REPORTED_PER_LINE;
     let mut guard = guard(&Policy {
         source: Rate { rate: 1, burst: 1 },
         ..policy()

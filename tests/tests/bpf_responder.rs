@@ -12,7 +12,9 @@ use std::{
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
 use nomail_common::{
-    abi::Texts, guard::policy::FloodAnswer, guard::tickets::TICKET_SYNS, stateless::dialog::WINDOW,
+    abi::{Texts, WINDOW},
+    guard::policy::FloodAnswer,
+    guard::tickets::TICKET_SYNS,
     verdict::Answer,
 };
 use nomail_tests::poll::until;
@@ -441,7 +443,7 @@ fn what_is_owed_is_what_the_client_has_yet_to_acknowledge() {
         let mut owed = Vec::new();
         let begun = std::time::Instant::now();
         until("what is owed is due, twice", || {
-            for frame in guard.owed_frames().unwrap() {
+            for frame in guard.retransmissions().unwrap() {
                 assert_eq!(frame.interface, LOOPBACK_INDEX);
                 let sent = PacketHeaders::from_ethernet_slice(&frame.bytes).unwrap();
                 let Some(TransportHeader::Tcp(tcp)) = sent.transport else {

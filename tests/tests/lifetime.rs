@@ -24,7 +24,8 @@ use nix::{
 };
 use nomail_agent::guard::{Guard, GuardedInterface, Pins, Policy, Rate};
 use nomail_common::{
-    abi::{ABI_VERSION, LEASE_SECS},
+    abi::ABI_VERSION,
+    guard::lease::LEASE_SECS,
     guard::policy::FloodAnswer,
 };
 use nomail_tests::{
@@ -460,7 +461,7 @@ fn maps_of_another_shape_or_not_all_of_them_are_not_used() {
         let agent = pinned.start(&lab);
         let log = agent.log();
         assert!(
-            log.contains("begin anew") && log.contains("taken over"),
+            log.contains("start again at zero") && log.contains("taken over"),
             "{log}"
         );
         send(&lab, "203.0.113.9", 7);

@@ -76,7 +76,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "no source is over its bucket",
-        file: "nomail-ebpf/src/main.rs",
+        file: "nomail-ebpf/src/judge.rs",
         text: "Verdict::LimitedSource, proven);
         }
         charged & OVER != 0
@@ -94,7 +94,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "no prefix is over its bucket",
-        file: "nomail-ebpf/src/main.rs",
+        file: "nomail-ebpf/src/judge.rs",
         text: "Verdict::LimitedPrefix, proven);
         }
         charged & OVER != 0
@@ -111,7 +111,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "the unproven have no cap",
-        file: "nomail-ebpf/src/main.rs",
+        file: "nomail-ebpf/src/judge.rs",
         text: "        self.is_over_shared(CAP, self.config.cap)\n",
         instead: "        self.is_over_shared(CAP, self.config.cap) && self.config.cap.interval == 0\n",
         tests: &[
@@ -201,7 +201,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a proof holds for half a second",
-        file: "nomail-agent/src/guard/mod.rs",
+        file: "nomail-agent/src/guard/policy.rs",
         text: "config.proof_ticks = hz * PROOF_SECS as u32;",
         instead: "config.proof_ticks = hz * PROOF_SECS as u32 / 20;",
         tests: &["challenge_loss::with_loss_each_way_the_honest_are_through"],
@@ -257,7 +257,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a port is guarded at any address",
-        file: "nomail-ebpf/src/main.rs",
+        file: "nomail-ebpf/src/judge.rs",
         text: "let guarded = config.guarded(segment.local, segment.port)?;",
         instead: "let guarded = config
         .guarded(segment.local, segment.port)
@@ -281,7 +281,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "an upgrade detaches the old program, then attaches the new one",
-        file: "nomail-agent/src/guard/mod.rs",
+        file: "nomail-agent/src/guard/program.rs",
         text: "        let link = attach::replace(program(&mut self.ebpf, abi::PROGRAM)?, link)?;
         self.links.push((interface, link));
         Ok(true)
@@ -299,7 +299,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "a program needs no lease to challenge",
-        file: "nomail-common/src/abi.rs",
+        file: "nomail-common/src/guard/lease.rs",
         text: "until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX",
         instead: "until == 0 || until.wrapping_sub(now) < u32::MAX",
         tests: &["lifetime::a_dead_agent_challenges_nobody"],
@@ -421,7 +421,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "XDP answers segments from its own ports",
-        file: "nomail-common/src/guard/policy.rs",
+        file: "nomail-common/src/guard/reach.rs",
         text: "            && !ports.contains(&segment.peer_port)
 ",
         instead: "            && ports.len() == MAX_PORTS
@@ -474,23 +474,21 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "whether a SYN can be answered is asked before its cookie",
-        file: "nomail-ebpf/src/main.rs",
-        text: "            Reach::Yes => return self.reply(proof),
+        file: "nomail-ebpf/src/answer.rs",
+        text: "        Reach::Yes => return send(syn, proof),
 ",
         instead:
-            "            _ if self.flood_answer == FloodAnswer::Cookie && self.cookie() == 0 => {
-                return XDP_DROP;
-            }
-            Reach::Yes => return self.reply(proof),
+            "        _ if syn.flood_answer == FloodAnswer::Cookie && syn.cookie() == 0 => return XDP_DROP,
+        Reach::Yes => return send(syn, proof),
 ",
         tests: &["bpf_challenge::nobody_is_answered_who_must_not_be"],
     },
     Mechanism {
         without: "a SYN that cannot be answered is dropped",
-        file: "nomail-ebpf/src/main.rs",
-        text: "            Reach::NotThisWay => true,
+        file: "nomail-ebpf/src/answer.rs",
+        text: "        Reach::NotThisWay => true,
 ",
-        instead: "            Reach::NotThisWay => false,
+        instead: "        Reach::NotThisWay => false,
 ",
         tests: &[
             "bpf_challenge::nobody_is_answered_who_must_not_be",

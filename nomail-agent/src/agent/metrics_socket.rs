@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::RETRY;
 use crate::{
     exit::Failure,
-    net::{holder_of, own_vrf},
+    net::{listening_process, own_vrf},
     status::MetricsStatus,
     status::http::{Prepared, Server},
 };
@@ -122,7 +122,7 @@ impl MetricsSocket {
 fn remedy(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let holder = holder_of(address).unwrap_or_else(|| "another process".to_owned());
+            let holder = listening_process(address).unwrap_or_else(|| "another process".to_owned());
             format!(
                 "{holder} listens there: stop it, or use --metrics with another address, or with \
                  off"

@@ -28,9 +28,8 @@ use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use log::{error, info, warn};
 use nomail_common::{
-    abi::{self, MAX_GUARDED, Texts},
+    abi::{self, MAX_GUARDED, TEXT_MAX, Texts},
     guard::source::Source,
-    stateless::dialog::TEXT_MAX,
     verdict::{Answer, Verdict},
 };
 use tokio::{
@@ -53,8 +52,8 @@ use crate::{
     },
     exit::{Exit, Failure},
     guard::{
-        self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, OwedFrame, Pins, Policy,
-        Rate,
+        self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, Pins, Policy, Rate,
+        RetransmitFrame,
     },
     host::memory,
     host::privilege::{self, Account, Confinement, Paths, Thread},
@@ -62,7 +61,7 @@ use crate::{
     host::state::State,
     logging::limited::LimitedLog,
     logging::report::Reporter,
-    net::{FrameSocket, IfaceError, Interface, Interfaces, holder_of, sockets_are_in},
+    net::{FrameSocket, IfaceError, Interface, Interfaces, listening_process, sockets_are_in},
     smtp::{
         self, LISTEN_BACKLOG, ListenerId, Refuse, RefuseAt, Relay, Replies, Responder, Settings,
         relay,
@@ -751,7 +750,7 @@ impl Agent {
         self.manager.stopping();
         if let Some(guard) = &self.shared.guard {
             let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = guard.leave() {
+            if let Err(error) = guard.stop() {
                 error!(
                     "cannot update the pinned guard: it may challenge clients for up to 10 s: {error}"
                 );
@@ -1063,12 +1062,12 @@ impl Shared {
         }
     }
 
-    fn owed_frames(&self) -> Result<Vec<OwedFrame>, BpfError> {
+    fn owed_frames(&self) -> Result<Vec<RetransmitFrame>, BpfError> {
         let Some(guard) = &self.guard else {
             return Ok(Vec::new());
         };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.owed_frames()
+        guard.retransmissions()
     }
 
     /// For how long XDP has been in the listeners' place, if it is.
@@ -1796,7 +1795,7 @@ fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Failure {
     use std::io::ErrorKind;
     let (exit, remedy) = match error.kind() {
         ErrorKind::AddrInUse => {
-            let holder = holder_of(address).unwrap_or_else(|| "another process".to_owned());
+            let holder = listening_process(address).unwrap_or_else(|| "another process".to_owned());
             (
                 Exit::Failed,
                 format!("{holder} listens there: stop it, or name other addresses with --listen"),

@@ -13,13 +13,14 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::unistd::Uid;
 use nomail_common::{
     abi::{self, Counters},
+    guard::policy::RESPOND_FOR_LISTENERS,
     guard::source::Source,
 };
 
 use crate::{
     config,
     counts::Counts,
-    guard::{BpfError, KeptGuard, SourceCount},
+    guard::{BpfError, PinnedGuard, SourceCount},
     net::Interfaces,
     smtp::SourceHistory,
     status::client,
@@ -175,7 +176,7 @@ fn nobody_is_there(error: &anyhow::Error) -> bool {
 
 /// What can be told of a guard without its agent.
 fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
-    let guard = match KeptGuard::open(directory) {
+    let guard = match PinnedGuard::open(directory) {
         Ok(Some(guard)) => guard,
         // Where nothing can be pinned, nothing is.
         Ok(None) | Err(BpfError::NoBpfFileSystem(_)) => return Ok(None),
@@ -208,10 +209,10 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
 }
 
 /// Who serves without the agent: where XDP may, it does.
-fn responder_of(guard: &KeptGuard) -> ResponderStatus {
+fn responder_of(guard: &PinnedGuard) -> ResponderStatus {
     let (by, fallback, serving) = match guard.responder() {
         0 => (Speaker::Listener, Speaker::None, Speaker::None),
-        abi::RESPOND_FOR_LISTENERS => (Speaker::Listener, Speaker::Xdp, Speaker::Xdp),
+        RESPOND_FOR_LISTENERS => (Speaker::Listener, Speaker::Xdp, Speaker::Xdp),
         _ => (Speaker::Xdp, Speaker::None, Speaker::Xdp),
     };
     ResponderStatus {
@@ -224,7 +225,7 @@ fn responder_of(guard: &KeptGuard) -> ResponderStatus {
 }
 
 /// The interfaces that the guard is on, as far as this network namespace knows them.
-fn interfaces_of(guard: &KeptGuard) -> Result<Vec<InterfaceStatus>> {
+fn interfaces_of(guard: &PinnedGuard) -> Result<Vec<InterfaceStatus>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

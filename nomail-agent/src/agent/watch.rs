@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Fallback, FloodAnswer, Responder, XdpMode},
     exit::Failure,
     guard::Mode,
-    net::{Drivers, Glance, Interface, Interfaces, XDP_SENDS},
+    net::{Drivers, Interface, Interfaces, LinkStatus, XDP_SENDS},
     status::{GuardCounts, InterfaceStatus, Trouble},
 };
 
@@ -113,7 +113,7 @@ impl Watch {
         if wanted != XdpMode::Auto {
             return native;
         }
-        let Ok(Some(glance)) = kernel.glance(index).await else {
+        let Ok(Some(glance)) = kernel.link_status(index).await else {
             return native;
         };
         let (reason, remedy, then) = match self.takes(&glance, index).await {
@@ -150,7 +150,7 @@ impl Watch {
     }
 
     /// What the other end of an interface takes from native XDP.
-    async fn takes(&self, glance: &Glance, index: u32) -> Takes {
+    async fn takes(&self, glance: &LinkStatus, index: u32) -> Takes {
         if !glance.veth {
             return Takes::All;
         }
@@ -210,7 +210,7 @@ impl Agent {
                 continue;
             }
             let Interface { index, name, .. } = self.interfaces[place].clone();
-            let glance = match self.kernel.glance(index).await {
+            let glance = match self.kernel.link_status(index).await {
                 Ok(Some(glance)) => glance,
                 // It is followed by its name.
                 Ok(None) => continue,
@@ -239,7 +239,7 @@ impl Agent {
     }
 
     /// The program is there; perhaps again, by another process.
-    fn is_attached(&mut self, place: usize, glance: &Glance, program: u32) {
+    fn is_attached(&mut self, place: usize, glance: &LinkStatus, program: u32) {
         self.gone.remove(&place);
         let returned = self.shared.tell_of(place, |told| {
             let returned = told.trouble.is_some_and(Trouble::is_loss);
@@ -257,7 +257,7 @@ impl Agent {
     }
 
     /// Another program is there.
-    fn tell_replaced(&self, place: usize, glance: &Glance, found: u32) {
+    fn tell_replaced(&self, place: usize, glance: &LinkStatus, found: u32) {
         let reason = format!(
             "the XDP program {found} of another process is in its place, and nomail replaces \
              nobody's program"
@@ -281,7 +281,7 @@ impl Agent {
     }
 
     /// No program is there: the interface came back, or another process detached it.
-    async fn attach_again(&mut self, place: usize, glance: &Glance) {
+    async fn attach_again(&mut self, place: usize, glance: &LinkStatus) {
         let interface = Interface {
             name: glance.name.clone(),
             xdp_program: None,
@@ -348,7 +348,7 @@ impl Agent {
     }
 
     /// Whether what XDP sends leaves the interface, and what to do if it does not.
-    async fn watch_answers(&mut self, place: usize, glance: &Glance, counts: &GuardCounts) {
+    async fn watch_answers(&mut self, place: usize, glance: &LinkStatus, counts: &GuardCounts) {
         let index = self.interfaces[place].index;
         let native = !glance.xdp_generic;
         let matters = answers_matter(&self.config);

@@ -1,6 +1,5 @@
-//! Attaching to an interface, natively or generically, by a link that the
-//! kernel removes when its descriptor is closed, also after SIGKILL, unless it is
-//! pinned.
+//! Attaching to an interface, in native or generic mode, by a link that the kernel removes
+//! when its descriptor is closed, also after SIGKILL, unless it is pinned.
 
 use std::fmt;
 
@@ -11,14 +10,14 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::BpfError;
+use super::error::BpfError;
 
 /// How the program runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In the driver, before the kernel spends memory on a packet.
+    /// In the driver, before the kernel allocates memory for a packet.
     Native,
-    /// In the stack, on every kind of Ethernet interface, at a higher cost.
+    /// In the network stack, on every kind of Ethernet interface, at a higher cost.
     Generic,
 }
 
@@ -31,9 +30,10 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Tries `modes` in turn. Of an error that another mode cannot mend, or of the
-/// last mode, is reported; the error of a mode before the one that worked is
-/// returned beside it.
+/// Tries `modes` in turn. Returns the link, its mode, and the error of the mode before it.
+///
+/// # Errors
+/// The error of the last mode, or one that no other mode would avoid.
 pub(super) fn attach(
     program: &mut Xdp,
     interface: u32,
@@ -62,12 +62,12 @@ fn attach_in(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, Bp
             Some(errno @ (Errno::EPERM | Errno::EACCES)) => BpfError::Permission(errno.into()),
             _ => BpfError::Attach(mode, error),
         })?;
-    // On EINVAL aya falls back to an attachment by netlink, which outlives the
-    // process. Taken back here by dropping it.
+    // On EINVAL aya falls back to an attachment by netlink, which would outlive the process.
+    // Dropping it detaches it.
     FdLink::try_from(program.take_link(id)?).map_err(|_| BpfError::NoLink(mode))
 }
 
-/// Puts `program` in the place of the one that a link has, between two packets.
+/// Replaces the program of a link by `program`, between two packets.
 pub(super) fn replace(program: &mut Xdp, link: FdLink) -> Result<FdLink, BpfError> {
     let id: XdpLinkId = program.attach_to_link(XdpLink::try_from(link)?)?;
     Ok(FdLink::try_from(program.take_link(id)?)?)

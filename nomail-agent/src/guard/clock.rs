@@ -6,13 +6,13 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use nix::time::{ClockId, clock_getres, clock_gettime};
 use nomail_common::guard::limiter::{TICK_SHIFT, Time};
 
-use super::BpfError;
+use super::error::BpfError;
 
-/// Octets that BPF_PROG_TEST_RUN wants at least: an Ethernet header.
+/// Least bytes that BPF_PROG_TEST_RUN accepts: an Ethernet header.
 const TEST_RUN_LENGTH_MIN: usize = 14;
 
-/// Jiffies against CLOCK_MONOTONIC. Both stand still in suspend and are
-/// slewed alike, so one reading of both holds for good.
+/// Jiffies against CLOCK_MONOTONIC. Both stop in suspend and are slewed alike, so one reading
+/// of both is enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     hz: u32,
@@ -21,8 +21,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the clock once, and unloads the program that tells it: what is not
-    /// loaded cannot be attached to an interface.
+    /// Reads the clock once, and unloads its program: a program that is not loaded cannot be
+    /// attached to an interface.
     pub(super) fn take(program: &mut Xdp) -> Result<Self, BpfError> {
         let clock = Self::read(program)?;
         program.unload()?;
@@ -30,7 +30,7 @@ impl Clock {
     }
 
     fn read(program: &Xdp) -> Result<Self, BpfError> {
-        // The coarse clock moves once a jiffy, and says so.
+        // The resolution of the coarse clock is one jiffy.
         let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(io::Error::from)?;
         let tick = Duration::from(resolution);
         let hz = (Duration::from_secs(1).as_nanos() + tick.as_nanos() / 2)
@@ -52,19 +52,19 @@ impl Clock {
         self.hz
     }
 
-    /// Now, to within a jiffy or two.
+    /// The time now, to within two jiffies.
     pub(super) fn now(&self) -> Result<Time, BpfError> {
         Ok(Time::from_jiffies(self.jiffies()?))
     }
 
-    /// Jiffies, of which the low 32 bits are right, to within one or two.
+    /// Jiffies now, to within two. Only the low 32 bits are right.
     pub fn jiffies(&self) -> Result<u64, BpfError> {
         let elapsed = monotonic()?.saturating_sub(self.at);
         let jiffies = (elapsed.as_nanos() * u128::from(self.hz) / 1_000_000_000) as u64;
         Ok(self.jiffies + jiffies)
     }
 
-    /// Units of [`Time`] as a duration.
+    /// The duration of so many units of [`Time`].
     pub(super) fn duration(&self, units: u64) -> Duration {
         Duration::from_secs_f64(units as f64 / (f64::from(self.hz) * f64::from(1u32 << TICK_SHIFT)))
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between the agent and the kernel.
+//! Errors of the XDP program and its maps.
 
 use std::{fs, io, path::PathBuf};
 
@@ -14,22 +14,22 @@ use nix::errno::Errno;
 use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
 
-use super::{Mode, features::missing_features};
+use super::{attach::Mode, features::missing_features};
 
-/// Major and minor number of the first kernel with all that the program needs: SYN
-/// cookies for XDP. Newer than XDP for frames in several buffers (5.18).
+/// Major and minor version of the first kernel with everything that the program needs: SYN
+/// cookies for XDP came last.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 0);
 
-/// An error of the XDP half. Its sources are its cause chain.
+/// An error of the guard.
 #[derive(Debug, Error)]
 pub enum BpfError {
-    /// Built by plain cargo.
+    /// The agent was built by plain cargo.
     #[error(
         "this nomail-agent was built without its XDP program: build it with `cargo xtask build`, \
          or run the responder alone with --xdp-mode off"
     )]
     NoObject,
-    /// EPERM or EACCES, and the capabilities are not there.
+    /// EPERM or EACCES, without the capabilities.
     #[error(
         "no permission to use BPF: start nomail-agent as root (sudo), or with CAP_BPF, \
          CAP_PERFMON and CAP_NET_ADMIN; --xdp-mode off runs the responder alone"
@@ -42,7 +42,7 @@ pub enum BpfError {
          the verifier says"
     )]
     Load(#[source] io::Error),
-    /// The same, by a kernel from before SYN cookies for XDP.
+    /// A kernel before [`OLDEST_KERNEL`] refused it.
     #[error(
         "this is Linux {0}, and the XDP program needs {major}.{minor} or newer; --xdp-mode off \
          runs the responder alone",
@@ -50,7 +50,7 @@ pub enum BpfError {
         minor = OLDEST_KERNEL.1
     )]
     OldKernel(String, #[source] io::Error),
-    /// The same, by a kernel that lacks something that can be named.
+    /// A kernel that lacks known features refused it.
     #[error(
         "this kernel, Linux {release}, lacks what the XDP program needs: {missing}; boot Linux \
          {major}.{minor} or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and \
@@ -59,24 +59,24 @@ pub enum BpfError {
         minor = OLDEST_KERNEL.1
     )]
     Lacks {
-        /// What the kernel calls itself.
+        /// The release of the kernel.
         release: String,
-        /// What it has not, with the version that it came with.
+        /// The missing features, with the versions that have them.
         missing: String,
-        /// What it said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Some XDP program is there already.
+    /// An XDP program is attached already.
     #[error("an XDP program is attached already")]
     Occupied,
     /// The interface cannot run it in this mode.
     #[error("the interface does not take XDP in {0} mode")]
     Attach(Mode, #[source] ProgramError),
-    /// Only the old attachment is possible, which would outlive the agent.
+    /// Only attachment without a BPF link is possible, which would outlive the agent.
     #[error("the interface does not take XDP in {0} mode by a BPF link (EINVAL)")]
     NoLink(Mode),
-    /// The object is not the one this agent was written for.
+    /// The object does not match this agent.
     #[error("the XDP object has no {0}: build both with `cargo xtask build`")]
     Missing(&'static str),
     /// See [`MAX_PORTS`].
@@ -91,7 +91,7 @@ pub enum BpfError {
          name the ones that matter with --listen"
     )]
     TooManyGuarded(usize),
-    /// No seed of a hash gives each of the addresses a place of its own.
+    /// No seed of the hash gives each own address a slot.
     #[error("no hash seed places {0} own addresses in XDP's table: reload or restart the agent")]
     Own(usize),
     /// A list does not fit its map.
@@ -100,18 +100,18 @@ pub enum BpfError {
         max = nomail_common::abi::MAX_LIST_PREFIXES
     )]
     TooManyPrefixes(usize),
-    /// No such bucket on this kernel's clock.
+    /// The kernel's clock cannot represent the limit.
     #[error(
         "a rate of {0} SYNs per second with bursts of {1} cannot be kept by this kernel's clock"
     )]
     Limit(u32, u32),
-    /// Nothing can be pinned there.
+    /// Pins need a BPF file system.
     #[error(
         "pin_dir: {0} is not in a BPF file system, so nothing can be kept there: mount one \
          (`mount -t bpf bpf /sys/fs/bpf`), or leave out on_exit = \"keep\""
     )]
     NoBpfFileSystem(PathBuf),
-    /// Somebody else could put his own maps there.
+    /// Others could put maps of their own there.
     #[error(
         "pin_dir: {0} is not a directory that only this user can write to, so what is pinned there \
          cannot be trusted: remove it, or name another"
@@ -123,7 +123,7 @@ pub enum BpfError {
          pin_dir"
     )]
     PinsInUse(PathBuf),
-    /// The file system refuses.
+    /// The directory cannot be read or changed.
     #[error("{0} cannot be used for pins")]
     PinDirectory(PathBuf, #[source] io::Error),
     /// A link or a map could not be pinned.
@@ -150,14 +150,14 @@ pub enum BpfError {
     /// No thread to read the pinned configuration with.
     #[error("cannot start the thread that reads the pinned configuration")]
     Thread(#[source] io::Error),
-    /// No random numbers.
+    /// The kernel returned no random numbers.
     #[error("the kernel gives no random numbers")]
     Random(#[source] io::Error),
 }
 
 impl BpfError {
-    /// An error of loading: for want of permission, or of anything else. What
-    /// the verifier says fills pages: it goes to the log of -v.
+    /// An error of loading: a missing permission, or anything else. The verifier's output, which
+    /// fills pages, is logged with -v.
     pub(super) fn load(error: &EbpfError) -> Self {
         let mut text = error.to_string();
         let mut errno = None;
@@ -184,9 +184,9 @@ impl BpfError {
         Self::refused(release.trim().to_owned(), missing_features(), source)
     }
 
-    /// Why a kernel of that name refused the program, if it lacks that.
+    /// Why a kernel of this release, with these features missing, refused the program.
     fn refused(release: String, missing: String, source: io::Error) -> Self {
-        // The number last: distributors take features over into kernels of older ones.
+        // The version last: distributions backport features.
         if !missing.is_empty() {
             Self::Lacks {
                 release,
@@ -201,7 +201,7 @@ impl BpfError {
     }
 }
 
-/// Whether a kernel of that name is from before [`OLDEST_KERNEL`].
+/// Whether a kernel of this release is older than [`OLDEST_KERNEL`].
 fn is_old(release: &str) -> bool {
     let mut numbers = release
         .split(|character: char| !character.is_ascii_digit())
@@ -210,7 +210,7 @@ fn is_old(release: &str) -> bool {
     matches!(version, (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL)
 }
 
-/// Whether loading XDP programs is allowed to this process.
+/// Whether this process may load XDP programs.
 fn may_use_bpf() -> bool {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let needed = [
@@ -222,48 +222,4 @@ fn may_use_bpf() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_an_old_kernel_by_its_name() {
-        for release in [
-            "5.19.17",
-            "5.10.0-28-amd64",
-            "4.19",
-            "3.10.0-1160.el7.x86_64\n",
-        ] {
-            assert!(is_old(release), "{release}");
-        }
-        for release in ["6.0.0", "6.1.0-56-cloud-amd64\n", "10.0", "", "next"] {
-            assert!(!is_old(release), "{release}");
-        }
-        let error = BpfError::OldKernel("5.10.0".to_owned(), io::Error::other("EINVAL"));
-        let text = error.to_string();
-        assert!(
-            text.contains("Linux 5.10.0") && text.contains("6.0 or newer"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn says_what_a_kernel_lacks_whatever_its_number() {
-        let refused = |release: &str, missing: &str| {
-            let source = io::Error::other("EINVAL");
-            BpfError::refused(release.to_owned(), missing.to_owned(), source).to_string()
-        };
-        for release in ["5.14.0-503.el9", "6.12.1"] {
-            let text = refused(release, "ring buffers (Linux 5.8)");
-            for part in [
-                release,
-                "lacks",
-                "ring buffers (Linux 5.8);",
-                "--xdp-mode off",
-            ] {
-                assert!(text.contains(part), "{part}: {text}");
-            }
-        }
-        assert!(refused("5.10.0", "").contains("needs 6.0 or newer"));
-        assert!(refused("6.12.1", "").contains("does not take"));
-    }
-}
+mod tests;

@@ -1,33 +1,33 @@
-//! What the program tells of single sources.
+//! The events that the program reports about single sources.
 
 use std::{net::IpAddr, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use nomail_common::{
-    abi::{TOLD_LINES, TOLD_PER_LINE},
+    abi::{REPORTED_LINES, REPORTED_PER_LINE},
     guard::events::Event,
     guard::limiter::Time,
     guard::source::Source,
     verdict::Verdict,
 };
 
-use super::{BpfError, Clock};
+use super::{clock::Clock, error::BpfError};
 
-/// Most events that are taken at once: all that come in a minute.
-const EVENTS_MAX: usize = 2 * TOLD_LINES * TOLD_PER_LINE;
+/// Most events that are taken at once: all events of a minute.
+const EVENTS_MAX: usize = 2 * REPORTED_LINES * REPORTED_PER_LINE;
 
-/// A source or a prefix is over its limit.
+/// A source or a prefix over its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
     /// Its lowest address.
     pub address: IpAddr,
-    /// Of a source, or of a prefix.
+    /// [`Verdict::LimitedSource`] or [`Verdict::LimitedPrefix`].
     pub verdict: Verdict,
-    /// Its tuple was proven. It may be forged all the same.
+    /// Whether the tuple of the SYN was proven. It may be forged all the same.
     pub proven: bool,
-    /// Index of the interface that the SYN came in by.
+    /// Index of the interface that the SYN arrived at.
     pub interface: u32,
-    /// Time since then.
+    /// Time since the SYN.
     pub ago: Duration,
 }
 
@@ -43,16 +43,16 @@ impl Events {
         while taken.len() < EVENTS_MAX
             && let Some(item) = self.0.next()
         {
-            let Ok(octets) = <&[u8; _]>::try_from(&item[..]) else {
+            let Ok(bytes) = <&[u8; _]>::try_from(&item[..]) else {
                 continue;
             };
-            let event = Event::from_octets(octets);
+            let event = Event::from_bytes(bytes);
             let Some(verdict) = event.verdict() else {
                 continue;
             };
             let now = clock.now()?;
             let at = Time::from_jiffies(event.jiffies);
-            // Readings of the clock may be a jiffy or two apart.
+            // The readings of the clock may be two jiffies apart.
             let before = at.since(now) < now.since(at);
             taken.push(Limited {
                 address: Source(event.source).address(),

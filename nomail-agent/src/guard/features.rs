@@ -1,8 +1,7 @@
-//! What the XDP program asks of a kernel, and which of it this one lacks.
+//! The kernel features that the XDP program needs, and which of them this kernel lacks.
 //!
-//! It is looked at only after the kernel has refused the program: whatever takes the
-//! program has all of it, and distributors take features over into kernels of older
-//! numbers, so that the number alone does not tell.
+//! Checked only after the kernel has refused the program: a kernel that loads it has them all.
+//! Distributions backport features, so the version number alone does not decide.
 
 use aya::{
     maps::MapType,
@@ -10,7 +9,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
 };
 
-/// Something that came to Linux with version `since`, or is there by an option.
+/// A feature that Linux has since a version, or with an option.
 struct Need {
     what: &'static str,
     since: &'static str,
@@ -64,7 +63,7 @@ const NEEDS: [Need; 7] = [
 ];
 
 impl Probe {
-    /// False only where the kernel says that it has no such thing.
+    /// False only where the kernel says that it lacks the feature.
     fn is_there(self) -> bool {
         match self {
             Self::Program(kind) => is_program_supported(kind).unwrap_or(true),
@@ -74,8 +73,8 @@ impl Probe {
     }
 }
 
-/// What the kernel lacks of all that the program needs, in words; empty if nothing.
-/// Needs the permission to load programs.
+/// The features that the kernel lacks, as text; empty if none. Needs the permission to load
+/// programs.
 pub fn missing_features() -> String {
     missing(Probe::is_there)
 }
@@ -87,22 +86,4 @@ fn missing(is_there: impl Fn(Probe) -> bool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_what_is_not_there_and_nothing_else() {
-        assert_eq!(missing(|_| true), "");
-        // As Linux 5.15 has it.
-        let newer = [
-            BpfHelper::BPF_FUNC_xdp_load_bytes,
-            BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
-        ]
-        .map(Probe::Helper);
-        assert_eq!(
-            missing(|probe| !newer.contains(&probe)),
-            "access to frames in several buffers (Linux 5.18), SYN cookies without a socket (Linux \
-             6.0, CONFIG_SYN_COOKIES)"
-        );
-    }
-}
+mod tests;

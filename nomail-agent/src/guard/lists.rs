@@ -1,6 +1,6 @@
-//! The allow and deny lists in the kernel: two sets, of which the configuration
-//! chooses one, so that no packet is judged by half a list. And what is denied
-//! beside them, which comes and goes prefix by prefix in the set in use.
+//! The allow and deny lists in the kernel: two sets of maps, of which the configuration
+//! chooses one, so that no packet is judged by half a list. Bans beside them are added and
+//! removed prefix by prefix in the set in use.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,14 +15,14 @@ use aya::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nomail_common::abi::{self, CONFIGS, MAX_LIST_PREFIXES};
 
-use super::{BpfError, take};
+use super::{error::BpfError, object::take_map};
 
-/// Who is let through, and who is not: networks without host bits, sorted, each once.
+/// The allow and deny lists: networks without host bits, sorted, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
-    /// Exempt from the deny list and from the buckets.
+    /// Sources that are exempt from the deny list and from the buckets.
     pub allow: Vec<IpNet>,
-    /// Dropped.
+    /// Sources whose SYNs are dropped.
     pub deny: Vec<IpNet>,
 }
 
@@ -30,9 +30,9 @@ pub struct Lists {
 struct Set {
     allow: Pair,
     deny: Pair,
-    /// What is in them, so that only what differs is written the next time: a map of
-    /// 100,000 prefixes takes long to be emptied and filled. None: not known, because
-    /// they may be an earlier agent's, or after an error.
+    /// The content of the maps, so that the next time only differences are written: filling a
+    /// map of 100,000 prefixes takes long. None: not known, because the maps may be an earlier
+    /// agent's, or after an error.
     held: Option<Held>,
 }
 
@@ -69,12 +69,12 @@ impl ListMaps {
         let mut set = |index: usize| {
             Ok::<_, BpfError>(Set {
                 allow: Pair {
-                    ipv4: take(ebpf, abi::ALLOW_IPV4_MAPS[index])?.try_into()?,
-                    ipv6: take(ebpf, abi::ALLOW_IPV6_MAPS[index])?.try_into()?,
+                    ipv4: take_map(ebpf, abi::ALLOW_IPV4_MAPS[index])?.try_into()?,
+                    ipv6: take_map(ebpf, abi::ALLOW_IPV6_MAPS[index])?.try_into()?,
                 },
                 deny: Pair {
-                    ipv4: take(ebpf, abi::DENY_IPV4_MAPS[index])?.try_into()?,
-                    ipv6: take(ebpf, abi::DENY_IPV6_MAPS[index])?.try_into()?,
+                    ipv4: take_map(ebpf, abi::DENY_IPV4_MAPS[index])?.try_into()?,
+                    ipv6: take_map(ebpf, abi::DENY_IPV6_MAPS[index])?.try_into()?,
                 },
                 held: None,
             })
@@ -82,7 +82,7 @@ impl ListMaps {
         Ok(Self([set(0)?, set(1)?]))
     }
 
-    /// Replaces a set that is not in use by `lists` and what else is denied. Gives
+    /// Replaces a set that is not in use by `lists` and `banned`. Returns
     /// [`abi::Config::lists`].
     pub(super) fn write(
         &mut self,
@@ -109,7 +109,7 @@ impl ListMaps {
                 Held::default()
             }
         };
-        // What makes room first.
+        // Removals first, which make room.
         for prefix in &held.lists.allow {
             if !wanted.has_allowed(prefix) {
                 set.allow.remove(prefix)?;
@@ -137,8 +137,8 @@ impl ListMaps {
         Ok(bits)
     }
 
-    /// Denies more in a set that is in use. Gives the bits of [`abi::Config::lists`]
-    /// that it takes.
+    /// Denies more prefixes in a set that is in use. Returns the bits of
+    /// [`abi::Config::lists`] that this needs.
     pub(super) fn ban<'a>(
         &mut self,
         set: u32,
@@ -147,7 +147,7 @@ impl ListMaps {
         let set = &mut self.0[set as usize];
         let mut bits = 0;
         for prefix in prefixes {
-            // Also when it fails: then it is removed in vain.
+            // Before the insertion, which may fail: removing a missing prefix is harmless.
             if let Some(held) = &mut set.held {
                 held.banned.insert(*prefix);
             }
@@ -157,7 +157,7 @@ impl ListMaps {
         Ok(bits)
     }
 
-    /// Takes back what [`Self::ban`] denied, but for what is `listed`, too.
+    /// Undoes [`Self::ban`], except for prefixes that are also `listed`.
     pub(super) fn unban(
         &mut self,
         set: u32,
@@ -185,7 +185,7 @@ impl Pair {
         }
     }
 
-    /// Removes what may not be there.
+    /// Removes a prefix, if it is in the list.
     fn remove(&mut self, prefix: &IpNet) -> Result<(), MapError> {
         let removed = match prefix {
             IpNet::V4(network) => self.ipv4.remove(&key_of_ipv4(network)),

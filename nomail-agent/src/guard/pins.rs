@@ -1,8 +1,8 @@
-//! What outlives the agent: links and maps, pinned in a directory of a BPF file
-//! system that nobody else can write to.
+//! What outlives the agent: links and maps, pinned in a directory of a BPF file system that
+//! only its user can write to.
 //!
-//! `pin_dir/vN/` has what agents of ABI version N pinned: a link for each
-//! interface, every map, and the secrets with which the maps were filled.
+//! `pin_dir/vN/` has the pins of agents with ABI version N: a link for each interface, every
+//! map, and the secrets with which the maps were filled.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -25,31 +25,27 @@ use nix::{
 };
 use nomail_common::abi::{self, ABI_VERSION, Active, Config, MAX_INTERFACES};
 
-use super::BpfError;
+use super::{error::BpfError, secrets::Secrets};
 
-/// Pin of a link: this, and the number of its interface. A name may have a dot,
-/// which is not allowed here, and change.
+/// The name of a link's pin: this, and the index of its interface. An interface's name may
+/// change, and may have a dot, which is not allowed here.
 const LINK: &str = "link_";
-/// Pin of the [`Secrets`].
+/// The name of the pin of the [`Secrets`].
 const SECRETS: &str = "secrets";
 
-/// What the keys of maps are made with: the seed of the hash that chooses a line,
-/// and the key of challenges. Sources and tuples are found by nobody else.
-pub(super) type Secrets = [u64; 3];
-
-/// The pins, locked: one agent, or one `detach`, at a time.
+/// The pins, locked: one agent or one `detach` uses them at a time.
 #[derive(Debug)]
 pub struct Pins {
     directory: PathBuf,
     _lock: File,
-    links: Vec<Kept>,
-    /// What is there now is what is to stay.
+    links: Vec<LinkPin>,
+    /// Whether the pins that exist are those that are to stay.
     settled: bool,
 }
 
 /// A link that an earlier agent pinned.
 #[derive(Debug)]
-struct Kept {
+struct LinkPin {
     path: PathBuf,
     /// None once it was taken over.
     link: Option<FdLink>,
@@ -58,14 +54,15 @@ struct Kept {
     program: u32,
 }
 
-/// How maps are to be loaded.
+/// How to load the maps.
 pub(super) struct Prepared {
+    /// The secrets of the maps, if those that are pinned can be used.
     pub(super) secrets: Option<Secrets>,
-    /// Where each map is pinned, or is to be.
+    /// Where each map is pinned, or is to be pinned.
     pub(super) maps: Vec<(String, PathBuf)>,
 }
 
-/// What must be the same for a map to be used by another program.
+/// What must be equal for a program to use the map of another.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
     kind: u32,
@@ -76,7 +73,7 @@ struct Shape {
 }
 
 impl Pins {
-    /// Makes the directory, if it is not there.
+    /// Opens the directory, and creates it if it does not exist.
     pub fn create(directory: &Path) -> Result<Self, BpfError> {
         let parent = directory.parent().unwrap_or(directory);
         if !in_bpf_file_system(parent) {
@@ -86,7 +83,7 @@ impl Pins {
         Self::open(directory)?.ok_or_else(|| BpfError::NoBpfFileSystem(directory.to_owned()))
     }
 
-    /// What is there, if the directory is.
+    /// Opens the directory; none if it does not exist.
     pub fn open(directory: &Path) -> Result<Option<Self>, BpfError> {
         match fs::symlink_metadata(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -108,46 +105,46 @@ impl Pins {
             directory: directory.to_owned(),
             _lock: lock,
             links: Vec::new(),
-            // Until it is made ready for an agent.
+            // Until `prepare`.
             settled: true,
         };
         for version in pins.versions()? {
             is_ours(&version)?;
             for path in entries(&version)? {
                 if name_of(&path).starts_with(LINK) {
-                    pins.links.push(Kept::from_pin(path)?);
+                    pins.links.push(LinkPin::from_pin(path)?);
                 }
             }
         }
         Ok(Some(pins))
     }
 
-    /// The interfaces that links are on, and the programs that they have there.
+    /// The interfaces of the links, and the ids of their programs.
     pub fn live(&self) -> impl Iterator<Item = (u32, u32)> {
-        let live = self.links.iter().filter(|kept| kept.interface != 0);
-        live.map(|kept| (kept.interface, kept.program))
+        let live = self.links.iter().filter(|pin| pin.interface != 0);
+        live.map(|pin| (pin.interface, pin.program))
     }
 
-    /// Whether that program is on that interface by one of these links.
+    /// Whether one of the links has that program on that interface.
     pub fn hold(&self, interface: u32, program: u32) -> bool {
-        self.live().any(|kept| kept == (interface, program))
+        self.live().any(|live| live == (interface, program))
     }
 
-    /// Removes the links of one interface, or all of them; without a link nothing
-    /// else stays. Gives the interfaces, 0 for each that is gone.
+    /// Removes the links of one interface, or all of them; with the last link everything else
+    /// is removed. Returns the interfaces, 0 for each that is gone.
     pub fn remove(mut self, interface: Option<u32>) -> Result<Vec<u32>, BpfError> {
         let mut removed = Vec::new();
-        self.links.retain(|kept| {
-            let wanted = interface.is_none_or(|interface| kept.interface == interface);
+        self.links.retain(|pin| {
+            let wanted = interface.is_none_or(|interface| pin.interface == interface);
             if wanted {
-                removed.push((kept.interface, kept.path.clone()));
+                removed.push((pin.interface, pin.path.clone()));
             }
             !wanted
         });
         for (_, path) in &removed {
             fs::remove_file(path).map_err(|error| denied(path, error))?;
         }
-        if self.links.iter().all(|kept| kept.interface == 0) {
+        if self.links.iter().all(|pin| pin.interface == 0) {
             self.remove_all()?;
         }
         Ok(removed
@@ -156,8 +153,8 @@ impl Pins {
             .collect())
     }
 
-    /// Finds the maps that an earlier agent left, if a program with `object`'s
-    /// maps can go on with them; with `keep` the others are made to be pinned.
+    /// Finds the maps that an earlier agent pinned, if the programs of `object` can use them;
+    /// with `keep` all others are to be pinned.
     pub(super) fn prepare(
         &mut self,
         object: &[u8],
@@ -169,15 +166,15 @@ impl Pins {
         let wanted = shapes(object)?;
         let secrets = reusable(&version, &wanted);
         if secrets.is_none() && version.exists() {
-            info!("the counters and sources that were pinned cannot be used: they begin anew");
+            info!("the pinned counters and sources cannot be used: they start again at zero");
             for path in entries(&version)? {
                 if !name_of(&path).starts_with(LINK) {
                     fs::remove_file(&path).map_err(|error| denied(&path, error))?;
                 }
             }
         }
-        if secrets.is_some() && !are_places(&version, interfaces) {
-            info!("other interfaces than before are guarded: the counters begin anew");
+        if secrets.is_some() && !are_counters_of(&version, interfaces) {
+            info!("other interfaces than before are guarded: the counters start again at zero");
             let path = version.join(abi::COUNTERS_MAP);
             fs::remove_file(&path).map_err(|error| denied(&path, error))?;
         }
@@ -197,46 +194,42 @@ impl Pins {
         })
     }
 
-    /// Pins the secrets of maps that were made just now.
+    /// Pins the secrets of new maps.
     pub(super) fn pin_secrets(&self, secrets: Secrets) -> Result<(), BpfError> {
         let mut map = Array::<MapData, Secrets>::create(1, 0)?;
         map.set(0, secrets, 0)?;
         Ok(map.pin(self.version().join(SECRETS))?)
     }
 
-    /// The link that holds a program on the interface, to be taken over.
+    /// Takes the link to the interface.
     pub(super) fn take(&mut self, interface: u32) -> Option<FdLink> {
-        let on_it = |kept: &&mut Kept| kept.interface == interface;
+        let on_it = |pin: &&mut LinkPin| pin.interface == interface;
         self.links.iter_mut().find(on_it)?.link.take()
     }
 
-    /// Gives up the link that holds a program on the interface.
+    /// Removes the links to the interface.
     pub(super) fn release(&mut self, interface: u32) -> Result<(), BpfError> {
-        for kept in self.links.iter().filter(|kept| kept.interface == interface) {
-            fs::remove_file(&kept.path).map_err(|error| denied(&kept.path, error))?;
+        for pin in self.links.iter().filter(|pin| pin.interface == interface) {
+            fs::remove_file(&pin.path).map_err(|error| denied(&pin.path, error))?;
         }
-        self.links.retain(|kept| kept.interface != interface);
+        self.links.retain(|pin| pin.interface != interface);
         Ok(())
     }
 
-    /// Pins the links of the agent in the directory of its version, and removes
-    /// all others.
-    pub(super) fn keep(
+    /// Pins the agent's links in the directory of its version, and removes all others.
+    pub(super) fn settle(
         &mut self,
         links: Vec<(u32, FdLink)>,
     ) -> Result<Vec<(u32, FdLink)>, BpfError> {
         let version = self.version();
-        let mut left = Vec::new();
-        for kept in self.links.drain(..) {
-            let name = format!("{LINK}{}", kept.interface);
-            let stays = kept.link.is_none() && kept.path == version.join(name);
+        for pin in self.links.drain(..) {
+            let name = format!("{LINK}{}", pin.interface);
+            let stays = pin.link.is_none() && pin.path == version.join(name);
             if stays {
-                debug!("{} stays", kept.path.display());
-            } else if kept.path.parent() == Some(&version) {
-                info!("{} is no longer of use", kept.path.display());
-                fs::remove_file(&kept.path).map_err(|error| denied(&kept.path, error))?;
-            } else {
-                left.push(kept.path);
+                debug!("{} stays", pin.path.display());
+            } else if pin.path.parent() == Some(&version) {
+                info!("removing {}, which is no longer used", pin.path.display());
+                fs::remove_file(&pin.path).map_err(|error| denied(&pin.path, error))?;
             }
         }
         let mut pinned = Vec::new();
@@ -248,10 +241,10 @@ impl Pins {
             };
             pinned.push((interface, link));
         }
-        // Only now: a link that was taken over was pinned there.
+        // Only now: links that were taken over may be pinned there.
         for other in self.versions()? {
             if other != version {
-                info!("{} was another version's", other.display());
+                info!("removing {}, which is of another version", other.display());
                 remove_version(&other)?;
             }
         }
@@ -259,15 +252,15 @@ impl Pins {
         Ok(pinned)
     }
 
-    /// Removes everything. What an open descriptor holds goes with that.
+    /// Removes all pins. Objects with an open descriptor live until it is closed.
     pub(super) fn remove_all(mut self) -> Result<(), BpfError> {
         for version in self.versions()? {
             remove_version(&version)?;
         }
         self.links.clear();
-        // Not if somebody else has put something there.
+        // Fails if it has other files.
         if let Err(error) = fs::remove_dir(&self.directory) {
-            warn!("{} stays: {error}", self.directory.display());
+            warn!("cannot remove {}: {error}", self.directory.display());
         }
         self.settled = true;
         Ok(())
@@ -289,19 +282,19 @@ impl Pins {
 }
 
 impl Drop for Pins {
-    /// A start that failed leaves no more than it found. Without root, which is
-    /// given up later, nothing of this can be done.
+    /// After a start that failed, removes what it made. Without root, which the agent drops
+    /// later, this does nothing.
     fn drop(&mut self) {
         if !self.settled && self.links.is_empty() {
             let _ = remove_version(&self.version());
         }
-        // Only if they are empty.
+        // Succeeds only if they are empty.
         let _ = fs::remove_dir(self.version());
         let _ = fs::remove_dir(&self.directory);
     }
 }
 
-impl Kept {
+impl LinkPin {
     fn from_pin(path: PathBuf) -> Result<Self, BpfError> {
         let link = FdLink::from(PinnedLink::from_pin(&path)?);
         let info = link.info()?;
@@ -316,11 +309,11 @@ impl Kept {
     }
 }
 
-/// The interface of an open link, 0 if it is gone: aya does not tell, but the
-/// kernel does, beside the descriptor.
+/// The index of the interface of an open link, 0 if it is gone. Read from /proc, because aya
+/// does not offer it.
 fn interface_of(link: &LinkInfo) -> io::Result<u32> {
     for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // The directory's own descriptor is listed, too.
+        // The descriptor of the directory itself is listed, too.
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         let number = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -334,7 +327,7 @@ fn interface_of(link: &LinkInfo) -> io::Result<u32> {
     }
     Err(io::Error::new(
         io::ErrorKind::NotFound,
-        "/proc/self/fdinfo does not tell its interface",
+        "/proc/self/fdinfo does not show its interface",
     ))
 }
 
@@ -363,12 +356,12 @@ fn shapes(object: &[u8]) -> Result<Vec<(String, Shape)>, BpfError> {
     Ok(shapes)
 }
 
-/// The secrets of the maps in the directory, if all that are `wanted` are there.
+/// The secrets of the maps in the directory, if all `wanted` maps are there.
 fn reusable(version: &Path, wanted: &[(String, Shape)]) -> Option<Secrets> {
     for (name, wanted) in wanted {
         let found = shape_of(&version.join(name));
         if found.as_ref() != Some(wanted) {
-            debug!("{name} is pinned as {found:?}, and wanted as {wanted:?}");
+            debug!("{name} is pinned as {found:?}, but needed as {wanted:?}");
             return None;
         }
     }
@@ -390,7 +383,7 @@ fn version_in(directory: &Path) -> PathBuf {
     directory.join(format!("v{ABI_VERSION}"))
 }
 
-/// What an agent of this version has pinned, if `object`'s maps are there.
+/// The directory of this version, if it has the maps of `object`.
 pub(super) fn version_to_read(
     directory: &Path,
     object: &[u8],
@@ -410,8 +403,8 @@ pub(super) fn version_to_read(
     Ok(reusable.then_some(version))
 }
 
-/// Whether an agent, or `detach`, holds the lock: asked without taking it, which
-/// would be in the way of one that starts.
+/// Whether an agent or `detach` holds the lock. Read from /proc, because taking the lock would
+/// make an agent that starts fail.
 fn is_locked(directory: &Path) -> Result<bool, BpfError> {
     let found = fs::metadata(directory).map_err(|error| denied(directory, error))?;
     let (major, minor) = (
@@ -421,27 +414,27 @@ fn is_locked(directory: &Path) -> Result<bool, BpfError> {
     let file = format!(" {major:02x}:{minor:02x}:{} ", found.ino());
     let locks = Path::new("/proc/locks");
     let text = fs::read_to_string(locks).map_err(|error| denied(locks, error))?;
-    // One that waits for a lock, "->", does not hold it.
+    // A line with "->" waits for a lock.
     let mut held = text.lines().filter(|line| !line.contains("->"));
     Ok(held.any(|line| line.contains(" FLOCK ") && line.contains(&file)))
 }
 
-/// The interfaces that links in the directory are on, and their programs there.
-/// The links are not held: whoever removes a pin is to detach with it.
+/// The interfaces of the links in the directory, and the ids of their programs. The links are
+/// not held open, so that removing a pin detaches the program.
 pub(super) fn links_of(version: &Path) -> Result<Vec<(u32, u32)>, BpfError> {
     let mut links = Vec::new();
     for path in entries(version)? {
         if name_of(&path).starts_with(LINK) {
-            let kept = Kept::from_pin(path)?;
-            if kept.interface != 0 {
-                links.push((kept.interface, kept.program));
+            let pin = LinkPin::from_pin(path)?;
+            if pin.interface != 0 {
+                links.push((pin.interface, pin.program));
             }
         }
     }
     Ok(links)
 }
 
-/// Of the thread that reads a configuration, of which aya makes copies on the stack.
+/// Bytes of stack of the thread that reads a configuration: aya copies it on the stack.
 const CONFIG_STACK: usize = 32 * size_of::<Config>();
 
 /// The configuration in use.
@@ -458,13 +451,13 @@ pub(super) fn config_in(version: &Path) -> Result<Box<Config>, BpfError> {
     })
 }
 
-/// Whether the counters in the directory are those of these interfaces.
-fn are_places(version: &Path, interfaces: &[u32]) -> bool {
-    let mut places = [0; MAX_INTERFACES];
-    for (place, &interface) in places.iter_mut().zip(interfaces) {
-        *place = interface;
+/// Whether the counters in the directory belong to these interfaces.
+fn are_counters_of(version: &Path, interfaces: &[u32]) -> bool {
+    let mut wanted = [0; MAX_INTERFACES];
+    for (slot, &interface) in wanted.iter_mut().zip(interfaces) {
+        *slot = interface;
     }
-    config_in(version).is_ok_and(|config| config.interfaces == places)
+    config_in(version).is_ok_and(|config| config.interfaces == wanted)
 }
 
 fn read<V: aya::Pod>(path: &Path, index: u32) -> Result<V, BpfError> {
@@ -476,7 +469,7 @@ fn in_bpf_file_system(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Refuses a directory that others can write to.
+/// An error if others can write to the directory.
 fn is_ours(directory: &Path) -> Result<(), BpfError> {
     let found = fs::symlink_metadata(directory).map_err(|error| denied(directory, error))?;
     let ours = found.is_dir() && found.uid() == Uid::effective().as_raw();
@@ -502,7 +495,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
     entries.map_err(|error| denied(directory, error))
 }
 
-/// Removes what is pinned in there, links first: with them the program goes.
+/// Removes all pins of a version, links first, which detaches their programs.
 fn remove_version(version: &Path) -> Result<(), BpfError> {
     let mut paths = entries(version)?;
     paths.sort_by_key(|path| !name_of(path).starts_with(LINK));
@@ -512,7 +505,7 @@ fn remove_version(version: &Path) -> Result<(), BpfError> {
     fs::remove_dir(version).map_err(|error| denied(version, error))
 }
 
-/// The name of a pin; ours are ASCII.
+/// The name of a pin; empty if it is not UTF-8, as all of ours are.
 fn name_of(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str());
     name.unwrap_or_default()

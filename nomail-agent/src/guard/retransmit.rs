@@ -1,20 +1,21 @@
-//! Which greetings are to be sent again: the agent is the clock of [`nomail_common::stateless::retransmit`].
+//! When greetings are retransmitted: the agent is the timer of
+//! [`nomail_common::stateless::retransmit`].
 
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData, RingBuf};
 use nomail_common::{
     abi::Texts,
-    stateless::dialog::Standing,
-    stateless::retransmit::{Owed, Owing},
+    stateless::dialog_state::DialogState,
+    stateless::retransmit::{Missing, Retransmission},
 };
 
-use super::BpfError;
+use super::error::BpfError;
 
-/// Most dialogs that are waited for at once. More are not looked after.
-const OWED_MAX: usize = 1024;
-/// How long after the SYN-ACK, and after each frame that was sent again, the client is
-/// waited for. Then it is given up.
+/// Most dialogs that wait at once. Further ones are not retransmitted.
+const WAITING_MAX: usize = 1024;
+/// The waits after the SYN-ACK and after each retransmission. After the last one the client
+/// is given up.
 const WAITS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -22,30 +23,30 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
-/// A frame to be sent, from its hardware addresses on.
+/// A frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwedFrame {
-    /// Index of the interface that it leaves by.
+pub struct RetransmitFrame {
+    /// Index of the interface to send it on.
     pub interface: u32,
-    /// The frame.
+    /// The frame, from its Ethernet header on.
     pub bytes: Vec<u8>,
 }
 
 struct Waiting {
-    owed: Owed,
+    dialog: Retransmission,
     sent: usize,
     due: Instant,
     syn_ack_repeated: bool,
 }
 
-/// The dialogs whose greeting is owed.
-pub(super) struct Debts {
+/// The dialogs whose greeting may have to be retransmitted.
+pub(super) struct Retransmissions {
     ring: RingBuf<MapData>,
     dialogs: Array<MapData, u64>,
     waiting: Vec<Waiting>,
 }
 
-impl Debts {
+impl Retransmissions {
     pub(super) fn new(ring: RingBuf<MapData>, dialogs: Array<MapData, u64>) -> Self {
         Self {
             ring,
@@ -54,18 +55,18 @@ impl Debts {
         }
     }
 
-    /// The frames that are due at `now`. After an error the others are due the next time.
+    /// The frames that are due at `now`. After an error the others are due at the next call.
     pub(super) fn due(
         &mut self,
         texts: &Array<MapData, Texts>,
         now: Instant,
-    ) -> Result<Vec<OwedFrame>, BpfError> {
+    ) -> Result<Vec<RetransmitFrame>, BpfError> {
         while let Some(item) = self.ring.next() {
-            if let Ok(octets) = <&[u8; _]>::try_from(&item[..])
-                && self.waiting.len() < OWED_MAX
+            if let Ok(bytes) = <&[u8; _]>::try_from(&item[..])
+                && self.waiting.len() < WAITING_MAX
             {
                 self.waiting.push(Waiting {
-                    owed: Owed::from_octets(octets),
+                    dialog: Retransmission::from_bytes(bytes),
                     sent: 0,
                     due: now + WAITS[0],
                     syn_ack_repeated: false,
@@ -79,27 +80,28 @@ impl Debts {
                 at += 1;
                 continue;
             }
-            let found = Standing(self.dialogs.get(&waiting.owed.index, 0)?);
-            let owing = waiting.owed.owes(found);
+            let found = DialogState(self.dialogs.get(&waiting.dialog.index, 0)?);
+            let missing = waiting.dialog.missing(found);
             let Some(wait) = WAITS.get(waiting.sent + 1) else {
                 self.waiting.swap_remove(at);
                 continue;
             };
-            if owing == Owing::Nothing {
+            if missing == Missing::Nothing {
                 self.waiting.swap_remove(at);
                 continue;
             }
             waiting.sent += 1;
             waiting.due = now + *wait;
             at += 1;
-            // Once only: the client has yet to show that it is there.
-            if owing == Owing::SynAck && std::mem::replace(&mut waiting.syn_ack_repeated, true) {
+            // Only once: the SYN may be forged.
+            if missing == Missing::SynAck && std::mem::replace(&mut waiting.syn_ack_repeated, true)
+            {
                 continue;
             }
-            let texts = texts.get(&waiting.owed.generation(), 0)?;
-            if let Some((frame, length)) = waiting.owed.frame(owing, &texts) {
-                frames.push(OwedFrame {
-                    interface: waiting.owed.interface,
+            let texts = texts.get(&waiting.dialog.generation(), 0)?;
+            if let Some((frame, length)) = waiting.dialog.frame(missing, &texts) {
+                frames.push(RetransmitFrame {
+                    interface: waiting.dialog.interface,
                     bytes: frame[..length].to_vec(),
                 });
             }

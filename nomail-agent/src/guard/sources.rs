@@ -1,4 +1,4 @@
-//! The table of sources, as people want to see it.
+//! The table of sources.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use nomail_common::{
     guard::sources::{CLAIMED, EMPTY},
 };
 
-use super::{BpfError, Clock, table::Table};
+use super::{clock::Clock, error::BpfError, table::Table};
 
 /// What a source did since it entered the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub struct SourceCount {
     pub address: IpAddr,
     /// SYNs received.
     pub syn: u64,
-    /// Those of them that were over its limit.
+    /// SYNs that were over its limit.
     pub limited: u64,
-    /// Time since its last SYN, too long by at most burst / rate: what is
-    /// stored is when its bucket is full again.
+    /// Time since its last SYN, too long by at most burst / rate seconds: its bucket stores
+    /// when it is full again.
     pub last_seen: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Sources {
                     admitted += carry.admitted;
                     limited += carry.limited;
                 }
-                let quiet = if bucket.debt(now, limit) > 0 {
+                let last_seen = if bucket.debt(now, limit) > 0 {
                     Duration::ZERO
                 } else {
                     clock.duration(now.since(bucket.full_at()) + limit.interval)
@@ -65,7 +65,7 @@ impl Sources {
                     address: Source(key).address(),
                     syn: admitted + limited,
                     limited,
-                    last_seen: quiet,
+                    last_seen,
                 });
             }
         }

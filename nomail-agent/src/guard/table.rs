@@ -1,4 +1,4 @@
-//! Arrays of the program that are read as a whole.
+//! Reading maps: arrays as a whole, and counters of all CPUs.
 
 use std::{
     io,
@@ -7,15 +7,16 @@ use std::{
     ptr,
 };
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, PerCpuArray};
 use nix::errno::Errno;
+use nomail_common::abi::Counters;
 
-use super::BpfError;
+use super::error::BpfError;
 
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, which aya does not offer.
 const LOOKUP_BATCH: libc::c_long = 24;
 
-/// The part `batch` of `union bpf_attr`.
+/// The member `batch` of `union bpf_attr`.
 #[repr(C)]
 struct Batch {
     in_batch: u64,
@@ -28,7 +29,7 @@ struct Batch {
     flags: u64,
 }
 
-/// An array, of which all values are read by one system call.
+/// An array whose values are read by one system call.
 pub(super) struct Table<V> {
     map: MapData,
     entries: u32,
@@ -36,12 +37,12 @@ pub(super) struct Table<V> {
 }
 
 impl<V: aya::Pod + Default> Table<V> {
-    /// `name` is for the error: it is no array of such values.
+    /// `name` is for the error, where the map is no array of such values.
     pub(super) fn new(map: Map, name: &'static str) -> Result<Self, BpfError> {
         let Map::Array(map) = map else {
             return Err(BpfError::Missing(name));
         };
-        // As the kernel has it: what is read below is that long.
+        // The kernel's own sizes, which decide how much `read` writes.
         let info = map.info()?;
         if info.value_size() as usize != size_of::<V>() || info.key_size() != 4 {
             return Err(BpfError::Missing(name));
@@ -53,7 +54,7 @@ impl<V: aya::Pod + Default> Table<V> {
         })
     }
 
-    /// All values, in order. Each is of one moment, but not all of the same.
+    /// All values, in order. Each is consistent, but not all are of the same moment.
     pub(super) fn read(&self) -> Result<Vec<V>, BpfError> {
         let mut keys = vec![0u32; self.entries as usize];
         let mut values = vec![V::default(); self.entries as usize];
@@ -68,9 +69,9 @@ impl<V: aya::Pod + Default> Table<V> {
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the kernel writes at most `count` keys of 4 octets and `count`
-        // values of the size that `new` has compared, and one key to `out_batch`;
-        // there is room for all of them, and any octets are a `Pod`.
+        // SAFETY: the kernel writes at most `count` keys of 4 bytes and `count` values of the
+        // size that `new` has compared, and one key to `out_batch`; there is room for all of
+        // them, and any bytes are a `Pod`.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -79,7 +80,7 @@ impl<V: aya::Pod + Default> Table<V> {
                 size_of::<Batch>(),
             )
         };
-        // ENOENT says that nothing is left.
+        // ENOENT: there are no more values.
         match Errno::result(result) {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(error) => return Err(BpfError::Table(io::Error::from(error))),
@@ -87,4 +88,23 @@ impl<V: aya::Pod + Default> Table<V> {
         values.truncate(batch.count as usize);
         Ok(values)
     }
+}
+
+/// The counters of an entry, summed over all CPUs.
+pub(super) fn sum_of_cpus(
+    counters: &PerCpuArray<MapData, Counters>,
+    entry: u32,
+) -> Result<Counters, BpfError> {
+    let mut sum = Counters::default();
+    for cpu in counters.get(&entry, 0)?.iter() {
+        for (sum, cpu) in sum.verdicts.iter_mut().zip(cpu.verdicts) {
+            *sum += cpu;
+        }
+        for (sum, cpu) in sum.answers.iter_mut().zip(cpu.answers) {
+            *sum += cpu;
+        }
+        sum.evictions += cpu.evictions;
+        sum.contended += cpu.contended;
+    }
+    Ok(sum)
 }

@@ -1,4 +1,4 @@
-//! Frames that the agent sends itself.
+//! The socket on which the agent sends frames of its own.
 
 use std::{
     io, mem,
@@ -7,9 +7,9 @@ use std::{
 
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
-/// A packet socket that receives nothing. It is bound to no interface, so that only what
-/// names one is sent. The kernel lets any process bind it to all traffic, so its filter,
-/// which drops every frame, is locked: code that has taken over the agent cannot read with it.
+/// A packet socket that receives nothing. It is not bound: each frame names its interface.
+/// Because a packet socket can be bound to all traffic at any time, its filter, which drops
+/// every frame, is locked: an attacker who controls the agent cannot read with it.
 #[derive(Debug)]
 pub struct FrameSocket(Socket);
 
@@ -20,7 +20,7 @@ impl AsFd for FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens it, which needs CAP_NET_RAW.
+    /// Opens the socket, which needs CAP_NET_RAW.
     ///
     /// # Errors
     /// Those of socket(2), packet(7), and of the options of socket(7).
@@ -33,7 +33,7 @@ impl FrameSocket {
         Ok(Self(socket))
     }
 
-    /// Sends a frame, from its hardware addresses on, by the interface of that index.
+    /// Sends a frame, from its Ethernet header on, on the interface with this index.
     ///
     /// # Errors
     /// Those of sendto(2).
@@ -44,11 +44,11 @@ impl FrameSocket {
     }
 }
 
-/// The address of packet(7) for frames of a protocol, in host byte order, on the interface
-/// of that index; 0 is all of them.
+/// The address of packet(7) for frames of a protocol, in host byte order, on the interface with
+/// this index; 0 means all interfaces.
 ///
 /// # Errors
-/// It has none of its own: socket2 returns a result.
+/// None of its own: socket2 returns a result.
 pub fn link_address(interface: u32, protocol: u16) -> io::Result<SockAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -59,8 +59,8 @@ pub fn link_address(interface: u32, protocol: u16) -> io::Result<SockAddr> {
         sll_halen: 0,
         sll_addr: [0; 8],
     };
-    // SAFETY: the storage is larger than a sockaddr_ll and aligned for every kind of
-    // address, and the length that is set is that of what is written.
+    // SAFETY: the storage is larger than a sockaddr_ll and aligned for every kind of address,
+    // and the length that is set is that of the address written.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             storage.cast::<libc::sockaddr_ll>().write(address);

@@ -1,31 +1,30 @@
-//! The challenge: a SYN-ACK that only a real client can answer, so that it
-//! proves its address without any state here.
+//! The challenge: a SYN-ACK that only a real client can answer, so that it proves its address
+//! without any state here.
 //!
-//! Its acknowledgment number lies inside the client's window, but is wrong: the
-//! low 16 bits are the *proof*, a keyed hash of the 4-tuple and the time slot;
-//! the rest is the client's own sequence number. A TCP that is waiting for a
-//! SYN-ACK answers a wrong one with RST and that number as its sequence (RFC
-//! 9293 section 3.10.7.3), and sends its SYN again, Linux within 11 ms. The RST
-//! proves the tuple, which gets a ticket ([`crate::guard::tickets`]), and the next SYN goes to
-//! the network stack: with all options, and with the kernel's own retransmission.
+//! Its acknowledgment number is wrong, but inside the client's window: the low 16 bits are the
+//! *proof*, a keyed hash of the 4-tuple and the time slot; the rest is the client's own
+//! sequence number. A TCP that waits for a SYN-ACK answers a wrong one with a RST that has
+//! that number as its sequence number (RFC 9293 section 3.10.7.3), and sends its SYN again,
+//! Linux within 11 ms. The RST proves the tuple, which gets a ticket ([`super::tickets`]), and
+//! the next SYN goes to the network stack, with all its options.
 //!
-//! The tuple is proven together with the sequence number of its SYN. A forged
-//! SYN with another one is not spoken for by the RST of its victim.
+//! The tuple is proven together with the sequence number of its SYN: the RST of a victim
+//! proves nothing for a forged SYN with another number.
 
 use crate::{
     siphash::{Key, siphash},
     wire::packet::Segment,
 };
 
-/// Time slots are at least that long, and less than twice. Longer than a proof
-/// holds: it is looked for with the numbers of two slots only.
+/// Time slots are at least this long, and less than twice. Longer than a proof holds, which
+/// is checked against the numbers of two slots only.
 pub const SLOT_SECS: u64 = 16;
 /// How long a proof holds.
 pub const PROOF_SECS: u64 = 10;
 
 const _: () = assert!(SLOT_SECS > PROOF_SECS);
 
-/// How far to shift jiffies for slots of [`SLOT_SECS`].
+/// How far to shift jiffies right for slots of [`SLOT_SECS`].
 pub const fn slot_shift(hz: u32) -> u32 {
     (hz as u64 * SLOT_SECS).next_power_of_two().ilog2()
 }
@@ -35,7 +34,7 @@ pub const fn slot_shift(hz: u32) -> u32 {
 pub struct TupleHash(pub u64);
 
 impl TupleHash {
-    /// Of the tuple of a segment.
+    /// The hash of a segment's tuple.
     #[inline(always)]
     pub fn of(segment: &Segment, key: Key) -> Self {
         let ports = u64::from(segment.peer_port) << 16 | u64::from(segment.port);
@@ -47,8 +46,8 @@ impl TupleHash {
         })
     }
 
-    /// The acknowledgment number of the challenge to a SYN with `sequence`:
-    /// at most 65,536 before it, and never the right one, which is after it.
+    /// The acknowledgment number of the challenge to a SYN with `sequence`: at most 65,536
+    /// before it, and never the right one, which is after it.
     #[inline(always)]
     pub const fn acknowledgment(self, sequence: u32, slot: u32, round: Round) -> u32 {
         let number = sequence & 0xffff_0000 | round.proof(mix(self.0, !slot));
@@ -59,7 +58,8 @@ impl TupleHash {
         }
     }
 
-    /// Which challenge of this slot, or of the one before, a RST with `sequence` answers.
+    /// The challenge of this time slot, or of the one before, that a RST with `sequence`
+    /// answers.
     #[inline(always)]
     pub const fn round_of(self, sequence: u32, slot: u32) -> Option<Round> {
         let proof = sequence & 0xffff;
@@ -73,27 +73,26 @@ impl TupleHash {
         }
     }
 
-    /// Where something about the tuple and a number of its own is kept in a table of
-    /// 65,536 places, and by what it is known there.
+    /// The slot and the tag of the tuple and a number of its own in a table of 65,536 slots.
     #[inline(always)]
-    pub(crate) const fn place(self, number: u32) -> (u32, u64) {
+    pub(crate) const fn slot(self, number: u32) -> (u32, u64) {
         let mixed = mix(self.0, number);
         (mixed as u32 & 0xffff, mixed >> 32)
     }
 }
 
-/// Which of the two numbers of a tuple and slot a challenge has. The second is asked for
-/// after the first, while wrong answers come too often.
+/// Which of the two numbers of a tuple and time slot a challenge has. The second is asked for
+/// after the first, while wrong answers are too frequent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// Asked of everybody.
+    /// Asked of every client.
     First,
     /// Asked of a tuple that has answered the first.
     Second,
 }
 
 impl Round {
-    /// Its 16 bits of what a hash and a slot give.
+    /// Its 16 bits of a hash that is mixed with a time slot.
     #[inline(always)]
     const fn proof(self, mixed: u64) -> u32 {
         match self {
@@ -103,8 +102,8 @@ impl Round {
     }
 }
 
-/// The finalizer of MurmurHash3. What goes in is secret, and different for every
-/// tuple, so nobody learns from one tuple's what another's gives.
+/// The finalizer of MurmurHash3. Its input is secret, and differs between tuples, so one
+/// tuple's numbers say nothing about another's.
 #[inline(always)]
 const fn mix(hash: u64, salt: u32) -> u64 {
     let mut hash = hash ^ salt as u64;

@@ -1,10 +1,12 @@
-//! Judging SYNs and RSTs: the truth table, and the facts it asks for.
+//! Judging SYNs and RSTs: the truth table, and the facts that it asks for.
 
 pub mod challenge;
 pub mod events;
+pub mod lease;
 pub mod limiter;
 pub mod policy;
 pub mod probing;
+pub mod reach;
 pub mod source;
 pub mod sources;
 pub mod tickets;

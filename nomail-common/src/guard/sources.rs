@@ -1,39 +1,40 @@
-//! The store of sources: lines of [`SLOTS_PER_LINE`] slots, in which any CPU
-//! charges a source and replaces one source by another without a lock.
+//! The store of sources: lines of [`SLOTS_PER_LINE`] slots, in which any CPU charges a source
+//! and replaces one source by another without a lock.
 //!
 //! # Replacement protocol: claim, look, fill, publish
 //!
 //! 1. *Claim* the slot of the lowest rank by swapping its key for [`CLAIMED`].
-//! 2. *Look* at the other slots. If one of them is claimed, or has the new source
-//!    by now, then another CPU enters or has entered: put the old key back, and
-//!    begin anew. Of two CPUs that enter a source at once, the one that claims
-//!    later sees the other's slot, so a source never has two.
-//! 3. *Fill* the bucket with one SYN charged. Who looked the old source up before
-//!    the claim may still have charged its bucket: that SYN was judged by the bucket
-//!    it belonged to, and is forgotten with it.
+//! 2. *Look* at the other slots. If one of them is claimed, or has the new source by now,
+//!    another CPU is entering one: put the old key back, and start again. Of two CPUs that
+//!    enter a source at once, the one that claims later sees the other's slot, so a source
+//!    never has two.
+//! 3. *Fill* the bucket with one SYN charged. A CPU that found the old source before the
+//!    claim may still have charged its bucket: that SYN was judged by the bucket it belonged
+//!    to, and is forgotten with it.
 //! 4. *Publish* the new key. From here on others find it.
 //!
-//! A present source is charged by comparing and swapping its bucket. A source is
+//! A source in its slot is charged by comparing and swapping its bucket. A source is
 //! therefore admitted exactly what its bucket allows, and the SYNs that were
-//! [`Charge::contended`] while it was not over. All steps are sequentially
-//! consistent, but for the filling, which is between two that are full barriers. `tests/replacement.rs` goes through all interleavings of two CPUs.
+//! [`Charge::contended`] while it was not over. All steps are sequentially consistent except
+//! the filling, which is between two that are full barriers. `tests/replacement.rs` goes
+//! through all interleavings of two CPUs.
 //!
-//! One thing is left: where the old and the new bucket are the same word, because
-//! both sources sent their first SYN in the same jiffy, a charge of the old one that
-//! is under way goes to the new one.
+//! One race remains: where the old and the new bucket are the same word, because both sources
+//! sent their first SYN in the same jiffy, a charge of the old one that is under way goes to
+//! the new one.
 
-use crate::{
-    abi::SLOTS_PER_LINE,
-    guard::limiter::{ATTEMPTS, Bucket, Limit, Step, Time},
-    guard::source::Source,
+use super::{
+    limiter::{ATTEMPTS, Bucket, Limit, Step, Time},
+    source::Source,
 };
+use crate::bounds::SLOTS_PER_LINE;
 
 /// Key of a slot that holds no source.
 pub const EMPTY: u64 = 0;
-/// Key of a slot between two sources. Not a source: `ffff::/16` is multicast.
+/// Key of a slot that is between two sources. Not a source: `ffff::/16` is multicast.
 pub const CLAIMED: u64 = u64::MAX;
 
-/// The words of one [`crate::abi::Line`], sequentially consistent.
+/// The words of one [`Line`](crate::abi::Line), sequentially consistent.
 pub trait SourceSet {
     /// Key of a slot.
     fn key(&self, slot: usize) -> u64;
@@ -43,8 +44,8 @@ pub trait SourceSet {
     fn bucket(&self, slot: usize) -> Bucket;
     /// Swaps a bucket if it still is `old`; true when it was.
     fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool;
-    /// Writes a bucket, before the key that comes with it. It may be seen late, but
-    /// not after that key: a plain store will do, between the claim and the key.
+    /// Writes a bucket, before the key that comes with it. Other CPUs may see it late, but
+    /// not after that key: between the claim and the key a plain store suffices.
     fn fill(&self, slot: usize, bucket: Bucket);
     /// Writes a key, after the bucket that comes with it.
     fn publish(&self, slot: usize, key: u64);
@@ -59,17 +60,17 @@ pub struct Charge {
     pub over: bool,
     /// See [`Step::carried`].
     pub carried: bool,
-    /// See [`Step::tellable`].
-    pub tellable: bool,
+    /// See [`Step::reportable`].
+    pub reportable: bool,
     /// Another source lost the slot.
     pub evicted: bool,
-    /// [`ATTEMPTS`] were not enough: nothing was charged. In doubt the SYN passes;
-    /// there is none when its bucket was over the limit.
+    /// [`ATTEMPTS`] were not enough: nothing was charged. The SYN passes, unless its bucket
+    /// was over the limit.
     pub contended: bool,
 }
 
-/// A hash of a source with a secret, so that nobody can aim at a line: the
-/// finalizer of MurmurHash3.
+/// A hash of a source with a secret, so that an attacker cannot aim at a line: the finalizer
+/// of MurmurHash3.
 #[inline(always)]
 pub const fn hash_of(source: Source, seed: u64) -> u64 {
     let mut hash = source.0 ^ seed;
@@ -83,8 +84,8 @@ pub const fn line_of(source: Source, seed: u64, lines: usize) -> usize {
     (hash_of(source, seed) >> (64 - lines.trailing_zeros())) as usize
 }
 
-/// Charges one SYN of `source` in its line. A source that is not there enters it, if it
-/// `may_enter`; else nothing is charged, and it is not over the limit.
+/// Charges one SYN of `source` in its line. A source that is not in the line enters it if it
+/// `may_enter`; else nothing is charged, and the SYN is not over the limit.
 #[inline(always)]
 pub fn charge<S: SourceSet>(
     line: &S,
@@ -112,7 +113,7 @@ pub fn charge<S: SourceSet>(
     }
 }
 
-/// Another CPU was in the way.
+/// Another CPU changed a word first.
 struct Disturbed {
     /// The bucket that could not be charged was over the limit.
     was_over: bool,
@@ -187,7 +188,7 @@ impl Charge {
         slot: 0,
         over: false,
         carried: false,
-        tellable: false,
+        reportable: false,
         evicted: false,
         contended: false,
     };
@@ -198,167 +199,17 @@ impl Charge {
             bucket: _,
             over,
             carried,
-            tellable,
+            reportable,
         } = step;
         Self {
             slot,
             over,
             carried,
-            tellable,
+            reportable,
             ..Self::NOTHING
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::guard::limiter::TICK_SHIFT;
-
-    #[derive(Default)]
-    struct Shared {
-        keys: [AtomicU64; SLOTS_PER_LINE],
-        buckets: [AtomicU64; SLOTS_PER_LINE],
-    }
-
-    impl SourceSet for Shared {
-        fn key(&self, slot: usize) -> u64 {
-            self.keys[slot].load(SeqCst)
-        }
-        fn replace_key(&self, slot: usize, old: u64, new: u64) -> bool {
-            self.keys[slot]
-                .compare_exchange(old, new, SeqCst, SeqCst)
-                .is_ok()
-        }
-        fn bucket(&self, slot: usize) -> Bucket {
-            Bucket(self.buckets[slot].load(SeqCst))
-        }
-        fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool {
-            self.buckets[slot]
-                .compare_exchange(old.0, new.0, SeqCst, SeqCst)
-                .is_ok()
-        }
-        fn fill(&self, slot: usize, bucket: Bucket) {
-            self.buckets[slot].store(bucket.0, SeqCst);
-        }
-        fn publish(&self, slot: usize, key: u64) {
-            self.keys[slot].store(key, SeqCst);
-        }
-    }
-
-    fn limit() -> Limit {
-        Limit::new(10, 20, 250).unwrap()
-    }
-
-    fn over(charge: Charge) -> bool {
-        charge.over
-    }
-
-    #[test]
-    fn an_attacker_stays_while_strangers_replace_each_other() {
-        let line = Shared::default();
-        let now = Time::from_jiffies(1000);
-        let attacker = Source::from_ipv4(1);
-        for _ in 0..30 {
-            charge(&line, attacker, now, limit(), true);
-        }
-        for stranger in 100..200 {
-            assert!(!over(charge(
-                &line,
-                Source::from_ipv4(stranger),
-                now,
-                limit(),
-                true
-            )));
-            assert!(over(charge(&line, attacker, now, limit(), true)));
-        }
-    }
-
-    #[test]
-    fn the_longest_quiet_source_goes_first() {
-        let line = Shared::default();
-        for n in 0..4u32 {
-            let now = Time::from_jiffies(1000 - u64::from(n));
-            charge(&line, Source::from_ipv4(n), now, limit(), true);
-        }
-        let charged = charge(
-            &line,
-            Source::from_ipv4(9),
-            Time::from_jiffies(9000),
-            limit(),
-            true,
-        );
-        assert_eq!((charged.slot, charged.evicted), (3, true));
-    }
-
-    /// As in a flood: who is there goes on being limited, who is not leaves no trace.
-    #[test]
-    fn who_may_not_enter_is_not_over_and_replaces_nobody() {
-        let line = Shared::default();
-        let now = Time::from_jiffies(1000);
-        let known = Source::from_ipv4(1);
-        charge(&line, known, now, limit(), true);
-        for stranger in 100..200 {
-            let charged = charge(&line, Source::from_ipv4(stranger), now, limit(), false);
-            assert_eq!(charged, Charge::NOTHING);
-        }
-        assert_eq!([1, 2, 3].map(|slot| line.key(slot)), [EMPTY; 3]);
-        let of_known = (0..25).map(|_| over(charge(&line, known, now, limit(), false)));
-        assert_eq!(of_known.filter(|over| *over).count(), 6);
-    }
-
-    /// Real threads on one line: a source has one slot, and is admitted exactly what
-    /// the bucket allows.
-    #[test]
-    fn threads_share_a_line() {
-        const THREADS: u64 = 4;
-        for round in 0..200u64 {
-            let line = Shared::default();
-            let now = Time::from_jiffies(round << TICK_SHIFT);
-            let admitted = AtomicU64::new(0);
-            std::thread::scope(|scope| {
-                for _ in 0..THREADS {
-                    scope.spawn(|| {
-                        for _ in 0..200 {
-                            let charge = charge(&line, Source::from_ipv4(7), now, limit(), true);
-                            if !charge.over && !charge.contended {
-                                admitted.fetch_add(1, SeqCst);
-                            }
-                        }
-                    });
-                }
-            });
-            let copies = (0..SLOTS_PER_LINE)
-                .filter(|&slot| line.key(slot) == Source::from_ipv4(7).0)
-                .count();
-            assert_eq!(copies, 1);
-            let admitted = admitted.load(SeqCst);
-            assert_eq!(admitted, 20);
-        }
-    }
-
-    proptest! {
-        /// One CPU, any order of sources: a line never holds a source twice,
-        /// and a source that was never replaced is limited exactly.
-        #[test]
-        fn one_copy_of_a_source(order in proptest::collection::vec(0u32..8, 1..300)) {
-            let line = Shared::default();
-            let now = Time::from_jiffies(5);
-            for source in order {
-                charge(&line, Source::from_ipv4(source), now, limit(), true);
-                let mut keys: Vec<_> = (0..SLOTS_PER_LINE)
-                    .map(|slot| line.key(slot))
-                    .filter(|&key| key != EMPTY)
-                    .collect();
-                let all = keys.len();
-                keys.sort_unstable();
-                keys.dedup();
-                prop_assert_eq!(keys.len(), all);
-            }
-        }
-    }
-}
+mod tests;

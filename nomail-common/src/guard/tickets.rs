@@ -1,42 +1,41 @@
-//! Tickets: what a right answer to a challenge is worth.
+//! Tickets: what a right answer to a challenge earns.
 //!
-//! A ticket admits [`TICKET_SYNS`] SYNs of one tuple and sequence number, the first
-//! one and its retransmissions, for [`crate::guard::challenge::PROOF_SECS`]. It is no statement
-//! about a host: a SYN may be forged, and its victim's RST answers the challenge.
-//! Hence:
-//! - what comes beyond the ticket is dropped, and charges no bucket;
-//! - the tickets of a source lie in [`LINES_OF_SOURCE`] lines of [`TICKETS_PER_LINE`]
-//!   places, chosen by its keyed hash, so that no source turns the table over. So many,
-//!   because who forges its address has tickets made as well, and the source's own must
-//!   last until its next SYN: 11 ms for Linux, a second for others;
-//! - a proof is 16 bits, and RSTs cost nothing: a RST that answers no challenge is
-//!   charged to a bucket that few sources share and to one that all do. While one of
-//!   them is exhausted, a ticket takes two right answers, and a wrong one takes the
-//!   first back;
-//! - the victim also resets what its forged SYN opened: that spends the ticket, so that
-//!   the same SYN is not challenged, proven and charged anew.
+//! A ticket admits [`TICKET_SYNS`] SYNs of one tuple and sequence number, the first one and its
+//! retransmissions, for [`PROOF_SECS`](super::challenge::PROOF_SECS). It proves nothing about
+//! a host: a SYN may be forged, and its victim's RST answers the challenge. Hence:
+//! - SYNs beyond the ticket are dropped, and charge no bucket;
+//! - the tickets of a source are in [`LINES_OF_SOURCE`] lines of [`TICKETS_PER_LINE`] slots,
+//!   chosen by its keyed hash, so that no source can replace all tickets. So many lines,
+//!   because forged SYNs make tickets of its address as well, and the source's own must last
+//!   until its next SYN: 11 ms for Linux, a second for others;
+//! - a proof is 16 bits, and RSTs cost nothing: a RST that answers no challenge is charged to
+//!   a bucket that few sources share and to one that all do. While one of them is exhausted,
+//!   a ticket takes two right answers, and a wrong answer takes the first back;
+//! - the victim also resets what its forged SYN opened: that spends the ticket, so that the
+//!   same SYN is not challenged, proven and charged again.
 //!
-//! Tickets are read and written as whole words by any CPU. Two that write one at the
-//! same time lose one of two, and that client is challenged again.
+//! Any CPU reads and writes tickets as whole words. When two write one at the same time, one
+//! of them is lost, and its client is challenged again.
 
-use crate::{
-    abi::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE},
-    guard::challenge::{Round, TupleHash},
-    guard::limiter::{LAG_TICKS, Limit, SharedBucket, Time, charge_shared},
-    guard::source::Source,
-    guard::sources,
+use super::{
+    challenge::{Round, TupleHash},
+    limiter::{LAG_TICKS, Limit, SharedBucket, Time, charge_shared},
+    source::Source,
+    sources,
 };
+use crate::bounds::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE};
 
 /// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
-/// [`crate::guard::challenge::PROOF_SECS`] when nothing comes back.
+/// [`PROOF_SECS`](super::challenge::PROOF_SECS) when nothing answers.
 pub const TICKET_SYNS: u32 = 8;
-/// RSTs a second that answer no challenge, from the sources of one bucket, before a ticket
-/// takes two answers. The agent raises this and the three below to twice the cap, because
-/// the victim of each forged SYN that the kernel answers resets that.
+/// RSTs per second that answer no challenge, from the sources of one bucket, before a ticket
+/// takes two answers. The agent raises this and the three below to twice the cap, because the
+/// victim of each forged SYN that the kernel answers resets that.
 pub const RESETS_RATE: u32 = 512;
 /// Burst of [`RESETS_RATE`].
 pub const RESETS_BURST: u32 = 1024;
-/// The same of all sources.
+/// RSTs per second that answer no challenge, from all sources, before a ticket takes two
+/// answers.
 pub const ALL_RESETS_RATE: u32 = 1024;
 /// Burst of [`ALL_RESETS_RATE`].
 pub const ALL_RESETS_BURST: u32 = 4096;
@@ -47,14 +46,14 @@ const STATE_SHIFT: u32 = 22;
 const HIGH_MASK: u64 = 0xffff;
 const STATE_MASK: u64 = 0xf;
 const END_MASK: u32 = (1 << STATE_SHIFT) - 1;
-/// State of a ticket that lacks the second answer. Below it, the SYNs admitted.
+/// State of a ticket that lacks the second answer. Smaller values are SYNs admitted.
 const HALF: u64 = STATE_MASK;
 
 const _: () = assert!((TICKET_SYNS as u64) < HALF);
 
-/// A ticket in one word, from the top: 22 bits of the hash of its tuple, the upper 16 of
-/// the number that was proven, its state, and the low 22 bits of the jiffies at which
-/// it ends. No ticket is 0.
+/// A ticket in one word, from the top: 22 bits of the hash of its tuple, the upper 16 bits of
+/// the number that was proven, its state, and the low 22 bits of the jiffies at which it ends.
+/// 0 is no ticket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket(pub u64);
 
@@ -64,18 +63,18 @@ pub struct Ticket(pub u64);
 pub enum Proof {
     /// Nothing.
     None = 0,
-    /// One answer of two: it is challenged with the second number.
+    /// One answer of two: the next challenge has the second number.
     Half = 1,
-    /// It has a ticket that has admitted nothing yet.
+    /// A ticket that has admitted no SYN yet.
     New = 2,
-    /// Its ticket has admitted a SYN, and has more.
+    /// A ticket that has admitted a SYN, and admits more.
     Used = 3,
-    /// Its ticket is used up.
+    /// A ticket that admits no more.
     Spent = 4,
 }
 
 impl Proof {
-    /// From a value of the enumeration, as a BPF function returns it.
+    /// From its discriminant, as a BPF function returns it.
     #[inline(always)]
     pub const fn from_value(value: u32) -> Self {
         match value {
@@ -93,7 +92,7 @@ impl Proof {
         matches!(self, Self::New | Self::Used | Self::Spent)
     }
 
-    /// Which number a challenge of the tuple has.
+    /// The number of the tuple's next challenge.
     #[inline(always)]
     pub const fn round(self) -> Round {
         match self {
@@ -103,23 +102,23 @@ impl Proof {
     }
 }
 
-/// What a RST was.
+/// What a RST answered.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {
-    /// No answer to a challenge, but a guess at best: the network stack's, and
-    /// [`ResetLimits::charge`] counts it.
+    /// No challenge, unless it is a wrong guess: it passes, and [`ResetLimits::charge`]
+    /// counts it.
     Not = 0,
-    /// A right answer that changed nothing, or the first of two.
+    /// A challenge, but it changed nothing, or was the first answer of two.
     Again = 1,
-    /// A right answer: the tuple has a ticket.
+    /// A challenge: the tuple has a ticket.
     Proven = 2,
-    /// The reset of what a ticket has opened: the network stack's, and no guess.
+    /// What a ticket has opened: it passes, and is no guess.
     Opened = 3,
 }
 
 impl Answered {
-    /// Whether it answers a challenge, which the network stack knows nothing of.
+    /// Whether it answers a challenge, of which the network stack knows nothing.
     #[inline(always)]
     pub const fn is_right(self) -> bool {
         matches!(self, Self::Again | Self::Proven)
@@ -149,8 +148,8 @@ impl Ticket {
         Self(self.0 & !(HIGH_MASK << HIGH_SHIFT) | ((number >> 16) as u64) << HIGH_SHIFT)
     }
 
-    /// Jiffies that are left at `now` of `ticks`; 0 when it has ended. An old ticket looks
-    /// like a new one again for `ticks` in 2^22 jiffies, to its own tuple only.
+    /// Jiffies that are left at `now` of `ticks`; 0 when the ticket has ended. An old ticket
+    /// looks like a new one again for `ticks` in 2^22 jiffies, to its own tuple only.
     #[inline(always)]
     const fn left(self, now: u32, ticks: u32) -> u32 {
         let left = (self.0 as u32).wrapping_sub(now) & END_MASK;
@@ -161,15 +160,15 @@ impl Ticket {
         }
     }
 
-    /// Whether it is for a SYN with `sequence`: the number that was proven has its upper
-    /// half, or that less one ([`TupleHash::acknowledgment`]).
+    /// Whether the ticket is for a SYN with `sequence`: the number that was proven has its
+    /// upper half, or that less one ([`TupleHash::acknowledgment`]).
     #[inline(always)]
     const fn fits(self, sequence: u32) -> bool {
         let high = (self.0 >> HIGH_SHIFT & HIGH_MASK) as u32;
         (sequence >> 16).wrapping_sub(high) & HIGH_MASK as u32 <= 1
     }
 
-    /// Whether `number` and the one that was proven can be of one SYN.
+    /// Whether `number` and the one that was proven may come from one SYN.
     #[inline(always)]
     const fn is_near(self, number: u32) -> bool {
         let high = (self.0 >> HIGH_SHIFT & HIGH_MASK) as u32;
@@ -185,37 +184,38 @@ const fn tag_of(hash: TupleHash) -> u64 {
 /// The words of one line of tickets.
 pub trait TicketSet {
     /// A ticket.
-    fn ticket(&self, place: usize) -> Ticket;
+    fn ticket(&self, slot: usize) -> Ticket;
     /// Writes a ticket.
-    fn write(&self, place: usize, ticket: Ticket);
+    fn write(&self, slot: usize, ticket: Ticket);
 }
 
-/// Index of the line of a tuple of `source` in [`crate::abi::TICKETS_MAP`].
+/// Index in [`TICKETS_MAP`](crate::abi::TICKETS_MAP) of the line of a tuple of `source`.
 #[inline(always)]
 pub const fn line_of(source: Source, hash: TupleHash, seed: u64) -> usize {
     bucket_of(source, seed) ^ (hash.0 as usize & (LINES_OF_SOURCE - 1))
 }
 
-/// Index of the line with the bucket of RSTs of `source`, in the same map.
+/// Index in [`TICKETS_MAP`](crate::abi::TICKETS_MAP) of the line with the bucket of RSTs of
+/// `source`.
 #[inline(always)]
 pub const fn bucket_of(source: Source, seed: u64) -> usize {
     sources::line_of(source, seed, TICKET_LINES)
 }
 
-/// The live ticket of a tuple, and its place.
+/// The live ticket of a tuple, and its slot in the line.
 #[inline(always)]
 fn find<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) -> Option<(usize, Ticket)> {
-    for place in 0..TICKETS_PER_LINE {
-        let ticket = line.ticket(place);
+    for slot in 0..TICKETS_PER_LINE {
+        let ticket = line.ticket(slot);
         if ticket.0 >> TAG_SHIFT == tag_of(hash) && ticket.left(now, ticks) > 0 {
-            return Some((place, ticket));
+            return Some((slot, ticket));
         }
     }
     None
 }
 
-/// What the tuple of a SYN with `sequence` has proven at `now`, in jiffies. `ticks` is how
-/// long a ticket holds.
+/// What the tuple of a SYN with `sequence` has proven at `now`. A ticket holds for `ticks`;
+/// both are in jiffies.
 #[inline(always)]
 pub fn proof_of<S: TicketSet>(
     line: &S,
@@ -235,13 +235,13 @@ pub fn proof_of<S: TicketSet>(
     }
 }
 
-/// A SYN of the tuple is admitted on its ticket.
+/// Admits a SYN of the tuple on its ticket.
 #[inline(always)]
 pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
-    if let Some((place, ticket)) = find(line, hash, now, ticks)
+    if let Some((index, ticket)) = find(line, hash, now, ticks)
         && ticket.state() < u64::from(TICKET_SYNS)
     {
-        line.write(place, ticket.with_state(ticket.state() + 1));
+        line.write(index, ticket.with_state(ticket.state() + 1));
     }
 }
 
@@ -249,9 +249,9 @@ pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResetLimits {
-    /// Of the sources that share a bucket.
+    /// The limit of the sources that share a bucket.
     pub of_source: Limit,
-    /// Of all sources.
+    /// The limit of all sources.
     pub of_all: Limit,
 }
 
@@ -272,18 +272,18 @@ impl ResetLimits {
     /// Counts a RST that answers no challenge.
     #[inline(always)]
     pub fn charge(self, [of_source, of_all]: [&impl SharedBucket; 2], now: Time) {
-        // One source does not spend what all have.
+        // One source alone must not exhaust the bucket of all.
         if !charge_shared(of_source, now, self.of_source) {
             charge_shared(of_all, now, self.of_all);
         }
     }
 }
 
-/// Takes a RST with `sequence`, in `slot`: a right answer gives the tuple a ticket, or the
-/// first half of one where it is `strict`. The reset of what a ticket has opened spends it. A
-/// wrong answer takes back a half ticket; one that fits, or whose sequence is 0, also takes
-/// back a ticket that has opened nothing. `now` is in jiffies, and `ticks` is how long a
-/// ticket holds.
+/// Takes a RST with `sequence`, in the time slot `slot`. A right answer gives the tuple a
+/// ticket, or the first half of one where two answers are needed (`strict`). The reset of what
+/// a ticket has opened spends it. A wrong answer takes back a half ticket; one that fits, or
+/// whose sequence is 0, also takes back a ticket that has opened nothing. A ticket holds for
+/// `ticks`; that and `now` are in jiffies.
 #[inline(always)]
 pub fn reset<S: TicketSet>(
     line: &S,
@@ -297,10 +297,10 @@ pub fn reset<S: TicketSet>(
     let own = find(line, hash, now, ticks);
     match hash.round_of(sequence, slot) {
         Some(Round::First) => {
-            let place = own.map_or_else(|| ends_first(line, now, ticks), |(place, _)| place);
+            let index = own.map_or_else(|| ends_first(line, now, ticks), |(index, _)| index);
             let (ticket, answered) = match own {
-                // What was admitted stays so, and a first answer is none the better for
-                // being given twice.
+                // SYNs that were admitted stay counted, and a first answer given twice is
+                // still one answer.
                 Some((_, ticket)) if ticket.is_near(sequence) => {
                     (ticket.with_number(sequence), Answered::Again)
                 }
@@ -310,25 +310,25 @@ pub fn reset<S: TicketSet>(
                 ),
                 _ => (Ticket::new(hash, sequence, 0, now, ticks), Answered::Proven),
             };
-            line.write(place, ticket);
+            line.write(index, ticket);
             answered
         }
         Some(Round::Second)
-            if let Some((place, ticket)) = own
+            if let Some((index, ticket)) = own
                 && ticket.is_near(sequence) =>
         {
             if ticket.state() != HALF {
                 return Answered::Again;
             }
-            line.write(place, Ticket::new(hash, sequence, 0, now, ticks));
+            line.write(index, Ticket::new(hash, sequence, 0, now, ticks));
             Answered::Proven
         }
         _ => {
             let mut answered = Answered::Not;
-            // Who resets what was opened did not ask for it, or no longer wants it: the same
-            // SYN, which anybody can send again, opens and charges no more. A RST that has
-            // no number to tell is 0 (RFC 9293 section 3.10.7.1).
-            if let Some((place, ticket)) = own {
+            // The host that resets what was opened did not ask for it, or no longer wants it:
+            // the same SYN, which anyone can send again, opens and charges no more. A RST in
+            // reply to a segment without ACK has sequence 0 (RFC 9293 section 3.10.7.1).
+            if let Some((index, ticket)) = own {
                 let admitted = !matches!(ticket.state(), 0 | HALF);
                 let fits = ticket.fits(sequence);
                 if admitted && fits {
@@ -336,7 +336,7 @@ pub fn reset<S: TicketSet>(
                 }
                 if fits || !admitted && (ticket.state() == HALF || sequence == 0) {
                     let spent = ticket.with_state(u64::from(TICKET_SYNS));
-                    line.write(place, if admitted { spent } else { Ticket(0) });
+                    line.write(index, if admitted { spent } else { Ticket(0) });
                 }
             }
             answered
@@ -344,16 +344,16 @@ pub fn reset<S: TicketSet>(
     }
 }
 
-/// The place whose ticket has ended, or ends first.
+/// The slot whose ticket has ended, or ends first.
 #[inline(always)]
 fn ends_first<S: TicketSet>(line: &S, now: u32, ticks: u32) -> usize {
-    let mut place = 0;
+    let mut slot = 0;
     let mut least = u32::MAX;
     for candidate in 0..TICKETS_PER_LINE {
         let left = line.ticket(candidate).left(now, ticks);
         if left < least {
-            (place, least) = (candidate, left);
+            (slot, least) = (candidate, left);
         }
     }
-    place
+    slot
 }

@@ -1,9 +1,9 @@
-//! The seam between parsing and where the bytes are.
+//! Access to the bytes of a frame.
 
-/// A received frame. The kernel half implements it over the packet, this crate
-/// over a slice.
+/// A received frame. The XDP program implements it over packet memory, this crate over a
+/// slice.
 pub trait Frame {
-    /// The `N` bytes at `offset`, or nothing when the frame ends before them.
+    /// The `N` bytes at `offset`; none when the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 

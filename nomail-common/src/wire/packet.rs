@@ -1,19 +1,18 @@
-//! From a frame to a SYN for one of our ports, to a RST that may answer a
-//! challenge, to a segment of a dialog, or to nothing.
+//! Parses a frame into a segment for one of our ports: a SYN, a RST that may answer a
+//! challenge, or a segment of a dialog.
 //!
-//! Nothing means: pass. A packet in doubt passes too; what is dropped as
-//! malformed is only what the stack would drop as well, and fragments.
+//! Any other frame passes. When in doubt, a packet passes too; only what the network stack
+//! would drop as well is malformed, and first fragments.
 
 use crate::{
-    abi::MAX_PORTS,
+    bounds::MAX_PORTS,
     guard::source::{Source, is_nat64},
     wire::frame::Frame,
 };
 
-/// VLAN tags that are looked through.
+/// Most VLAN tags of a frame that is parsed.
 pub const MAX_VLAN_TAGS: usize = 2;
-/// IPv6 extension headers that are looked through. A longer chain passes
-/// uncounted.
+/// Most IPv6 extension headers of a packet that is parsed. A longer chain passes uncounted.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
 
 const ETHERNET_LENGTH: usize = 14;
@@ -58,9 +57,9 @@ impl Address {
         }
     }
 
-    /// Whether a host elsewhere can have the address, so that it can be answered:
-    /// not of "this network", loopback, multicast, reserved or broadcast (RFC 6890),
-    /// nor of IPv6's `::/8`, except for such an IPv4 address behind NAT64.
+    /// Whether a client may have the address, so that it can be answered: not "this
+    /// network", loopback, multicast, reserved or broadcast (RFC 6890), nor in IPv6's `::/8`,
+    /// except an IPv4 address behind NAT64.
     #[inline(always)]
     pub const fn is_answerable(self, ipv6: bool) -> bool {
         if ipv6 && !is_nat64(self.high, self.low) {
@@ -90,50 +89,50 @@ impl From<core::net::IpAddr> for Address {
     }
 }
 
-/// What a segment is.
+/// Kinds of segments.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A SYN: SYN set, ACK clear.
     Syn = 0,
-    /// A SYN that the stack would not take as one (FIN or RST beside it, a header
-    /// length below 20 or beyond the packet: tcp_v4_rcv and tcp_rcv_state_process
-    /// of Linux), or a first fragment of TCP.
+    /// A SYN that the stack would not accept (FIN or RST set, or a header length below 20 or
+    /// beyond the packet: tcp_v4_rcv and tcp_rcv_state_process of Linux), or a first fragment
+    /// of TCP.
     Malformed = 1,
-    /// A RST without SYN, as a challenge is answered: without ACK (RFC 9293 section
-    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it. If the
-    /// responder answers, any RST.
+    /// A RST without SYN that may answer a challenge: without ACK (RFC 9293 section
+    /// 3.10.7.3), or with one that acknowledges the challenge, as lwIP sends it. With
+    /// dialogs, any RST.
     Reset = 2,
-    /// Any other segment with ACK: one of a dialog, if the responder answers.
+    /// With dialogs, any other segment with ACK.
     Dialog = 3,
 }
 
-/// A segment for one of our ports that matters. Of integers only, so that the
-/// verifier lets it be handed to a function.
+/// A segment for one of our ports, in host byte order. Of integers only, so that the verifier
+/// accepts it as an argument of a function.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Whom it claims to be from.
+    /// Its source address, which may be forged.
     pub peer: Address,
-    /// Where it goes.
+    /// Its destination address.
     pub local: Address,
     /// Its sequence number; 0 in a fragment.
     pub sequence: u32,
     /// Where its IP header begins in the frame.
     pub network: u32,
-    /// From which port, in host byte order.
+    /// Its source port.
     pub peer_port: u16,
-    /// To which port, in host byte order.
+    /// Its destination port.
     pub port: u16,
-    /// The VLAN of its tag, 0 without one, [`VLAN_STACKED`] with more than one.
+    /// The VLAN of its tag: 0 without one, [`VLAN_STACKED`] with more than one.
     pub vlan: u16,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Bits [`IPV6`] and [`PLAIN`].
     pub flags: u8,
 }
 
-/// [`Segment::flags`]: it came by IPv6.
+/// [`Segment::flags`]: IPv6, else IPv4.
 pub const IPV6: u8 = 1;
 /// [`Segment::flags`]: no IP option, extension header or fragmentation.
 pub const PLAIN: u8 = 2;
@@ -141,7 +140,7 @@ pub const PLAIN: u8 = 2;
 const _: () = assert!(size_of::<Segment>() == 48, "no padding");
 
 impl Segment {
-    /// Of nobody, to be filled.
+    /// An empty segment to be filled.
     pub const NONE: Self = Self {
         peer: Address { high: 0, low: 0 },
         local: Address { high: 0, low: 0 },
@@ -154,7 +153,7 @@ impl Segment {
         flags: 0,
     };
 
-    /// Whether it came by IPv6.
+    /// Whether it is IPv6, else IPv4.
     #[inline(always)]
     pub const fn is_ipv6(&self) -> bool {
         self.flags & IPV6 != 0
@@ -177,15 +176,15 @@ impl Segment {
     }
 }
 
-/// [`Segment::vlan`] of a frame with two tags. No VLAN has this number.
+/// [`Segment::vlan`] of a frame with two tags. Not a valid VLAN number.
 pub const VLAN_STACKED: u16 = 0xffff;
 /// The number of the VLAN in a tag (IEEE 802.1Q).
 const VLAN_MASK: u16 = 0x0fff;
 
-/// Where the transport header is, and between whom.
+/// The transport header and the addresses of an IP packet.
 struct Transport {
     offset: usize,
-    /// Octets from `offset` to the end of the IP packet, padding left out.
+    /// Bytes from `offset` to the end of the IP packet, without padding of the frame.
     length: usize,
     first_fragment: bool,
     ipv6: bool,
@@ -194,8 +193,8 @@ struct Transport {
     plain: bool,
 }
 
-/// Finds a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also
-/// segments of dialogs.
+/// Parses a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also segments of
+/// dialogs. None for any other frame.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(
     frame: &F,
@@ -273,7 +272,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
         let length = usize::from(header[1]);
         skipped += match next {
             PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => (length + 1) * 8,
-            // With segments left the packet is only on its way through.
+            // With segments left, this host is not the destination.
             PROTOCOL_ROUTING if header[3] == 0 => (length + 1) * 8,
             PROTOCOL_AUTHENTICATION => (length + 2) * 4,
             PROTOCOL_FRAGMENT => {
@@ -308,7 +307,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
         high: word(16),
         low: word(24),
     };
-    // On the wire such an address is nobody's; it must not match an IPv4 pair.
+    // On the wire no host has an IPv4-mapped address; it must not match an IPv4 pair.
     if local.is_ipv4() {
         return None;
     }
@@ -327,10 +326,10 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
-/// Whether an acknowledgment is of the challenge, whose sequence number is 0 and
-/// whose SYN counts for one, or not. In a RST of a connection it hardly ever is.
+/// Whether a header acknowledges a challenge: its sequence number is 0, and its SYN counts for
+/// one. The RST of a connection hardly ever does.
 #[inline(always)]
-const fn is_of_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
+const fn acknowledges_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
     u32::from_be_bytes([header[8], header[9], header[10], header[11]]) <= 1
 }
 
@@ -344,7 +343,7 @@ fn tcp<F: Frame + ?Sized>(
     dialogs: bool,
 ) -> Option<Segment> {
     let (peer_port, port, sequence, kind) = if transport.first_fragment {
-        // It need not reach the flags.
+        // A first fragment need not include the flags.
         let header: [u8; 4] = frame.read(transport.offset)?;
         let port = u16::from_be_bytes([header[2], header[3]]);
         (0, port, 0, Kind::Malformed)
@@ -362,7 +361,7 @@ fn tcp<F: Frame + ?Sized>(
                 Kind::Syn
             }
         } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
-            && (dialogs || flags & TCP_ACK == 0 || is_of_challenge(&header))
+            && (dialogs || flags & TCP_ACK == 0 || acknowledges_challenge(&header))
         {
             Kind::Reset
         } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {

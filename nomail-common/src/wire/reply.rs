@@ -1,12 +1,12 @@
-//! The headers of what XDP answers with, whole, checksums and all.
+//! The headers of XDP's answers, with checksums.
 //!
-//! There are no TCP options. Of the maximum segment size, the only one that a SYN
-//! cookie could have, a client then takes the default, 536 or 1220 octets (RFC 9293
-//! section 3.7.1): more than a mail client says before it reads.
+//! They have no TCP options. Without a maximum segment size, the only option that a SYN cookie
+//! could have, a client takes the default, 536 or 1220 bytes (RFC 9293 section 3.7.1): more
+//! than a mail client sends before it reads.
 
 use crate::wire::packet::{Address, Segment};
 
-/// TTL and hop limit of what is sent.
+/// TTL and hop limit of answers.
 const HOPS: u32 = 64;
 const PROTOCOL_TCP: u32 = 6;
 const SYN_ACK: u32 = 0x12;
@@ -26,7 +26,7 @@ pub struct Numbers {
     pub acknowledgment: u32,
 }
 
-/// In one word, as a BPF function takes them.
+/// Both numbers in one word, as a BPF function takes them.
 impl From<Numbers> for u64 {
     #[inline(always)]
     fn from(numbers: Numbers) -> Self {
@@ -44,7 +44,7 @@ impl From<u64> for Numbers {
     }
 }
 
-/// What else makes a segment, in host byte order.
+/// The values of a TCP header that a reply chooses, in host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -52,16 +52,16 @@ pub struct Header {
     pub sequence: u32,
     /// The acknowledgment number.
     pub acknowledgment: u32,
-    /// The flags, and below them 16 bits of the window.
+    /// The flags, above the 16 bits of the window.
     pub flags_and_window: u32,
-    /// How many octets of text follow.
+    /// Bytes of text that follow.
     pub text_length: u32,
-    /// The sum of their 16-bit words, at most of [`crate::stateless::dialog::TEXT_MAX`] octets.
+    /// The sum of the 16-bit words of the text.
     pub text_sum: u32,
 }
 
 impl Header {
-    /// Of a SYN-ACK with a full window.
+    /// The header of a SYN-ACK with the largest window.
     #[inline(always)]
     pub const fn syn_ack(numbers: Numbers) -> Self {
         Self {
@@ -74,8 +74,8 @@ impl Header {
     }
 }
 
-/// The headers of the IPv4 answer to a segment, from the IP header on, in words of
-/// network byte order.
+/// The headers of the IPv4 answer to a segment, from the IP header on, in words of network
+/// byte order.
 #[inline(always)]
 pub fn ipv4(segment: &Segment, header: &Header) -> [u32; IPV4_WORDS] {
     let (local, peer) = (segment.local.low as u32, segment.peer.low as u32);
@@ -100,7 +100,7 @@ pub fn ipv4(segment: &Segment, header: &Header) -> [u32; IPV4_WORDS] {
     .map(u32::to_be)
 }
 
-/// The same of IPv6, as [`ipv4`].
+/// The headers of the IPv6 answer to a segment, as [`ipv4`].
 #[inline(always)]
 pub fn ipv6(segment: &Segment, header: &Header) -> [u32; IPV6_WORDS] {
     let Segment { peer, local, .. } = segment;
@@ -131,7 +131,7 @@ pub fn ipv6(segment: &Segment, header: &Header) -> [u32; IPV6_WORDS] {
     .map(u32::to_be)
 }
 
-/// The TCP header, in host byte order; `addresses` is the sum of both.
+/// The TCP header, in host byte order; `addresses` is the sum of the words of both addresses.
 #[inline(always)]
 const fn tcp(segment: &Segment, header: &Header, addresses: u64) -> [u32; TCP_WORDS] {
     let Header {

@@ -13,7 +13,7 @@ use super::{
     Check, Finding, Host,
     dns::{Destination, destination_of},
 };
-use crate::net::{holder_of, is_held};
+use crate::net::{has_listener, listening_process};
 
 /// As much of a file as is read.
 const FILE_MAX: u64 = 256 << 10;
@@ -136,9 +136,9 @@ fn installed(root: &Path) -> Vec<Sender> {
 /// A program that is none of these and takes mail on loopback.
 fn listening() -> Option<Sender> {
     let address = SocketAddr::from(LOOPBACK);
-    let holder = holder_of(address);
+    let holder = listening_process(address);
     let is_ours = |holder: &String| holder.starts_with(OWN_PROGRAM);
-    if !is_held(address) || holder.as_ref().is_some_and(is_ours) {
+    if !has_listener(address) || holder.as_ref().is_some_and(is_ours) {
         return None;
     }
     let shown = format!("what listens on {address}");

@@ -18,7 +18,7 @@ use tokio::{
 use super::{Check, Finding, Host, reach::Reach};
 use crate::{
     config::{Config, ListenAddress},
-    net::{LocalAddress, holder_of, is_held},
+    net::{LocalAddress, has_listener, listening_process},
     status::Status,
 };
 
@@ -179,7 +179,10 @@ fn ports(host: &Host) -> Vec<Finding> {
         let shown = shown(host.pairs.iter());
         return vec![Finding::ok(check, format!("{how} {shown}"))];
     }
-    let (held, free): (Vec<_>, Vec<_>) = host.pairs.iter().partition(|pair| is_held(pair.address));
+    let (held, free): (Vec<_>, Vec<_>) = host
+        .pairs
+        .iter()
+        .partition(|pair| has_listener(pair.address));
     let mut findings = Vec::new();
     if !free.is_empty() {
         let free = shown(free.into_iter());
@@ -187,7 +190,7 @@ fn ports(host: &Host) -> Vec<Finding> {
     }
     findings.extend(
         held.into_iter()
-            .map(|pair| port(pair, holder_of(pair.address), host.root)),
+            .map(|pair| port(pair, listening_process(pair.address), host.root)),
     );
     findings
 }

@@ -19,7 +19,7 @@ use procfs::net::{tcp, tcp6};
 use super::{Check, Finding, Host, link::Link, syn::Attempt};
 use crate::{
     guard::Guard,
-    net::{Interfaces, LocalAddress, is_held},
+    net::{Interfaces, LocalAddress, has_listener},
     status::Status,
 };
 
@@ -124,7 +124,7 @@ pub(super) async fn attempt(
     targets.truncate(ATTEMPTS_MAX);
     let listeners: Vec<_> = targets
         .iter()
-        .filter(|(_, to)| host.status.is_none() && !is_held(*to))
+        .filter(|(_, to)| host.status.is_none() && !has_listener(*to))
         // Who takes the place meanwhile listens as well.
         .filter_map(|(_, to)| TcpListener::bind(to).ok())
         .collect();
@@ -183,7 +183,7 @@ async fn let_in(
     let mut attempts = Vec::with_capacity(targets.len());
     for (number, (link, to)) in (0..).zip(targets) {
         let from = stranger(to.ip(), random, number, local);
-        let leads_back = kernel.way_to(from.ip()).await? == Some(link.index);
+        let leads_back = kernel.interface_to(from.ip()).await? == Some(link.index);
         if leads_back {
             let attempt = Attempt {
                 from,

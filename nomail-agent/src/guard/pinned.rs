@@ -1,21 +1,25 @@
-//! A guard whose agent is gone: what it counts, read from its pins. Nothing is
-//! changed and nothing is locked, so that an agent may start at any time.
+//! A pinned guard without an agent: its counters, read from its pins. Nothing is changed or
+//! locked, so an agent may start at any time.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
     path::Path,
 };
 
-use aya::{
-    EbpfLoader,
-    maps::{Map, MapData, PerCpuArray},
-};
+use aya::maps::{Map, MapData, PerCpuArray};
 use nomail_common::abi::{self, Config, Counters, MAX_INTERFACES};
 
-use super::{BpfError, Clock, OBJECT, SourceCount, pins, program, sources::Sources, sum_of_cpus};
+use super::{
+    clock::Clock,
+    error::BpfError,
+    object::{self, load_clock, program},
+    pins,
+    sources::{SourceCount, Sources},
+    table::sum_of_cpus,
+};
 
-/// What an agent of this version has left pinned, to be read.
-pub struct KeptGuard {
+/// What an agent of this version has left pinned, read-only.
+pub struct PinnedGuard {
     links: Vec<(u32, u32)>,
     config: Box<Config>,
     counters: PerCpuArray<MapData, Counters>,
@@ -23,13 +27,10 @@ pub struct KeptGuard {
     clock: Clock,
 }
 
-impl KeptGuard {
-    /// What is pinned in the directory; none if no guard is.
+impl PinnedGuard {
+    /// Opens what is pinned in the directory; none if there is no guard.
     pub fn open(directory: &Path) -> Result<Option<Self>, BpfError> {
-        if OBJECT.is_empty() {
-            return Err(BpfError::NoObject);
-        }
-        let Some(version) = pins::version_to_read(directory, OBJECT)? else {
+        let Some(version) = pins::version_to_read(directory, object::object()?)? else {
             return Ok(None);
         };
         let links = pins::links_of(&version)?;
@@ -44,26 +45,27 @@ impl KeptGuard {
             config: pins::config_in(&version)?,
             counters: map(abi::COUNTERS_MAP)?.try_into()?,
             sources: Sources::new(map(abi::SOURCES_MAP)?, map(abi::CARRIES_MAP)?)?,
-            clock: clock()?,
+            // Of a program that uses none of the guard's maps.
+            clock: Clock::take(program(&mut load_clock()?, abi::CLOCK_PROGRAM)?)?,
         }))
     }
 
-    /// The interfaces that it is on, and the program that it has there.
+    /// The interfaces that it is attached to, and the id of its program there.
     pub fn links(&self) -> &[(u32, u32)] {
         &self.links
     }
 
-    /// Whether it only counts.
+    /// Whether it only counts verdicts.
     pub fn observe(&self) -> bool {
         self.config.observe != 0
     }
 
-    /// When it says the refusal: see [`Config::responder`].
+    /// When it refuses without a socket, see [`Config::responder`].
     pub fn responder(&self) -> u32 {
         self.config.responder
     }
 
-    /// The pairs that the agent listened on, in order.
+    /// The pairs of address and port that the agent listened on, in order.
     pub fn guarded(&self) -> Vec<(IpAddr, u16)> {
         let used = self.config.guarded.iter().filter(|pair| pair.port != 0);
         let mut pairs: Vec<_> = used
@@ -76,7 +78,7 @@ impl KeptGuard {
         pairs
     }
 
-    /// The counters of each interface, and first of those that are none of them.
+    /// The counters of the interfaces, after those of all others.
     pub fn counters(&self) -> Result<Vec<Counters>, BpfError> {
         let entries = 0..=MAX_INTERFACES as u32;
         entries
@@ -88,16 +90,4 @@ impl KeptGuard {
     pub fn sources(&self) -> Result<Vec<SourceCount>, BpfError> {
         self.sources.read(&self.clock, self.config.limit)
     }
-}
-
-/// The clock needs a program, which needs no map of the guard's.
-fn clock() -> Result<Clock, BpfError> {
-    let mut ebpf = EbpfLoader::new()
-        .load(OBJECT)
-        .map_err(|error| BpfError::load(&error))?;
-    let program = program(&mut ebpf, abi::CLOCK_PROGRAM)?;
-    program
-        .load()
-        .map_err(|error| BpfError::load(&error.into()))?;
-    Clock::take(program)
 }

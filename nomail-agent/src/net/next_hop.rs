@@ -1,5 +1,5 @@
-//! Next hop objects (`ip nexthop`), which a route may name in place of an interface.
-//! The netlink library does not know their messages.
+//! Next hop objects (`ip nexthop`), which a route may name instead of an interface. The netlink
+//! library does not support their messages.
 
 use std::io;
 
@@ -14,28 +14,28 @@ const NEXT_HOP_HEADER: usize = 8;
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
-/// Groups of groups are not allowed; a circle cannot be.
+/// A group has no groups in it.
 const DEPTH_MAX: usize = 2;
 
-/// What a next hop is.
+/// The content of a next hop object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextHop {
-    /// By the interface of that number.
+    /// The interface with this index.
     Interface(u32),
-    /// Several, of which this is the first.
+    /// A group, of which this is the first member.
     Group(u32),
 }
 
 /// A socket to ask for next hop objects.
 ///
 /// # Errors
-/// When none can be had.
+/// When it cannot be opened.
 pub(super) fn socket() -> io::Result<Socket> {
     Socket::new(NETLINK_ROUTE)
 }
 
-/// The number of the interface that the next hop object leads to, the first one of a
-/// group; none where packets vanish, or it is gone.
+/// The index of the interface of a next hop object, of a group that of its first member; none
+/// for a black hole, or an object that is gone.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
@@ -65,7 +65,7 @@ fn request(id: u32) -> Vec<u8> {
     message
 }
 
-/// None for an error of the kernel, and for what leads nowhere.
+/// None for an error of the kernel, and for an object without an interface.
 fn parse(message: &[u8]) -> Option<NextHop> {
     let kind: [u8; 2] = message.get(4..6)?.try_into().ok()?;
     if u16::from_ne_bytes(kind) != RTM_NEWNEXTHOP {
@@ -76,7 +76,7 @@ fn parse(message: &[u8]) -> Option<NextHop> {
     let attributes = message.get(HEADER + NEXT_HOP_HEADER..end)?;
     NlasIterator::new(attributes).find_map(|attribute| {
         let attribute = attribute.ok()?;
-        // Of a group's member the first word is its number.
+        // The first word of a group's member is its id.
         let first: [u8; 4] = attribute.value().get(..4)?.try_into().ok()?;
         let number = u32::from_ne_bytes(first);
         match attribute.kind() {
@@ -88,48 +88,4 @@ fn parse(message: &[u8]) -> Option<NextHop> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(kind: u16, attributes: &[(u16, &[u32])]) -> Vec<u8> {
-        let mut body = Vec::new();
-        for (kind, words) in attributes {
-            body.extend((4 + 4 * words.len() as u16).to_ne_bytes());
-            body.extend(kind.to_ne_bytes());
-            body.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
-        }
-        let length = (HEADER + NEXT_HOP_HEADER + body.len()) as u32;
-        let mut message = length.to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend([0; 10 + NEXT_HOP_HEADER]);
-        message.extend(body);
-        message
-    }
-
-    #[test]
-    fn a_next_hop_leads_to_an_interface_or_is_a_group() {
-        let single = answer(RTM_NEWNEXTHOP, &[(NHA_ID, &[5]), (NHA_OIF, &[7])]);
-        assert_eq!(parse(&single), Some(NextHop::Interface(7)));
-        let group = answer(
-            RTM_NEWNEXTHOP,
-            &[(NHA_ID, &[9]), (NHA_GROUP, &[5, 0, 6, 0])],
-        );
-        assert_eq!(parse(&group), Some(NextHop::Group(5)));
-    }
-
-    #[test]
-    fn errors_black_holes_and_scraps_lead_nowhere() {
-        assert_eq!(parse(&answer(2, &[(NHA_OIF, &[7])])), None, "an error");
-        assert_eq!(parse(&answer(RTM_NEWNEXTHOP, &[(NHA_ID, &[5])])), None);
-        let whole = answer(RTM_NEWNEXTHOP, &[(NHA_OIF, &[7])]);
-        for length in 0..whole.len() {
-            assert_eq!(parse(&whole[..length]), None);
-        }
-        assert_eq!(request(5).len(), 32);
-    }
-
-    #[test]
-    fn the_kernel_has_no_such_next_hop() {
-        assert_eq!(interface_of(&socket().unwrap(), u32::MAX).unwrap(), None);
-    }
-}
+mod tests;

@@ -1,0 +1,29 @@
+//! Errors of asking the kernel about its network.
+
+use std::io;
+
+use thiserror::Error;
+
+/// An error of asking the kernel about its network.
+#[derive(Debug, Error)]
+pub enum IfaceError {
+    /// A netlink socket cannot be opened.
+    #[error("no netlink socket can be opened")]
+    Socket(#[from] io::Error),
+    /// The kernel's answer was an error.
+    #[error("the kernel does not tell its network configuration")]
+    Netlink(#[from] rtnetlink::Error),
+    /// There is no such interface.
+    #[error(
+        "there is no interface {name}: `ip link` lists the interfaces; these are here: {known}"
+    )]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The interfaces that exist.
+        known: String,
+    },
+    /// There is no default route.
+    #[error("there is no default route to take an interface from: name one with --iface")]
+    NoDefaultRoute,
+}

@@ -1,0 +1,85 @@
+//! The connection to the kernel by netlink.
+
+use std::future::ready;
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::{RouteNetlinkMessage, route::RouteType};
+use rtnetlink::{Handle, MulticastGroup, sys::Socket};
+
+use super::{error::IfaceError, next_hop};
+
+/// A connection to the kernel, with its notices of changes.
+pub struct Interfaces {
+    pub(super) handle: Handle,
+    /// A connection with strict checking, on which the kernel answers with matching routes
+    /// only.
+    pub(super) routes: Handle,
+    pub(super) next_hops: Socket,
+    notices: BoxStream<'static, ()>,
+}
+
+impl Interfaces {
+    /// Connects. Needs a tokio runtime, which keeps the connection going.
+    pub fn connect() -> Result<Self, IfaceError> {
+        let (connection, handle, notices) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])?;
+        tokio::spawn(connection);
+        // Kernels before 4.20 cannot: they answer with more routes, which are skipped here.
+        let (connection, routes, _) = rtnetlink::new_connection_with_strict_check()
+            .or_else(|_| rtnetlink::new_connection())?;
+        tokio::spawn(connection);
+        Ok(Self {
+            handle,
+            routes,
+            // Now, because the sandbox forbids it later.
+            next_hops: next_hop::socket()?,
+            notices: notices
+                .filter(|(notice, _)| {
+                    ready(match &notice.payload {
+                        NetlinkPayload::InnerMessage(notice) => matters(notice),
+                        // Notices were lost.
+                        _ => true,
+                    })
+                })
+                .map(drop)
+                .boxed(),
+        })
+    }
+
+    /// Waits for the next change of a link, an address or a route. The caller asks for the
+    /// current state: notices get lost when there are many. False when the connection is
+    /// closed.
+    pub async fn changed(&mut self) -> bool {
+        self.notices.next().await.is_some()
+    }
+
+    /// Discards the notices that are pending.
+    pub fn settle(&mut self) {
+        while let Some(Some(())) = self.notices.next().now_or_never() {}
+    }
+}
+
+/// Whether the agent follows what a notice is about. It ignores routes to other networks, of
+/// which a router has a million that come and go.
+fn matters(notice: &RouteNetlinkMessage) -> bool {
+    match notice {
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            let everything = route.header.destination_prefix_length == 0;
+            match route.header.kind {
+                RouteType::Local | RouteType::Broadcast | RouteType::Anycast => true,
+                RouteType::Unicast => everything,
+                _ => false,
+            }
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

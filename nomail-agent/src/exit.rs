@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{config::ConfigError, guard::BpfError, host::service::HandedError, net::IfaceError};
+use crate::{config::ConfigError, guard::BpfError, host::service::InheritedError, net::IfaceError};
 
 /// Exit codes, after sysexits.h. 64, for a wrong command line, is
 /// [`crate::cli::report`]'s.
@@ -87,8 +87,8 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<HandedError> for Failure {
-    fn from(error: HandedError) -> Self {
+impl From<InheritedError> for Failure {
+    fn from(error: InheritedError) -> Self {
         Self::new(Exit::Configuration, error)
     }
 }

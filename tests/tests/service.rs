@@ -189,7 +189,7 @@ fn the_manager_is_told_what_happens_in_order() {
     agent.signal(Signal::SIGHUP);
     while !manager.told().starts_with("RELOADING=1") {}
     let ready = manager.told();
-    let failed = "; the last reload failed, and the log tells why";
+    let failed = "; the last reload failed, see the log";
     assert!(
         ready.starts_with("READY=1\n") && ready.ends_with(failed),
         "{ready}"
@@ -234,7 +234,7 @@ fn a_manager_that_is_gone_stops_nobody() {
     ];
     let agent = Agent::spawn_through(&lab.host, &through, &["--iface", HOST_INTERFACE]);
     let agent = agent.serving();
-    let warning = "the service manager (NOTIFY_SOCKET=\"/nonexistent/notify\") cannot be told";
+    let warning = "cannot notify the service manager (NOTIFY_SOCKET=\"/nonexistent/notify\")";
     assert!(agent.log().contains(warning), "{}", agent.log());
     agent.stop();
 
@@ -245,7 +245,7 @@ fn a_manager_that_is_gone_stops_nobody() {
     until("it is told once", || {
         let warnings = agent
             .log()
-            .matches("the service manager cannot be told")
+            .matches("cannot notify the service manager:")
             .count();
         (warnings == 1).then_some(())
     });

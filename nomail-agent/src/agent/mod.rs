@@ -57,7 +57,7 @@ use crate::{
     },
     host::memory,
     host::privilege::{self, Account, Confinement, Paths, Thread},
-    host::service::{self, Handed, Manager, Watchdog},
+    host::service::{self, InheritedSockets, Manager, Watchdog},
     host::state::State,
     logging::limited::LimitedLog,
     logging::report::Reporter,
@@ -108,7 +108,7 @@ const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 /// Runs the agent until a signal ends it.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
     // Before anything is opened: the descriptors are known by their numbers.
-    let handed = Handed::receive()?;
+    let handed = InheritedSockets::receive()?;
     let manager = Manager::connect();
     let room = raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -235,7 +235,7 @@ impl Agent {
     async fn start(
         mut config: Config,
         room: Room,
-        handed: Handed,
+        handed: InheritedSockets,
         manager: Manager,
     ) -> Result<Self, Failure> {
         lists::warn_of(&config);
@@ -1266,7 +1266,7 @@ impl FloodWatch {
 /// The listening sockets.
 #[derive(Default)]
 struct Listeners {
-    handed: Handed,
+    handed: InheritedSockets,
     /// Nobody is to listen: it is only looked whether somebody else does.
     only_look: bool,
     /// Where nobody does.
@@ -1323,7 +1323,7 @@ impl Listeners {
 
 /// What the service manager has opened is listened on, unless the configuration
 /// says where to listen.
-fn listen_as_handed(config: &mut Config, handed: &Handed) {
+fn listen_as_handed(config: &mut Config, handed: &InheritedSockets) {
     if config.listen.is_empty() {
         config.listen = handed.listen().to_vec();
     }

@@ -1,5 +1,5 @@
-//! What the agent needs of its host: an account without rights, the service manager,
-//! files that outlive it, memory.
+//! What the agent needs from its host: an account without rights, the service manager, files
+//! that outlive it, memory.
 
 pub mod memory;
 pub mod privilege;

@@ -1,9 +1,9 @@
-//! The system calls that each thread may make once the agent serves: an allow list
-//! of exactly what it uses, by argument where that bounds what a call can do.
+//! The system calls that each thread may make once the agent serves: a list of exactly those
+//! that it uses, with arguments where they bound what a call can do.
 //!
-//! Any other call fails with EPERM, as under systemd's SystemCallErrorNumber=EPERM.
-//! The threads share their memory: a list bounds what code in its thread can ask of
-//! the kernel, not what it can write into another thread's stack.
+//! Any other call fails with EPERM, as under systemd's SystemCallErrorNumber=EPERM. The threads
+//! share their memory: a list bounds what code in its thread can ask of the kernel, not what it
+//! can write into another thread's stack.
 
 use std::collections::BTreeMap;
 
@@ -26,14 +26,14 @@ pub enum Thread {
         /// It holds a guard, so it calls bpf(2).
         guard: bool,
     },
-    /// The one that talks to SMTP clients.
+    /// The thread that speaks SMTP.
     Smtp,
-    /// The one that pulls CrowdSec's decisions.
+    /// The thread that pulls CrowdSec's decisions.
     Crowdsec,
 }
 
-/// Restricts the calling thread to what `thread` uses. It cannot be undone, and
-/// threads started before are not restricted.
+/// Restricts the calling thread to the calls of `thread`, for good. Threads started before are
+/// not restricted.
 pub fn restrict_syscalls(thread: Thread) -> Result<()> {
     let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
         warn!("no seccomp filter for {}", std::env::consts::ARCH);
@@ -43,13 +43,13 @@ pub fn restrict_syscalls(thread: Thread) -> Result<()> {
     seccompiler::apply_filter(&program).context("seccomp")
 }
 
-/// Has SIGSEGV and SIGBUS end the process as the kernel does it. The handler of
-/// Rust's runtime undoes itself by a system call that the threads may not make, and
-/// would be run for ever.
+/// Makes SIGSEGV and SIGBUS end the process by the kernel's default. The handler of Rust's
+/// runtime removes itself by a system call that the threads may not make, and would run for
+/// ever.
 pub fn die_of_faults() -> Result<()> {
     for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: no handler is installed, and the one that was there is needed by
-        // nothing: it words the message of a stack overflow.
+        // SAFETY: this installs no handler, and the one before only prints the message of a
+        // stack overflow.
         unsafe { signal(fault, SigHandler::SigDfl) }.with_context(|| fault.to_string())?;
     }
     Ok(())
@@ -62,26 +62,26 @@ enum Argument {
     Is(u8, u64),
     /// A pointer that is null.
     Null(u8),
-    /// An `int` that has exactly the second of the bits in the first.
+    /// An `int` that, masked by the first value, equals the second.
     Bits(u8, u64, u64),
 }
 use Argument::{Bits, Is, Null};
 
-/// A call by its number, and when it is allowed: always, or if all arguments of one
-/// of the lists are as they say.
+/// A call by its number, and when it is allowed: always, or if all conditions of one of the
+/// lists hold.
 type Call = (libc::c_long, &'static [&'static [Argument]]);
 
 const ALWAYS: &[&[Argument]] = &[];
 
-/// Only memory of its own, and none that can be executed: what can be written must
-/// never be run. A file, a map or a ring buffer is mapped before.
+/// Only anonymous memory, and none that can be executed: memory that can be written must never
+/// run. Files, maps and ring buffers are mapped before.
 const ANONYMOUS: &[&[Argument]] = &[&[
     Bits(2, libc::PROT_EXEC as u64, 0),
     Bits(3, libc::MAP_ANONYMOUS as u64, libc::MAP_ANONYMOUS as u64),
 ]];
 const NOT_EXECUTABLE: &[&[Argument]] = &[&[Bits(2, libc::PROT_EXEC as u64, 0)]];
 
-/// What all threads use: the event loop, memory, the log, and their own end.
+/// The calls of all threads: event loop, memory, log, exit.
 const ALL: &[Call] = &[
     (libc::SYS_epoll_ctl, ALWAYS),
     (libc::SYS_epoll_pwait, ALWAYS),
@@ -99,7 +99,7 @@ const ALL: &[Call] = &[
     (libc::SYS_shutdown, ALWAYS),
     (libc::SYS_getsockopt, ALWAYS),
     (libc::SYS_close, ALWAYS),
-    // Looked at by Rust's runtime, built for debugging, when one is closed.
+    // Rust's runtime, built for debugging, checks a descriptor that it closes.
     (libc::SYS_fcntl, &[&[Is(1, libc::F_GETFD as u64)]]),
     (libc::SYS_brk, ALWAYS),
     (libc::SYS_madvise, ALWAYS),
@@ -116,7 +116,7 @@ const ALL: &[Call] = &[
     (libc::SYS_sigaltstack, ALWAYS),
 ];
 
-/// Only to where the socket is connected, and no TCP Fast Open, which connects.
+/// Only to the peer of a connected socket, and no TCP Fast Open, which connects.
 const SEND_CONNECTED: Call = (
     libc::SYS_sendto,
     &[&[Is(3, libc::MSG_NOSIGNAL as u64), Null(4)]],
@@ -124,12 +124,12 @@ const SEND_CONNECTED: Call = (
 
 const SMTP: &[Call] = &[
     (libc::SYS_accept4, ALWAYS),
-    // A relay refuses mail for the address that it was reached at.
+    // A relay refuses mail for the address that the client connected to.
     (libc::SYS_getsockname, ALWAYS),
     SEND_CONNECTED,
 ];
 
-/// TCP over IPv4 and IPv6, and nothing else: no datagrams, no MPTCP.
+/// TCP over IPv4 and IPv6 only: no datagrams, no MPTCP.
 const TCP_SOCKETS: &[&[Argument]] = &[
     &[
         Is(0, libc::AF_INET as u64),
@@ -172,7 +172,8 @@ const MAIN: &[Call] = &[
     (libc::SYS_listen, ALWAYS),
     (libc::SYS_getpeername, ALWAYS),
     (libc::SYS_getsockname, ALWAYS),
-    // Netlink names its destination, and a packet socket its interface. No TCP Fast Open, which connects.
+    // Netlink names its destination, and a packet socket its interface. No TCP Fast Open,
+    // which connects.
     (
         libc::SYS_sendto,
         &[&[Bits(3, libc::MSG_FASTOPEN as u64, 0)]],
@@ -216,8 +217,7 @@ const MAIN: &[Call] = &[
     (libc::SYS_uname, ALWAYS),
 ];
 
-/// Commands of bpf(2), `enum bpf_cmd` of the kernel, on maps and programs that are
-/// open already.
+/// Commands of bpf(2), `enum bpf_cmd` of the kernel, on open maps and programs.
 const MAP_LOOKUP_ELEM: u64 = 1;
 const MAP_UPDATE_ELEM: u64 = 2;
 const MAP_DELETE_ELEM: u64 = 3;
@@ -226,7 +226,7 @@ const OBJ_GET_INFO_BY_FD: u64 = 15;
 const MAP_LOOKUP_BATCH: u64 = 24;
 const LINK_CREATE: u64 = 28;
 
-/// What a guard is served by. A link is created for an interface that comes back.
+/// What a guard needs. A link is created for an interface that comes back.
 const GUARD: Call = (
     libc::SYS_bpf,
     &[
@@ -240,7 +240,7 @@ const GUARD: Call = (
     ],
 );
 
-/// The calls of a thread, each list beside those that are for all.
+/// The calls of a thread, with those of all threads.
 fn calls(thread: Thread) -> Vec<Call> {
     let own = match thread {
         Thread::Main { .. } => MAIN,
@@ -272,7 +272,7 @@ fn compile(thread: Thread, architecture: TargetArch) -> Result<BpfProgram> {
     Ok(filter.try_into()?)
 }
 
-/// abort(3) sends SIGABRT to its thread: the calling one, and no other.
+/// abort(3) sends SIGABRT to the calling thread. Allows that, and no other thread.
 fn own_abort() -> Result<SeccompRule> {
     rule(&[
         Is(0, getpid().as_raw() as u64),
@@ -295,47 +295,4 @@ fn rule(arguments: &[Argument]) -> Result<SeccompRule> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const THREADS: [Thread; 4] = [
-        Thread::Main { guard: true },
-        Thread::Main { guard: false },
-        Thread::Smtp,
-        Thread::Crowdsec,
-    ];
-
-    #[test]
-    fn each_filter_compiles_on_each_architecture() {
-        for thread in THREADS {
-            for architecture in [TargetArch::x86_64, TargetArch::aarch64] {
-                assert!(compile(thread, architecture).is_ok(), "{thread:?}");
-            }
-        }
-    }
-
-    /// A call without conditions is allowed always: no list may add one to a call
-    /// that another list of the same thread bounds.
-    #[test]
-    fn no_call_is_both_bounded_and_allowed_always() {
-        for thread in THREADS {
-            let calls = calls(thread);
-            for (call, allowed) in &calls {
-                let mut same = calls.iter().filter(|(other, _)| other == call);
-                assert!(
-                    same.all(|(_, other)| other.is_empty() == allowed.is_empty()),
-                    "{thread:?}: {call}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_main_thread_calls_bpf_and_only_crowdsecs_connects() {
-        let has = |thread, call| calls(thread).iter().any(|(other, _)| *other == call);
-        let bpf = THREADS.map(|thread| has(thread, libc::SYS_bpf));
-        assert_eq!(bpf, [true, false, false, false]);
-        let connect = THREADS.map(|thread| has(thread, libc::SYS_connect));
-        assert_eq!(connect, [false, false, false, true]);
-    }
-}
+mod tests;

@@ -1,8 +1,6 @@
 //! Attaching to an interface, in native or generic mode, by a link that the kernel removes
 //! when its descriptor is closed, also after SIGKILL, unless it is pinned.
 
-use std::fmt;
-
 use aya::programs::{
     ProgramError, Xdp, XdpMode,
     links::FdLink,
@@ -10,25 +8,7 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::error::BpfError;
-
-/// How the program runs on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver, before the kernel allocates memory for a packet.
-    Native,
-    /// In the network stack, on every kind of Ethernet interface, at a higher cost.
-    Generic,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
+use super::{error::BpfError, mode::Mode};
 
 /// Tries `modes` in turn. Returns the link, its mode, and the error of the mode before it.
 ///

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nomail_common::abi::{MAX_GUARDED, MAX_INTERFACES, MAX_PORTS};
 use thiserror::Error;
 
-use super::{attach::Mode, features::missing_features};
+use super::{features::missing_features, mode::Mode};
 
 /// Major and minor version of the first kernel with everything that the program needs: SYN
 /// cookies for XDP came last.

@@ -7,6 +7,7 @@ mod events;
 mod features;
 mod lease;
 mod lists;
+mod mode;
 mod object;
 mod pinned;
 mod pins;
@@ -19,12 +20,12 @@ mod table;
 mod test_run;
 
 pub use self::{
-    attach::Mode,
     clock::Clock,
     error::{BpfError, OLDEST_KERNEL},
     events::Limited,
     features::missing_features,
     lists::Lists,
+    mode::Mode,
     object::program_name,
     pinned::PinnedGuard,
     pins::Pins,

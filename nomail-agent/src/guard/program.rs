@@ -24,12 +24,13 @@ use nomail_common::{
 };
 
 use super::{
-    attach::{self, Mode},
+    attach,
     clock::Clock,
     error::BpfError,
     events::{Events, Limited},
     lease::Lease,
     lists::{ListMaps, Lists},
+    mode::Mode,
     object::{self, Loaded, program, take_map},
     pins::Pins,
     policy::Policy,

@@ -10,8 +10,8 @@ pub enum IfaceError {
     /// A netlink socket cannot be opened.
     #[error("no netlink socket can be opened")]
     Socket(#[from] io::Error),
-    /// The kernel's answer was an error.
-    #[error("the kernel does not tell its network configuration")]
+    /// The kernel answered with an error.
+    #[error("cannot read the network configuration from the kernel")]
     Netlink(#[from] rtnetlink::Error),
     /// There is no such interface.
     #[error(

@@ -81,9 +81,9 @@ fn the_longest_quiet_source_goes_first() {
     assert_eq!((charged.slot, charged.evicted), (3, true));
 }
 
-/// As in a flood: who is there goes on being limited, who is not leaves no trace.
+/// As in a flood: known sources stay limited, new ones leave no trace.
 #[test]
-fn who_may_not_enter_is_not_over_and_replaces_nobody() {
+fn a_source_that_may_not_enter_is_not_over_and_replaces_none() {
     let line = Shared::default();
     let now = Time::from_jiffies(1000);
     let known = Source::from_ipv4(1);

@@ -15,10 +15,10 @@ fn figures() -> Figures {
 }
 
 #[test]
-fn figures_are_told_in_a_line() {
-    let told = figures().to_string();
+fn figures_are_one_line() {
+    let line = figures().to_string();
     assert_eq!(
-        told,
+        line,
         "guarding eth0 (native): 1234 SYNs, 12 limited, 3 connections"
     );
     let mut two = figures();
@@ -35,51 +35,55 @@ fn figures_are_told_in_a_line() {
     assert_eq!(alone.to_string(), "guarding no interface: 3 connections");
 }
 
-fn manager_and_what_it_hears() -> (Manager, unix::UnixDatagram) {
-    let (socket, heard) = unix::UnixDatagram::pair().unwrap();
-    heard.set_nonblocking(true).unwrap();
+fn manager_and_its_messages() -> (Manager, unix::UnixDatagram) {
+    let (socket, messages) = unix::UnixDatagram::pair().unwrap();
+    messages.set_nonblocking(true).unwrap();
     let manager = Manager {
         socket: Some(socket),
         ..Manager::default()
     };
-    (manager, heard)
+    (manager, messages)
 }
 
-fn hear(heard: &unix::UnixDatagram) -> Option<String> {
+fn next_message(messages: &unix::UnixDatagram) -> Option<String> {
     let mut buffer = [0; 512];
-    let count = heard.recv(&mut buffer).ok()?;
+    let count = messages.recv(&mut buffer).ok()?;
     Some(String::from_utf8(buffer[..count].to_vec()).unwrap())
 }
 
 #[test]
-fn the_same_figures_are_told_once_and_a_failed_reload_until_one_succeeds() {
-    let (mut manager, heard) = manager_and_what_it_hears();
+fn the_same_figures_are_sent_once_and_a_failed_reload_until_one_succeeds() {
+    let (mut manager, messages) = manager_and_its_messages();
     manager.ready(&figures());
     let status = format!("STATUS={}", figures());
-    assert_eq!(hear(&heard), Some(format!("READY=1\n{status}")));
+    assert_eq!(next_message(&messages), Some(format!("READY=1\n{status}")));
     manager.figures(&figures());
-    assert_eq!(hear(&heard), None);
+    assert_eq!(next_message(&messages), None);
     manager.reloading();
-    let reloading = hear(&heard).unwrap();
+    let reloading = next_message(&messages).unwrap();
     assert!(
         reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
         "{reloading}"
     );
     manager.reloaded(false, &figures());
-    let failed = hear(&heard).unwrap();
+    let failed = next_message(&messages).unwrap();
     assert!(failed.starts_with("READY=1\n") && failed.contains("the last reload failed"));
     manager.figures(&Figures {
         syns: 1235,
         ..figures()
     });
-    assert!(hear(&heard).unwrap().contains("the last reload failed"));
+    assert!(
+        next_message(&messages)
+            .unwrap()
+            .contains("the last reload failed")
+    );
     manager.reloaded(true, &figures());
-    assert_eq!(hear(&heard), Some(format!("READY=1\n{status}")));
+    assert_eq!(next_message(&messages), Some(format!("READY=1\n{status}")));
 }
 
 #[test]
 fn a_manager_that_does_not_read_delays_nothing_for_long() {
-    let (mut manager, heard) = manager_and_what_it_hears();
+    let (mut manager, messages) = manager_and_its_messages();
     let timeout = Some(Duration::from_millis(10));
     let socket = manager.socket.as_ref().unwrap();
     socket.set_write_timeout(timeout).unwrap();
@@ -88,10 +92,10 @@ fn a_manager_that_does_not_read_delays_nothing_for_long() {
         manager.alive();
         assert!(start.elapsed() < SEND_TIMEOUT * 5);
     }
-    assert_eq!(hear(&heard), Some("WATCHDOG=1".to_owned()));
+    assert_eq!(next_message(&messages), Some("WATCHDOG=1".to_owned()));
     manager.alive();
     assert!(!manager.failing);
-    drop(heard);
+    drop(messages);
     manager.alive();
     assert!(manager.failing);
 }
@@ -101,7 +105,7 @@ fn a_manager_that_does_not_read_delays_nothing_for_long() {
 #[case("relative")]
 #[case("")]
 #[case("/nonexistent/notify")]
-#[case("@nomail-nobody-has-this-name")]
+#[case("@nomail-no-such-name")]
 fn what_cannot_be_reached_is_an_error(#[case] name: &str) {
     assert!(connect(OsStr::new(name)).is_err());
 }
@@ -110,8 +114,8 @@ fn what_cannot_be_reached_is_an_error(#[case] name: &str) {
 fn abstract_names_are_connected_to() {
     let name = format!("nomail-test-{}", std::process::id());
     let address = unix::SocketAddr::from_abstract_name(&name).unwrap();
-    let heard = unix::UnixDatagram::bind_addr(&address).unwrap();
+    let messages = unix::UnixDatagram::bind_addr(&address).unwrap();
     let socket = connect(OsStr::new(&format!("@{name}"))).unwrap();
     socket.send(b"READY=1").unwrap();
-    assert_eq!(heard.recv(&mut [0; 16]).unwrap(), 7);
+    assert_eq!(messages.recv(&mut [0; 16]).unwrap(), 7);
 }

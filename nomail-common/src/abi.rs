@@ -164,7 +164,7 @@ impl Active {
         self.config | self.list_set << 8 | self.generation << 16
     }
 
-    /// From [`ACTIVE_MAP`].
+    /// From the word in [`ACTIVE_MAP`].
     pub const fn from_word(word: u32) -> Self {
         Self {
             config: word % CONFIGS,
@@ -291,9 +291,8 @@ impl Config {
         false
     }
 
-    /// Whether frames to that hardware address are for the interface whose place in
-    /// [`Config::interfaces`] is `entry` less one; with 0, for any of them. Its own in
-    /// [`Config::hardware`] is not looked at.
+    /// Whether the address is a further one of the interface whose index in
+    /// [`Config::interfaces`] is 1 below `entry`; with 0, of any interface.
     #[inline(always)]
     pub fn is_further_hardware(&self, entry: u32, destination: [u8; 6]) -> bool {
         self.further_hardware.iter().any(|further| {

@@ -8,8 +8,8 @@ use crate::{bounds::DIALOG_ENTRIES, guard::challenge::TupleHash};
 /// of the first byte that is not answered. The number is part of the key, so that a
 /// retransmission is judged as it was the first time.
 ///
-/// The state under our own initial sequence number has in place of the line how many SYNs
-/// were answered, and in place of the byte the sequence number of the SYN.
+/// The state under our own initial sequence number has the count of answered SYNs instead of the
+/// line, and the sequence number of the SYN instead of that of the byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DialogState(pub u64);
 

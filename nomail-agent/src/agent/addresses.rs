@@ -4,23 +4,23 @@
 use log::{info, warn};
 use nomail_common::abi::{MAX_FURTHER_HARDWARE, MAX_GUARDED, MAX_OWN};
 
-use super::places::Places;
+use super::plan::ListenPlan;
 use crate::{
     config::{self, Config, XdpMode},
     net::Interface,
     status::AddressStatus,
 };
 
-/// What `places` and `interfaces` leave out.
+/// What `plan` and `interfaces` leave out.
 pub(super) fn status_of(
     config: &Config,
-    places: &Places,
+    plan: &ListenPlan,
     interfaces: &[Interface],
 ) -> AddressStatus {
     let absent = interfaces.iter().filter(|interface| interface.is_absent());
     let absent = absent.map(|interface| interface.name.clone());
     let mut status = AddressStatus {
-        absent: absent.chain(places.absent().iter().cloned()).collect(),
+        absent: absent.chain(plan.absent().iter().cloned()).collect(),
         ..AddressStatus::default()
     };
     if config.xdp_mode == XdpMode::Off {
@@ -30,11 +30,11 @@ pub(super) fn status_of(
         .iter()
         .map(|interface| interface.further_hardware.len())
         .sum();
-    status.unguarded = places.unguarded().iter().collect();
+    status.unguarded = plan.unguarded().iter().collect();
     status.hardware_left_out = further.saturating_sub(MAX_FURTHER_HARDWARE) as u64;
-    status.own_left_out = places.own_left_out() as u64;
+    status.own_left_out = plan.own_left_out() as u64;
     if config.limits.flood_answer != config::FloodAnswer::Drop {
-        status.unchallenged = places.unchallenged().iter().collect();
+        status.unchallenged = plan.unchallenged().iter().collect();
     }
     status
 }

@@ -3,14 +3,16 @@
 
 mod addresses;
 mod arrival;
+mod assemble;
+mod attach;
 mod failover;
 mod foreign;
 mod lists;
 mod metrics_socket;
-mod own;
+mod own_addresses;
 mod pinned;
-mod places;
-mod telling;
+mod plan;
+mod status_client;
 mod watch;
 
 use std::{
@@ -39,13 +41,13 @@ use tokio::{
     time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
+pub use self::status_client::StatusClient;
 use self::{
     failover::{Failover, HEARTBEAT},
     metrics_socket::MetricsSocket,
-    places::{ListenSocket, Places},
+    plan::{ListenPlan, ListenSocket},
     watch::{Plan, Watch},
 };
-pub use self::{pinned::detach, telling::Teller};
 use crate::{
     commands::crowdsec::{self, Crowdsec, Subscription},
     config::{
@@ -131,10 +133,10 @@ struct Agent {
     shared: Arc<Shared>,
     listeners: Listeners,
     /// What is bound, and so guarded.
-    places: Places,
+    plan: ListenPlan,
     /// What could not be bound, and was said so.
     refused: BTreeSet<ListenSocket>,
-    /// Interfaces that are not there, and were said to be gone, by their places.
+    /// Interfaces that are not there, and were said to be gone, by their plan.
     gone: BTreeSet<usize>,
     /// The guard has yet to be told which interfaces there are.
     stale: bool,
@@ -252,14 +254,14 @@ impl Agent {
         )
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
-        let places = Places::find(&kernel, &config, &interfaces, &HashSet::new()).await?;
-        places.some_are_there(&kernel, &config).await?;
-        if places.sockets().is_empty() {
+        let plan = ListenPlan::find(&kernel, &config.listen, &interfaces, &HashSet::new()).await?;
+        plan.check_some_are_present(&kernel, &config.listen).await?;
+        if plan.sockets().is_empty() {
             return Err(nothing_to_listen_on(&interfaces));
         }
-        handed.check(|address| places.has(address))?;
-        let found_hostname = find_hostname(&places);
-        let found_aliases = config::host_aliases(places.guarded().iter().map(|pair| pair.0));
+        handed.check(|address| plan.has(address))?;
+        let found_hostname = find_hostname(&plan);
+        let found_aliases = config::host_aliases(plan.guarded().iter().map(|pair| pair.0));
         let hostname = config
             .hostname
             .as_ref()
@@ -277,8 +279,8 @@ impl Agent {
             only_look,
             ..Listeners::default()
         };
-        for socket in places.sockets() {
-            listeners.bind(socket, places.is_absent(socket))?;
+        for socket in plan.sockets() {
+            listeners.bind(socket, plan.is_absent(socket))?;
         }
         let control = bind_control(&config.control, account)?;
         let metrics = MetricsSocket::open(config.metrics.listen)?;
@@ -287,17 +289,17 @@ impl Agent {
             hostname,
             observe: config.observe,
             interfaces: Vec::new(),
-            guarded: places.shown(&interfaces),
+            guarded: plan.labels(&interfaces),
             unguarded: Vec::new(),
             lists: ListsStatus::from(&config),
             metrics: metrics.status(),
-            addresses: addresses::status_of(&config, &places, &interfaces),
+            addresses: addresses::status_of(&config, &plan, &interfaces),
         };
         addresses::log(&AddressStatus::default(), &told.addresses);
         let mut watch = Watch::open();
-        let plans = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
-        let on: Vec<_> = interfaces.iter().zip(&plans).collect();
-        let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
+        let modes = watch.plans(&kernel, config.xdp_mode, &interfaces).await;
+        let on: Vec<_> = interfaces.iter().zip(&modes).collect();
+        let guard = attach_guard(&config, &on, &plan, texts, pins, &mut told)?;
         watch.begin(&told.interfaces);
         let mut state = prepare_state(&config, account)?;
         let frames = texts.and_then(|_| open_frame_socket());
@@ -370,13 +372,13 @@ impl Agent {
         let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn[Verdict::Flood]);
         Ok(Self {
             config,
-            gone: absent_places(&interfaces),
+            gone: absent_interfaces(&interfaces),
             stale: false,
             interfaces,
             kernel,
             shared,
             listeners,
-            places,
+            plan,
             refused: BTreeSet::new(),
             refused_interfaces: BTreeSet::new(),
             found_hostname,
@@ -641,7 +643,7 @@ impl Agent {
                  answered with challenges until it is 1"
             );
         }
-        let policy = policy_of(&self.config, &self.interfaces, &self.places, self.texts);
+        let policy = policy_of(&self.config, &self.interfaces, &self.plan, self.texts);
         if let Err(error) = self.shared.configure(&policy) {
             error!("the answer to floods cannot be changed: {error}");
         }
@@ -740,7 +742,7 @@ impl Agent {
         };
         let reached = ways
             .into_iter()
-            .filter(|(index, _)| self.places.are_reached_over(*index));
+            .filter(|(index, _)| self.plan.is_reached_over(*index));
         self.shared.told().unguarded = reached.map(|(_, name)| name).collect();
     }
 
@@ -810,7 +812,7 @@ impl Agent {
         let settings = settings_of(&new, &hostname, self.room)?;
         let texts = texts_of(&new, &settings.replies)?;
         self.shared
-            .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
+            .configure(&policy_of(&new, &self.interfaces, &self.plan, texts))?;
         self.shared.responder.configure(settings);
         let own = new.aliases.iter().chain(&self.found_aliases);
         self.shared
@@ -842,12 +844,13 @@ impl Agent {
     /// bound before its address is guarded, and unguarded before it is closed.
     /// An error leaves all as it was.
     async fn follow_addresses(&mut self) -> Result<(), Failure> {
-        let before = self.places.guarded();
+        let before = self.plan.guarded();
         let interfaces = self.current_interfaces().await?;
-        let mut places = Places::find(&self.kernel, &self.config, &interfaces, &before).await?;
+        let mut plan =
+            ListenPlan::find(&self.kernel, &self.config.listen, &interfaces, &before).await?;
         let mut refused = BTreeSet::new();
-        for socket in places.sockets() {
-            let absent = places.is_absent(socket);
+        for socket in plan.sockets() {
+            let absent = plan.is_absent(socket);
             if let Err(failure) = self.listeners.bind(socket, absent) {
                 if !self.refused.contains(&socket) {
                     error!("{failure}");
@@ -855,35 +858,35 @@ impl Agent {
                 refused.insert(socket);
             }
         }
-        places.remove(&refused);
+        plan.leave_out(&refused);
         self.refused = refused;
-        if places == self.places && interfaces == self.interfaces && !self.stale {
+        if plan == self.plan && interfaces == self.interfaces && !self.stale {
             return Ok(());
         }
-        let policy = policy_of(&self.config, &interfaces, &places, self.texts);
+        let policy = policy_of(&self.config, &interfaces, &plan, self.texts);
         if let Err(error) = self.shared.configure(&policy) {
             self.listeners.forget_bound();
             return Err(error.into());
         }
         self.stale = false;
         self.listeners.serve(&self.shared.responder);
-        self.listeners.keep(&places, &self.shared.responder);
+        self.listeners.keep(&plan, &self.shared.responder);
         self.interfaces = interfaces;
-        let shown = places.shown(&self.interfaces);
+        let shown = plan.labels(&self.interfaces);
         {
             let mut told = self.shared.told();
             for (told, interface) in told.interfaces.iter_mut().zip(&self.interfaces) {
                 told.name.clone_from(&interface.name);
             }
             told.guarded.clone_from(&shown);
-            let addresses = addresses::status_of(&self.config, &places, &self.interfaces);
+            let addresses = addresses::status_of(&self.config, &plan, &self.interfaces);
             addresses::log(&told.addresses, &addresses);
             told.addresses = addresses;
         }
-        if places.sockets() != self.places.sockets() {
+        if plan.sockets() != self.plan.sockets() {
             info!("addresses changed: listening on {}", first_of(&shown));
         }
-        self.places = places;
+        self.plan = plan;
         Ok(())
     }
 
@@ -1084,14 +1087,14 @@ impl Shared {
             return Ok(Counts::default());
         };
         let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let elsewhere = telling::counts_of(&guard.counters(None)?);
+        let elsewhere = assemble::counts_of(&guard.counters(None)?);
         let mut counts = Counts {
             all: elsewhere,
             of_interfaces: Vec::new(),
             elsewhere,
         };
         for place in 0..self.told().interfaces.len() {
-            let here = telling::counts_of(&guard.counters(Some(place))?);
+            let here = assemble::counts_of(&guard.counters(Some(place))?);
             counts.all += here;
             counts.of_interfaces.push(here);
         }
@@ -1212,7 +1215,7 @@ impl Shared {
             None => Vec::new(),
         };
         status.sources_tracked = table.len() as u64;
-        status.sources = telling::busiest(&table, self.responder.sources(), sources_max);
+        status.sources = assemble::busiest(&table, self.responder.sources(), sources_max);
         Ok(status)
     }
 }
@@ -1308,9 +1311,9 @@ impl Listeners {
         self.bound.clear();
     }
 
-    /// Closes all but those of `places`. Their open sessions go on.
-    fn keep(&mut self, places: &Places, responder: &Responder) {
-        let sockets = places.sockets();
+    /// Closes all but those of `plan`. Their open sessions go on.
+    fn keep(&mut self, plan: &ListenPlan, responder: &Responder) {
+        let sockets = plan.sockets();
         self.free.retain(|socket| sockets.contains(socket));
         self.serving.retain(|socket, id| {
             let kept = sockets.contains(socket);
@@ -1366,7 +1369,7 @@ async fn guarded_interfaces(
         }
     }
     if config.xdp_mode == XdpMode::Off {
-        pinned::warn_of_kept(&interfaces, config);
+        pinned::warn_of_pinned(&interfaces, config);
         return Ok(interfaces);
     }
     for interface in &interfaces {
@@ -1428,7 +1431,7 @@ fn occupied(interface: &str, program: Option<u32>) -> Failure {
 fn attach_guard(
     config: &Config,
     on: &[(&Interface, &Plan)],
-    places: &Places,
+    plan: &ListenPlan,
     texts: Option<Texts>,
     pins: Option<Pins>,
     told: &mut Told,
@@ -1441,7 +1444,7 @@ fn attach_guard(
             .collect();
         return Ok(None);
     }
-    let ports = places.guarded().into_iter().map(|(_, port)| port);
+    let ports = plan.guarded().into_iter().map(|(_, port)| port);
     let ports = ports
         .chain(config.listen.iter().map(|listen| listen.port))
         .collect();
@@ -1461,7 +1464,7 @@ fn attach_guard(
         None => Guard::load(&ports)?,
     };
     let interfaces: Vec<_> = on.iter().map(|&(interface, _)| interface.clone()).collect();
-    guard.configure(&policy_of(config, &interfaces, places, texts))?;
+    guard.configure(&policy_of(config, &interfaces, plan, texts))?;
     for (interface, plan) in on {
         if interface.is_absent() {
             told.interfaces.push(unguarded(interface));
@@ -1479,8 +1482,8 @@ fn attach_guard(
     Ok(Some(guard))
 }
 
-/// The places of those that are not there yet.
-fn absent_places(interfaces: &[Interface]) -> BTreeSet<usize> {
+/// The plan of those that are not there yet.
+fn absent_interfaces(interfaces: &[Interface]) -> BTreeSet<usize> {
     let numbered = interfaces.iter().enumerate();
     let absent = numbered.filter(|(_, interface)| interface.is_absent());
     absent.map(|(place, _)| place).collect()
@@ -1529,7 +1532,7 @@ fn attach_to(guard: &mut Guard, wanted: XdpMode, interface: &Interface) -> Resul
         warn!("{name}: the guard was in {now} mode: for a moment there is none");
         guard.release(interface.index)?;
     }
-    let attached = pinned::attach_after_release(interface.xdp_program.is_some(), || {
+    let attached = attach::attach_after_release(interface.xdp_program.is_some(), || {
         guard.attach(interface.index, modes)
     });
     let (mode, refused) = match attached {
@@ -1580,7 +1583,7 @@ fn settle_pins(
 fn policy_of(
     config: &Config,
     interfaces: &[Interface],
-    places: &Places,
+    plan: &ListenPlan,
     responder: Option<Texts>,
 ) -> Policy {
     let limits = &config.limits;
@@ -1610,9 +1613,9 @@ fn policy_of(
                 further_hardware: interface.further_hardware.clone(),
             })
             .collect(),
-        guarded: places.guarded(),
-        answerable: places.untagged(),
-        own: places.own(),
+        guarded: plan.guarded(),
+        answerable: plan.untagged(),
+        own: plan.own(),
         lists: Arc::new(Lists {
             allow: config.lists.allow.clone(),
             deny: config.lists.deny.clone(),
@@ -1764,9 +1767,9 @@ fn relay_of(relay: &config::Relay) -> Relay {
 }
 
 /// The name of the host, or one of its addresses.
-fn find_hostname(places: &Places) -> Hostname {
+fn find_hostname(plan: &ListenPlan) -> Hostname {
     config::host_fqdn().unwrap_or_else(|| {
-        let mut addresses: Vec<_> = places
+        let mut addresses: Vec<_> = plan
             .guarded()
             .into_iter()
             .map(|(address, _)| address)

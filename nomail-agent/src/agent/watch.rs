@@ -11,7 +11,7 @@ use std::{
 use anyhow::anyhow;
 use log::{debug, error, info, warn};
 
-use super::{Agent, Shared, arrival::Arrival, mode_of, pinned};
+use super::{Agent, Shared, arrival::Arrival, attach, mode_of};
 use nomail_common::verdict::Answer;
 
 use crate::{
@@ -462,7 +462,7 @@ impl Shared {
             return Ok(false);
         }
         guard.forget(interface);
-        let attached = pinned::attach_after_release(true, || {
+        let attached = attach::attach_after_release(true, || {
             guard.attach(interface, &[Mode::Generic]).map(drop)
         });
         self.tell_of(place, |told| match &attached {

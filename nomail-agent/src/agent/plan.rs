@@ -1,4 +1,4 @@
-//! Where to listen, and what to guard for it.
+//! The plan of sockets: where to listen, and what to guard for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -9,9 +9,9 @@ use anyhow::anyhow;
 use ipnet::IpNet;
 use nomail_common::abi::{MAX_GUARDED, MAX_OWN};
 
-use super::own;
+use super::own_addresses;
 use crate::{
-    config::{Config, ListenAddress},
+    config::ListenAddress,
     exit::{Exit, Failure},
     net::{ConfiguredAddress, IfaceError, Interface, Interfaces, LocalAddress, LocalRoutes},
 };
@@ -19,42 +19,42 @@ use crate::{
 /// Port of SMTP.
 const SMTP_PORT: u16 = 25;
 
-/// A listening socket to be.
+/// A listening socket of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ListenSocket {
     /// Its address, with the scope of a link-local one.
     pub(super) address: SocketAddr,
-    /// Found on an interface: it may still be tentative, or go any moment.
+    /// Found on an interface: it may still be tentative, and may disappear at any moment.
     pub(super) found: bool,
 }
 
-/// Where to listen.
+/// The sockets to bind, and the addresses to guard for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct ListenPlan {
     /// Sockets, each with the addresses that it answers on and that are guarded: its
     /// own, or those of its family for a wildcard.
     sockets: BTreeMap<ListenSocket, BTreeSet<IpAddr>>,
-    /// Those of them for which frames come without a VLAN tag.
+    /// Those of them for which frames arrive without a VLAN tag.
     untagged: BTreeSet<IpAddr>,
     /// Addresses that no client has, as far as XDP has room for them.
     own: BTreeSet<IpAddr>,
-    /// Those that it has no room for.
+    /// How many of those it has no room for.
     own_left_out: usize,
-    /// Pairs that are not guarded, because there is no room, and whole networks that a
-    /// wildcard answers for.
+    /// Pairs that are not guarded for lack of room, and whole networks that a wildcard
+    /// answers for.
     unguarded: Vec<String>,
-    /// Configured sockets that no address or interface is there for.
+    /// Configured sockets whose address or interface does not exist.
     absent: BTreeSet<String>,
 }
 
-/// What the kernel tells of addresses.
+/// The addresses and local routes of this host.
 #[derive(Debug, Default)]
-struct Local {
+struct HostAddresses {
     configured: BTreeSet<ConfiguredAddress>,
     routes: LocalRoutes,
 }
 
-/// Which of too many pairs are guarded: the first.
+/// Of too many pairs the first are guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// It is configured.
@@ -69,7 +69,7 @@ enum Rank {
     Loopback,
 }
 
-/// A pair to be guarded, if there is room.
+/// A pair to guard, if there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: Rank,
@@ -79,41 +79,35 @@ struct Candidate {
     socket: ListenSocket,
 }
 
-impl Places {
-    /// What `config` asks for on the host as it is now. Where there is too much, what is
-    /// guarded `before` stays so.
+impl ListenPlan {
+    /// Plans for `listen` on the host as it is now. Of too many pairs, those that are guarded
+    /// `before` stay so.
     pub(super) async fn find(
         kernel: &Interfaces,
-        config: &Config,
+        listen: &[ListenAddress],
         interfaces: &[Interface],
         before: &HashSet<(IpAddr, u16)>,
     ) -> Result<Self, Failure> {
-        let local = Local {
+        let local = HostAddresses {
             configured: kernel.configured_addresses().await?,
             routes: kernel.local_routes().await?,
         };
         let mut scopes = BTreeMap::new();
-        for name in config.listen.iter().filter_map(|on| on.scope.as_deref()) {
+        for name in listen.iter().filter_map(|on| on.scope.as_deref()) {
             match kernel.named(name).await {
                 Ok(found) => drop(scopes.insert(name, found.index)),
                 Err(IfaceError::Unknown { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self::of(
-            &config.listen,
-            &scopes,
-            interfaces,
-            &local,
-            before,
-        ))
+        Ok(Self::of(listen, &scopes, interfaces, &local, before))
     }
 
     fn of(
         listen: &[ListenAddress],
         scopes: &BTreeMap<&str, u32>,
         interfaces: &[Interface],
-        local: &Local,
+        local: &HostAddresses,
         before: &HashSet<(IpAddr, u16)>,
     ) -> Self {
         let guarded: BTreeSet<_> = interfaces.iter().map(|on| on.index).collect();
@@ -169,7 +163,7 @@ impl Places {
             })
             .collect();
         candidates.sort_unstable();
-        let mut places = Self {
+        let mut plan = Self {
             untagged: candidates
                 .iter()
                 .map(|candidate| candidate.address)
@@ -179,9 +173,9 @@ impl Places {
             ..Self::default()
         };
         for on in listen.iter().filter(|on| on.address.is_unspecified()) {
-            // It answers, even if there is no address to guard.
+            // It answers even if there is no address to guard.
             let address = socket_address(on.address, on.port, 0);
-            places.add(address, false, BTreeSet::new());
+            plan.add(address, false, BTreeSet::new());
         }
         let mut pairs = HashSet::new();
         let mut left_out = BTreeSet::new();
@@ -192,37 +186,37 @@ impl Places {
             let pair = (address, socket.address.port());
             if pairs.len() < MAX_GUARDED || pairs.contains(&pair) {
                 pairs.insert(pair);
-                places.sockets.entry(socket).or_default().insert(address);
+                plan.sockets.entry(socket).or_default().insert(address);
             } else {
                 left_out.insert(pair);
             }
         }
         let left_out = left_out.iter().filter(|pair| !pairs.contains(pair));
-        places.unguarded = left_out
+        plan.unguarded = left_out
             .map(|&(address, port)| SocketAddr::new(address, port).to_string())
             .chain(unguarded)
             .collect();
         // The guarded ones first. Any of them may yet turn out not to be bound, and is own then.
         let of_guard: HashSet<_> = pairs.iter().map(|(address, _)| *address).collect();
-        let mut own = own::addresses(&local.routes, &local.configured, &guarded);
+        let mut own = own_addresses::addresses(&local.routes, &local.configured, &guarded);
         own.sort_by_key(|own| !of_guard.contains(own));
-        places.own_left_out = own.len().saturating_sub(MAX_OWN);
+        plan.own_left_out = own.len().saturating_sub(MAX_OWN);
         own.truncate(MAX_OWN);
-        places.own = own.into_iter().collect();
-        places
+        plan.own = own.into_iter().collect();
+        plan
     }
 
-    /// At the start something is to be there: with nothing but mistyped addresses the
-    /// agent would only seem to serve.
-    pub(super) async fn some_are_there(
+    /// Returns an error if none of the configured addresses exists: with mistyped addresses
+    /// alone the agent would only seem to serve.
+    pub(super) async fn check_some_are_present(
         &self,
         kernel: &Interfaces,
-        config: &Config,
+        listen: &[ListenAddress],
     ) -> Result<(), Failure> {
-        if self.absent.len() < config.listen.len() || config.listen.is_empty() {
+        if self.absent.len() < listen.len() || listen.is_empty() {
             return Ok(());
         }
-        for name in config.listen.iter().filter_map(|on| on.scope.as_deref()) {
+        for name in listen.iter().filter_map(|on| on.scope.as_deref()) {
             kernel.named(name).await?;
         }
         let absent: Vec<_> = self.absent.iter().map(String::as_str).collect();
@@ -246,7 +240,7 @@ impl Places {
         self.sockets.keys().copied().collect()
     }
 
-    /// Whether there is a socket of this address.
+    /// Whether it has a socket for this address.
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         self.sockets.keys().any(|socket| socket.address == address)
     }
@@ -265,7 +259,7 @@ impl Places {
         self.untagged.iter().copied().collect()
     }
 
-    /// Addresses that no client has, and XDP does not answer to.
+    /// Addresses that no client has, to which XDP sends no answer.
     pub(super) fn own(&self) -> HashSet<IpAddr> {
         self.own.iter().copied().collect()
     }
@@ -275,23 +269,23 @@ impl Places {
         self.own_left_out
     }
 
-    /// What is not guarded, as people write it.
+    /// What is not guarded, as text.
     pub(super) fn unguarded(&self) -> &[String] {
         &self.unguarded
     }
 
-    /// Whether a configured socket is for an address that is not there.
+    /// Whether a configured socket is for an address that does not exist.
     pub(super) fn is_absent(&self, socket: ListenSocket) -> bool {
         !socket.found && self.absent.contains(&socket.address.to_string())
     }
 
-    /// What is configured and not there, as people write it.
+    /// What is configured and does not exist, as text.
     pub(super) fn absent(&self) -> &BTreeSet<String> {
         &self.absent
     }
 
-    /// Guarded pairs that XDP does not answer for, as people write them. Loopback
-    /// addresses do not come over a wire.
+    /// Guarded pairs for which XDP does not answer. Frames for loopback addresses do not
+    /// arrive over a wire.
     pub(super) fn unchallenged(&self) -> BTreeSet<SocketAddr> {
         let there = self
             .sockets
@@ -307,10 +301,9 @@ impl Places {
         pairs.collect()
     }
 
-    /// Whether what comes in on an interface gets to a listener, if nothing else is
-    /// in the way: Linux takes packets for any of its addresses on any interface,
-    /// but for link-local ones.
-    pub(super) fn are_reached_over(&self, interface: u32) -> bool {
+    /// Whether packets arriving on an interface reach a listener: Linux accepts packets for
+    /// any of its addresses on any interface, except link-local ones.
+    pub(super) fn is_reached_over(&self, interface: u32) -> bool {
         self.sockets.iter().any(|(socket, addresses)| {
             let scope = match socket.address {
                 SocketAddr::V6(address) => address.scope_id(),
@@ -323,14 +316,14 @@ impl Places {
         })
     }
 
-    /// Leaves out what could not be bound.
-    pub(super) fn remove(&mut self, refused: &BTreeSet<ListenSocket>) {
+    /// Leaves out sockets that could not be bound.
+    pub(super) fn leave_out(&mut self, refused: &BTreeSet<ListenSocket>) {
         self.sockets.retain(|socket, _| !refused.contains(socket));
     }
 
-    /// The guarded pairs as people write them, in a steady order.
-    pub(super) fn shown(&self, interfaces: &[Interface]) -> Vec<String> {
-        let shown = self.sockets.iter().flat_map(|(socket, addresses)| {
+    /// The guarded pairs as text, in a stable order.
+    pub(super) fn labels(&self, interfaces: &[Interface]) -> Vec<String> {
+        let labels = self.sockets.iter().flat_map(|(socket, addresses)| {
             let scope = match socket.address {
                 SocketAddr::V6(address) => address.scope_id(),
                 SocketAddr::V4(_) => 0,
@@ -344,12 +337,12 @@ impl Places {
                 None => SocketAddr::new(*address, port).to_string(),
             })
         });
-        shown.collect()
+        labels.collect()
     }
 }
 
-impl Local {
-    /// Addresses that no interface has, and yet this host.
+impl HostAddresses {
+    /// Addresses that are this host's although no interface has them.
     fn routed(&self) -> impl Iterator<Item = IpAddr> {
         let configured: HashSet<_> = self.configured.iter().map(|on| on.local.address).collect();
         let single = self.routes.own.iter().map(|route| route.prefix);
@@ -370,7 +363,7 @@ impl Local {
             .filter(move |(_, address)| address.is_ipv4() == ipv4)
     }
 
-    /// Networks that are this host's as a whole, loopback's apart.
+    /// Networks that are this host's as a whole, except loopback's.
     fn networks(&self, ipv4: bool) -> impl Iterator<Item = IpNet> {
         let networks: BTreeSet<_> = self.routes.own.iter().map(|route| route.prefix).collect();
         networks.into_iter().filter(move |network| {
@@ -379,7 +372,7 @@ impl Local {
         })
     }
 
-    /// Whether it is this host's.
+    /// Whether the address is this host's.
     fn has(&self, address: IpAddr) -> bool {
         let mut configured = self.configured.iter();
         configured.any(|found| found.local.address == address)
@@ -390,9 +383,9 @@ impl Local {
                 .any(|route| route.prefix.contains(&address))
     }
 
-    /// Whether frames for the address on the guarded interfaces have no VLAN tag: it is
-    /// one of theirs; or it is of nothing that is stacked on one, as loopback's and
-    /// routed ones are, and there is no VLAN by which they may come as well.
+    /// Whether frames for the address on the guarded interfaces have no VLAN tag: an
+    /// interface has it; or no device stacked on one has it, as with loopback and routed
+    /// addresses, and there is no VLAN over which they may arrive as well.
     fn is_untagged(&self, address: IpAddr, interfaces: &[Interface]) -> bool {
         let here = self.configured.iter().map(|found| found.local);
         let mut here = here.filter(|found| found.address == address).peekable();
@@ -428,198 +421,4 @@ fn socket_address(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::LocalRoute;
-
-    #[test]
-    fn one_link_local_address_on_two_interfaces_is_two_sockets_and_one_pair() {
-        let address: IpAddr = "fe80::1".parse().unwrap();
-        let mut places = Places::default();
-        for scope in [2, 3] {
-            places.add(socket_address(address, 25, scope), true, [address].into());
-        }
-        assert_eq!(places.sockets().len(), 2);
-        let pair = HashSet::from([(address, 25)]);
-        assert_eq!(places.guarded(), pair);
-        places.remove(&[places.sockets()[0]].into());
-        assert_eq!(places.guarded(), pair, "the other socket still answers");
-    }
-
-    #[test]
-    fn an_address_is_reached_over_every_interface_unless_it_is_local_to_one() {
-        let mut places = Places::default();
-        for (address, scope) in [("fe80::1", 2), ("127.0.0.1", 0), ("::1", 0)] {
-            let address: IpAddr = address.parse().unwrap();
-            places.add(socket_address(address, 25, scope), true, [address].into());
-        }
-        assert!(places.are_reached_over(2));
-        assert!(!places.are_reached_over(3));
-        let address: IpAddr = "192.0.2.1".parse().unwrap();
-        places.add(socket_address(address, 25, 0), true, [address].into());
-        assert!(places.are_reached_over(3));
-    }
-
-    fn listen(texts: &[&str]) -> Vec<ListenAddress> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn on(interface: u32, address: &str, secondary: bool) -> ConfiguredAddress {
-        let network: IpNet = address.parse().unwrap();
-        ConfiguredAddress {
-            local: LocalAddress {
-                address: network.addr(),
-                interface,
-            },
-            network: network.trunc(),
-            secondary,
-        }
-    }
-
-    fn interface(index: u32) -> Interface {
-        Interface {
-            index,
-            ..Interface::absent("host0")
-        }
-    }
-
-    fn find(listen: &[ListenAddress], guarded: &[Interface], local: &Local) -> Places {
-        let scopes = BTreeMap::from([("host0", 2)]);
-        Places::of(listen, &scopes, guarded, local, &HashSet::new())
-    }
-
-    fn routes(prefixes: &[&str]) -> LocalRoutes {
-        let own = prefixes.iter().map(|prefix| LocalRoute {
-            prefix: prefix.parse().unwrap(),
-            interface: 2,
-        });
-        LocalRoutes {
-            own: own.collect(),
-            ..LocalRoutes::default()
-        }
-    }
-
-    #[test]
-    fn too_many_addresses_cost_the_last_ones_and_no_served_one() {
-        let secondary = (0..MAX_GUARDED + 20).map(|n| {
-            let address = format!("10.0.{}.{}/16", n / 256, n % 256);
-            on(2, &address, true)
-        });
-        let primary = on(2, "198.51.100.1/24", false);
-        let local = Local {
-            configured: secondary.chain([primary]).collect(),
-            ..Local::default()
-        };
-        let guarded = [interface(2)];
-        let places = find(&[], &guarded, &local);
-        assert_eq!(places.guarded().len(), MAX_GUARDED);
-        assert_eq!(places.sockets().len(), MAX_GUARDED);
-        assert!(places.guarded().contains(&(primary.local.address, 25)));
-        assert_eq!(places.unguarded().len(), 21);
-        assert_eq!(places.unguarded()[0], "10.0.3.255:25");
-        // What was guarded before is not given up for another one like it.
-        let late: IpAddr = "10.0.4.19".parse().unwrap();
-        let before = HashSet::from([(late, 25)]);
-        let scopes = BTreeMap::new();
-        let places = Places::of(&[], &scopes, &guarded, &local, &before);
-        assert!(places.guarded().contains(&(late, 25)));
-        assert_eq!(places.unguarded().len(), 21);
-        // A wildcard answers for the others as well.
-        let places = find(&listen(&["0.0.0.0:25"]), &guarded, &local);
-        assert_eq!(places.sockets().len(), 1);
-        assert_eq!(places.unguarded().len(), 21);
-    }
-
-    #[test]
-    fn a_wildcard_guards_what_is_routed_here_and_names_networks() {
-        let local = Local {
-            configured: [on(1, "127.0.0.1/8", false), on(2, "192.0.2.1/24", false)].into(),
-            routes: routes(&[
-                "127.0.0.0/8",
-                "127.0.0.1/32",
-                "192.0.2.1/32",
-                "198.51.100.7/32",
-                "203.0.113.0/24",
-                "2001:db8:1::/64",
-                "2001:db8::7/128",
-            ]),
-        };
-        let guarded = [interface(2)];
-        let places = find(&listen(&["0.0.0.0:25", "[::]:26"]), &guarded, &local);
-        let expected = [
-            "127.0.0.1:25",
-            "192.0.2.1:25",
-            "198.51.100.7:25",
-            "[2001:db8::7]:26",
-        ];
-        assert_eq!(places.shown(&guarded), expected);
-        assert_eq!(
-            places.unguarded(),
-            ["203.0.113.0/24 port 25", "2001:db8:1::/64 port 26"]
-        );
-        assert!(places.unchallenged().is_empty());
-        let only_found = find(&[], &guarded, &local);
-        assert_eq!(only_found.shown(&guarded), ["192.0.2.1:25"]);
-        assert!(only_found.unguarded().is_empty());
-    }
-
-    #[test]
-    fn what_may_come_by_a_vlan_is_not_challenged() {
-        let local = Local {
-            configured: [
-                on(1, "198.51.100.1/32", false),
-                on(2, "192.0.2.1/24", false),
-                on(3, "10.0.0.1/24", false),
-            ]
-            .into(),
-            routes: routes(&["198.51.100.7/32", "203.0.113.0/24"]),
-        };
-        let on = listen(&["0.0.0.0:25", "203.0.113.9:25"]);
-        let unchallenged = |guarded: Interface| {
-            let places = find(&on, &[guarded], &local);
-            let shown = places.unchallenged().into_iter();
-            shown.map(|pair| pair.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(unchallenged(interface(2)), [""; 0]);
-        let bridged = Interface {
-            stacked: vec![3],
-            ..interface(2)
-        };
-        assert_eq!(unchallenged(bridged.clone()), ["10.0.0.1:25"]);
-        let vlan = Interface {
-            has_vlans: true,
-            ..bridged
-        };
-        let all = [
-            "10.0.0.1:25",
-            "198.51.100.1:25",
-            "198.51.100.7:25",
-            "203.0.113.9:25",
-        ];
-        assert_eq!(unchallenged(vlan), all);
-    }
-
-    #[test]
-    fn what_is_not_there_takes_nothing_else_down() {
-        let local = Local {
-            configured: [on(2, "192.0.2.1/24", false)].into(),
-            ..Local::default()
-        };
-        let texts = [
-            "192.0.2.1:25",
-            "192.0.2.9:25",
-            "[fe80::1%host0]:25",
-            "[fe80::1%host9]:25",
-        ];
-        let places = find(&listen(&texts), &[interface(2)], &local);
-        let absent: Vec<_> = places.absent().iter().collect();
-        assert_eq!(
-            absent,
-            ["192.0.2.9:25", "[fe80::1%2]:25", "[fe80::1%host9]:25"]
-        );
-        let sockets = places.sockets();
-        let absent = sockets.iter().map(|socket| places.is_absent(*socket));
-        assert_eq!(absent.collect::<Vec<_>>(), [false, true, true]);
-        assert!(places.unchallenged().is_empty());
-    }
-}
+mod tests;

@@ -1,144 +1,137 @@
-//! Assembles a status from what the guard and the responder count.
+//! Assembles a status from the parts of the agent.
 
-use std::{cmp::Ordering, collections::HashMap, net::IpAddr};
+use std::{collections::BTreeMap, time::Instant};
 
-use nomail_common::{abi::Counters, guard::source::Source};
+use anyhow::Result;
+use nomail_common::{abi, verdict::Verdict};
 
+use super::{counters::busiest, keeper::Keeper, network::Network, reload::Reloader};
 use crate::{
-    counts::Counts,
-    guard::SourceCount,
-    smtp::SourceHistory,
-    status::{GuardCounts, SourceStatus, shown_source},
+    host::service::Figures,
+    smtp::{self, Responder, command::Verb},
+    status::{
+        DurationStatus, ListsStatus, MetricsStatus, Status, foreign_domains,
+        http::{SOURCES_SHOWN, View},
+    },
 };
 
-/// The counters of an interface, or of all interfaces that are not guarded.
-pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
-    GuardCounts {
-        syn: Counts::new(counters.verdicts),
-        answers: Counts::new(counters.answers),
-        contended: counters.contended,
-        source_evictions: counters.evictions,
-    }
+/// The parts that a status is assembled from.
+pub(super) struct StatusInputs<'a> {
+    /// The configuration in effect.
+    pub(super) reloader: &'a Reloader,
+    /// The guard.
+    pub(super) keeper: &'a Keeper,
+    /// Interfaces and addresses.
+    pub(super) network: &'a Network,
+    /// The thread that speaks SMTP.
+    pub(super) responder: &'a Responder,
 }
 
-/// A source as the guard and the responder know it. It has no text yet: of 65,536 few are
-/// shown.
-struct Busy {
-    address: IpAddr,
-    syn: u64,
-    limited: u64,
-    connections: u64,
-    last_seen_secs: u64,
-}
-
-impl Busy {
-    /// The busiest first.
-    fn order(&self, other: &Self) -> Ordering {
-        let work = |seen: &Self| seen.syn.max(seen.connections);
-        let by_work = work(other).cmp(&work(self));
-        by_work.then_with(|| self.address.cmp(&other.address))
-    }
-}
-
-/// At most `max` of the sources in the guard's table or the responder's history, the busiest
-/// first.
-pub(super) fn busiest(
-    table: &[SourceCount],
-    history: Vec<SourceHistory>,
-    max: usize,
-) -> Vec<SourceStatus> {
-    let mut connected: HashMap<_, _> = history
-        .into_iter()
-        .map(|seen| (Source::from(seen.source), seen))
-        .collect();
-    let mut sources: Vec<_> = table
-        .iter()
-        .map(|count| {
-            let connected = connected.remove(&Source::from(count.address));
-            let quiet_secs = count.last_seen.as_secs();
-            Busy {
-                address: count.address,
-                syn: count.syn,
-                limited: count.limited,
-                connections: connected.as_ref().map_or(0, |seen| seen.connections),
-                last_seen_secs: connected
-                    .map_or(quiet_secs, |seen| seen.last_seen_secs.min(quiet_secs)),
-            }
-        })
-        .collect();
-    sources.extend(connected.into_values().map(|seen| Busy {
-        address: seen.source,
-        syn: 0,
-        limited: 0,
-        connections: seen.connections,
-        last_seen_secs: seen.last_seen_secs,
-    }));
-    if max < sources.len() {
-        sources.select_nth_unstable_by(max, Busy::order);
-        sources.truncate(max);
-    }
-    sources.sort_unstable_by(Busy::order);
-    sources
-        .into_iter()
-        .map(|seen| SourceStatus {
-            source: shown_source(seen.address),
-            syn: seen.syn,
-            limited: seen.limited,
-            connections: seen.connections,
-            last_seen_secs: seen.last_seen_secs,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_busiest_of_both_halves_come_first() {
-        let count = |address: &str, syn| SourceCount {
-            address: address.parse().unwrap(),
-            syn,
-            limited: 1,
-            last_seen: Duration::from_secs(7),
-        };
-        let history = |source: &str, connections, last_seen_secs| SourceHistory {
-            source: source.parse().unwrap(),
+impl StatusInputs<'_> {
+    /// The status, with at most `sources_max` sources.
+    pub(super) fn assemble(
+        &self,
+        started: Instant,
+        metrics: MetricsStatus,
+        sources_max: usize,
+    ) -> Result<Status> {
+        let connections = self.responder.snapshot();
+        let config = self.reloader.config();
+        let reload = self.reloader.last();
+        let guard = self.keeper.guard();
+        let counts = guard.counts()?;
+        let table = guard.sources()?;
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("NOMAIL_COMMIT").to_owned(),
+            abi: abi::ABI_VERSION,
+            hostname: self.reloader.hostname().to_owned(),
+            uptime_secs: started.elapsed().as_secs(),
+            flood: self.keeper.is_flooded(),
+            observe: config.observe,
+            agent_running: true,
+            guarded: self.network.guarded_pairs(),
+            responder: self.keeper.responder_status(),
+            config_hash: format!("{:016x}", reload.config_hash),
+            reload: reload.clone().into(),
+            unguarded: self.network.unguarded().to_vec(),
+            lists: ListsStatus::from(config),
+            metrics,
+            addresses: self.network.addresses().clone(),
+            syn: counts.all.syn,
+            answers: counts.all.answers,
+            contended: counts.all.contended,
+            source_evictions: counts.all.source_evictions,
+            elsewhere: counts.elsewhere,
+            commands: commands_of(&connections.commands),
+            durations: durations_of(&connections),
+            interfaces: guard.statuses().to_vec(),
+            crowdsec: self
+                .keeper
+                .bans
+                .watch()
+                .map(|watch| watch.snapshot().into()),
+            foreign_domains: self
+                .responder
+                .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),
             connections,
-            last_seen_secs,
+            sources_tracked: table.len() as u64,
+            sources: busiest(&table, self.responder.sources(), sources_max),
         };
-        let table = [
-            count("192.0.2.10", 3),
-            count("192.0.2.9", 3),
-            count("2001:db8::", 9),
-            count("192.0.2.8", 1),
-        ];
-        let shown = |max| {
-            let responder = vec![
-                history("192.0.2.8", 5, 2),
-                history("198.51.100.1", 4, 1),
-                history("2001:db8::", 1, 8),
-            ];
-            let shown = busiest(&table, responder, max).into_iter();
-            let short =
-                |s: SourceStatus| (s.source, s.syn, s.limited, s.connections, s.last_seen_secs);
-            shown.map(short).collect::<Vec<_>>()
-        };
-        let all = [
-            ("2001:db8::/64", 9, 1, 1, 7),
-            ("192.0.2.8", 1, 1, 5, 2),
-            ("198.51.100.1", 0, 0, 4, 1),
-            ("192.0.2.9", 3, 1, 0, 7),
-            ("192.0.2.10", 3, 1, 0, 7),
-        ]
-        .map(|(source, syn, limited, connections, secs)| {
-            (source.to_owned(), syn, limited, connections, secs)
-        });
-        for max in 0..=all.len() {
-            assert_eq!(shown(max), all[..max]);
+        for (interface, counts) in status.interfaces.iter_mut().zip(counts.of_interfaces) {
+            interface.counts = counts;
         }
-        assert_eq!(shown(65_536), all);
+        Ok(status)
+    }
+
+    /// What is shown by HTTP.
+    pub(super) fn view(&self, started: Instant, metrics: MetricsStatus) -> Result<View> {
+        Ok(View {
+            status: self.assemble(started, metrics, SOURCES_SHOWN)?,
+            history: self.keeper.history().clone(),
+        })
+    }
+
+    /// What the service manager shows. Counters that cannot be read are 0.
+    pub(super) fn figures(&self) -> Figures {
+        let guard = self.keeper.guard();
+        let syn = guard.counts().unwrap_or_default().all.syn;
+        let interfaces = guard.statuses().iter();
+        Figures {
+            interfaces: interfaces
+                .map(|interface| {
+                    let mode = match interface.trouble {
+                        Some(trouble) => trouble.name().to_owned(),
+                        None => interface.xdp_mode.clone(),
+                    };
+                    (interface.name.clone(), mode)
+                })
+                .collect(),
+            observe: self.reloader.config().observe,
+            flood: self.keeper.is_flooded(),
+            syns: syn.sum(),
+            limited: syn[Verdict::LimitedSource] + syn[Verdict::LimitedPrefix],
+            connections: self.responder.snapshot().active,
+        }
+    }
+}
+
+fn commands_of(commands: &smtp::Commands) -> BTreeMap<String, u64> {
+    let name = |verb: Option<Verb>| match verb {
+        Some(verb) => verb.name().to_ascii_lowercase(),
+        None => "other".to_owned(),
+    };
+    let commands = commands.iter();
+    commands.map(|(verb, count)| (name(verb), count)).collect()
+}
+
+fn durations_of(connections: &smtp::Connections) -> DurationStatus {
+    let durations = connections.durations.cumulative();
+    DurationStatus {
+        count: connections.ended.sum() - connections.ended[smtp::Outcome::Shed],
+        total_micros: connections.durations.total.as_micros() as u64,
+        within_millis: durations
+            .map(|(bound, count)| (bound.as_millis() as u64, count))
+            .collect(),
     }
 }

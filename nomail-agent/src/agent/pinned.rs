@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use log::{debug, warn};
 
+use super::root::Root;
 use crate::{
     config::{Config, OnExit, XdpMode},
     exit::{Exit, Failure},
@@ -12,7 +13,11 @@ use crate::{
 
 /// Opens and locks the pins where they are needed: always with `keep`; otherwise to take
 /// over what is on the interfaces, so that nothing stays pinned.
-pub(super) async fn find(kernel: &Interfaces, config: &Config) -> Result<Option<Pins>, Failure> {
+pub(super) async fn find(
+    _: &Root,
+    kernel: &Interfaces,
+    config: &Config,
+) -> Result<Option<Pins>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         return Ok(None);
     }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::unistd::Uid;
 use nomail_common::abi;
 
-use super::assemble::{busiest, counts_of};
+use super::counters::{busiest, counts_of};
 use crate::{
     config,
     guard::{BpfError, KeptGuard},

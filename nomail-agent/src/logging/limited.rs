@@ -25,7 +25,7 @@ impl LimitedLog {
     /// Writes the line of one event, if there is room for it. `rate` is the limit
     /// that it is over, in SYNs per second; `interface` the name of the event's;
     /// `connections` how many the source has completed lately.
-    pub fn tell(
+    pub fn log(
         &mut self,
         event: &Limited,
         rate: u32,

@@ -35,6 +35,7 @@ pub(super) struct Journal {
 }
 
 /// What is to be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JournalEvent {
     /// A report.
     Report,

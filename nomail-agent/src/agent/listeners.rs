@@ -63,6 +63,7 @@ pub(super) struct Listeners {
 }
 
 /// What happens to the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListenersEvent {
     /// The thread has ended.
     Ended,

@@ -53,6 +53,7 @@ enum Notices {
 }
 
 /// What happens to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NetworkEvent {
     /// Links, addresses or routes have changed.
     Changed,

@@ -69,6 +69,9 @@ enum Rank {
     Loopback,
 }
 
+/// An address that a socket answers on.
+type Wanted = (Rank, IpAddr, ListenSocket);
+
 /// A pair to guard, if there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -111,49 +114,12 @@ impl ListenPlan {
         before: &HashSet<(IpAddr, u16)>,
     ) -> Self {
         let guarded: BTreeSet<_> = interfaces.iter().map(|on| on.index).collect();
-        let mut candidates = Vec::new();
-        let mut absent = BTreeSet::new();
-        if listen.is_empty() {
-            let here = local.configured.iter();
-            for found in here.filter(|found| guarded.contains(&found.local.interface)) {
-                let LocalAddress { address, interface } = found.local;
-                let scope = match found.local.is_link_local() {
-                    true => interface,
-                    false => 0,
-                };
-                let socket = ListenSocket {
-                    address: socket_address(address, SMTP_PORT, scope),
-                    found: true,
-                };
-                candidates.push((rank(found), address, socket));
-            }
-        }
-        let mut unguarded = Vec::new();
-        for on in listen {
-            let scope = on.scope.as_deref().map(|name| scopes.get(name));
-            if scope == Some(None) {
-                absent.insert(on.to_string());
-                continue;
-            }
-            let scope = scope.flatten().copied().unwrap_or(0);
-            let address = socket_address(on.address, on.port, scope);
-            let socket = ListenSocket {
-                address,
-                found: false,
-            };
-            if on.address.is_unspecified() {
-                let answered = local.answered(on.address.is_ipv4());
-                candidates.extend(answered.map(|(rank, address)| (rank, address, socket)));
-                let networks = local.networks(on.address.is_ipv4());
-                unguarded.extend(networks.map(|network| format!("{network} port {}", on.port)));
-            } else {
-                if !local.has(on.address) {
-                    absent.insert(address.to_string());
-                }
-                candidates.push((Rank::Configured, on.address, socket));
-            }
-        }
-        let mut candidates: Vec<_> = candidates
+        let mut plan = Self::default();
+        let wanted = match listen.is_empty() {
+            true => local.found_on(&guarded),
+            false => plan.configured(listen, scopes, local),
+        };
+        let mut candidates: Vec<_> = wanted
             .into_iter()
             .map(|(rank, address, socket)| Candidate {
                 rank,
@@ -163,47 +129,84 @@ impl ListenPlan {
             })
             .collect();
         candidates.sort_unstable();
-        let mut plan = Self {
-            untagged: candidates
-                .iter()
-                .map(|candidate| candidate.address)
-                .filter(|address| local.is_untagged(*address, interfaces))
-                .collect(),
-            absent,
-            ..Self::default()
-        };
-        for on in listen.iter().filter(|on| on.address.is_unspecified()) {
-            // It answers even if there is no address to guard.
-            let address = socket_address(on.address, on.port, 0);
-            plan.add(address, false, BTreeSet::new());
+        let addresses = candidates.iter().map(|candidate| candidate.address);
+        plan.untagged = addresses
+            .filter(|address| local.is_untagged(*address, interfaces))
+            .collect();
+        plan.guard(&candidates);
+        let own = own_addresses::addresses(&local.routes, &local.configured, &guarded);
+        plan.keep_own(own);
+        plan
+    }
+
+    /// What the configured sockets ask for. Notes what does not exist, and networks that
+    /// wildcards answer for.
+    fn configured(
+        &mut self,
+        listen: &[ListenAddress],
+        scopes: &BTreeMap<&str, u32>,
+        local: &HostAddresses,
+    ) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for on in listen {
+            let scope = on.scope.as_deref().map(|name| scopes.get(name));
+            if scope == Some(None) {
+                self.absent.insert(on.to_string());
+                continue;
+            }
+            let scope = scope.flatten().copied().unwrap_or(0);
+            let address = socket_address(on.address, on.port, scope);
+            let socket = ListenSocket {
+                address,
+                found: false,
+            };
+            if on.address.is_unspecified() {
+                // It answers even if there is no address to guard.
+                self.sockets.entry(socket).or_default();
+                let answered = local.answered(on.address.is_ipv4());
+                wanted.extend(answered.map(|(rank, address)| (rank, address, socket)));
+                let networks = local.networks(on.address.is_ipv4());
+                let networks = networks.map(|network| format!("{network} port {}", on.port));
+                self.unguarded.extend(networks);
+            } else {
+                if !local.has(on.address) {
+                    self.absent.insert(address.to_string());
+                }
+                wanted.push((Rank::Configured, on.address, socket));
+            }
         }
+        wanted
+    }
+
+    /// Guards the first candidates, as far as there is room.
+    fn guard(&mut self, candidates: &[Candidate]) {
         let mut pairs = HashSet::new();
         let mut left_out = BTreeSet::new();
         for Candidate {
             address, socket, ..
         } in candidates
         {
-            let pair = (address, socket.address.port());
+            let pair = (*address, socket.address.port());
             if pairs.len() < MAX_GUARDED || pairs.contains(&pair) {
                 pairs.insert(pair);
-                plan.sockets.entry(socket).or_default().insert(address);
+                self.sockets.entry(*socket).or_default().insert(*address);
             } else {
                 left_out.insert(pair);
             }
         }
-        let left_out = left_out.iter().filter(|pair| !pairs.contains(pair));
-        plan.unguarded = left_out
-            .map(|&(address, port)| SocketAddr::new(address, port).to_string())
-            .chain(unguarded)
-            .collect();
-        // The guarded ones first. Any of them may yet turn out not to be bound, and is own then.
-        let of_guard: HashSet<_> = pairs.iter().map(|(address, _)| *address).collect();
-        let mut own = own_addresses::addresses(&local.routes, &local.configured, &guarded);
-        own.sort_by_key(|own| !of_guard.contains(own));
-        plan.own_left_out = own.len().saturating_sub(MAX_OWN);
+        let left_out = left_out.into_iter().filter(|pair| !pairs.contains(pair));
+        let left_out = left_out.map(|pair| SocketAddr::from(pair).to_string());
+        self.unguarded.splice(0..0, left_out);
+    }
+
+    /// Keeps as many of its own addresses as there is room for, the guarded ones first: any of
+    /// them may yet turn out not to be bound.
+    fn keep_own(&mut self, mut own: Vec<IpAddr>) {
+        let guarded: HashSet<_> = self.sockets.values().flatten().collect();
+        own.sort_by_key(|own| !guarded.contains(&own));
+        self.own_left_out = own.len().saturating_sub(MAX_OWN);
         own.truncate(MAX_OWN);
-        plan.own = own.into_iter().collect();
-        plan
+        self.own = own.into_iter().collect();
     }
 
     /// Returns an error if none of the configured addresses exists: with mistyped addresses
@@ -228,11 +231,6 @@ impl ListenPlan {
                 absent.join(", ")
             ),
         ))
-    }
-
-    fn add(&mut self, address: SocketAddr, found: bool, answered_on: BTreeSet<IpAddr>) {
-        self.sockets
-            .insert(ListenSocket { address, found }, answered_on);
     }
 
     /// The sockets to bind.
@@ -342,6 +340,25 @@ impl ListenPlan {
 }
 
 impl HostAddresses {
+    /// The addresses of these interfaces, each with a socket of its own.
+    fn found_on(&self, interfaces: &BTreeSet<u32>) -> Vec<Wanted> {
+        let here = self.configured.iter();
+        here.filter(|found| interfaces.contains(&found.local.interface))
+            .map(|found| {
+                let LocalAddress { address, interface } = found.local;
+                let scope = match found.local.is_link_local() {
+                    true => interface,
+                    false => 0,
+                };
+                let socket = ListenSocket {
+                    address: socket_address(address, SMTP_PORT, scope),
+                    found: true,
+                };
+                (rank(found), address, socket)
+            })
+            .collect()
+    }
+
     /// Addresses that are this host's although no interface has them.
     fn routed(&self) -> impl Iterator<Item = IpAddr> {
         let configured: HashSet<_> = self.configured.iter().map(|on| on.local.address).collect();

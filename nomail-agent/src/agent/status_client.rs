@@ -49,7 +49,7 @@ impl StatusClient {
         };
         if !Uid::effective().is_root() {
             return Err(anyhow!(
-                "{error:#} (as root, this command also reads a guard that was kept without its agent)"
+                "{error:#} (root can read the counters of a guard that was kept without its agent)"
             ));
         }
         let directory = match config::pin_dir(self.config.as_deref()) {

@@ -6,7 +6,7 @@ fn one_link_local_address_on_two_interfaces_is_two_sockets_and_one_pair() {
     let address: IpAddr = "fe80::1".parse().unwrap();
     let mut plan = ListenPlan::default();
     for scope in [2, 3] {
-        plan.add(socket_address(address, 25, scope), true, [address].into());
+        add(&mut plan, address, scope);
     }
     assert_eq!(plan.sockets().len(), 2);
     let pair = HashSet::from([(address, 25)]);
@@ -20,13 +20,21 @@ fn an_address_is_reached_over_every_interface_unless_it_is_local_to_one() {
     let mut plan = ListenPlan::default();
     for (address, scope) in [("fe80::1", 2), ("127.0.0.1", 0), ("::1", 0)] {
         let address: IpAddr = address.parse().unwrap();
-        plan.add(socket_address(address, 25, scope), true, [address].into());
+        add(&mut plan, address, scope);
     }
     assert!(plan.is_reached_over(2));
     assert!(!plan.is_reached_over(3));
     let address: IpAddr = "192.0.2.1".parse().unwrap();
-    plan.add(socket_address(address, 25, 0), true, [address].into());
+    add(&mut plan, address, 0);
     assert!(plan.is_reached_over(3));
+}
+
+fn add(plan: &mut ListenPlan, address: IpAddr, scope: u32) {
+    let socket = ListenSocket {
+        address: socket_address(address, 25, scope),
+        found: true,
+    };
+    plan.sockets.insert(socket, [address].into());
 }
 
 fn listen(texts: &[&str]) -> Vec<ListenAddress> {

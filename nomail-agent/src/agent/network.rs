@@ -242,3 +242,30 @@ fn first_of(pairs: &[String]) -> String {
         Some(more) => format!("{} and {more} more", pairs[..SHOWN_MAX].join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_pairs_is_cut() {
+        let pairs: Vec<_> = (0..SHOWN_MAX + 2)
+            .map(|host| format!("192.0.2.{host}:25"))
+            .collect();
+        assert_eq!(first_of(&pairs[..2]), "192.0.2.0:25, 192.0.2.1:25");
+        assert!(first_of(&pairs).ends_with("192.0.2.15:25 and 2 more"));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_with_the_one_who_waits_for_it() {
+        let mut kernel = Interfaces::connect().unwrap();
+        let mut notices = Notices::Settling(Instant::now() + SETTLE);
+        let early = timeout(SETTLE / 10, notices.next(&mut kernel)).await;
+        assert!(early.is_err(), "before it has settled");
+        let event = timeout(SETTLE * 20, notices.next(&mut kernel)).await;
+        assert_eq!(event, Ok(NetworkEvent::Changed));
+        assert!(matches!(notices, Notices::Quiet));
+    }
+}

@@ -212,3 +212,31 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         false => Exit::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_gets_its_answer_from_the_loop_or_an_error() {
+        let (sender, mut queries) = mpsc::channel(QUERIES_MAX);
+        let asker = Asker(sender);
+        let client = tokio::spawn(asker.clone().ask(|reply| Query::Status(7, reply)));
+        let Some(Query::Status(7, reply)) = queries.recv().await else {
+            panic!("another query");
+        };
+        let status = Status {
+            hostname: "mailless.example.org".to_owned(),
+            ..Status::default()
+        };
+        assert!(reply.send(Ok(status.clone())).is_ok());
+        assert_eq!(client.await.unwrap().unwrap(), status);
+
+        let waiting = tokio::spawn(asker.clone().ask(Query::View));
+        drop(queries.recv().await);
+        let error = waiting.await.unwrap().unwrap_err().to_string();
+        assert_eq!(error, "the agent is stopping");
+        drop(queries);
+        assert!(asker.ask(Query::View).await.is_err());
+    }
+}

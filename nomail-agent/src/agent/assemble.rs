@@ -17,13 +17,9 @@ use crate::{
 
 /// The parts that a status is assembled from.
 pub(super) struct StatusInputs<'a> {
-    /// The configuration in effect.
     pub(super) reloader: &'a Reloader,
-    /// The guard.
     pub(super) keeper: &'a Keeper,
-    /// Interfaces and addresses.
     pub(super) network: &'a Network,
-    /// The thread that speaks SMTP.
     pub(super) responder: &'a Responder,
 }
 
@@ -36,28 +32,28 @@ impl StatusInputs<'_> {
         sources_max: usize,
     ) -> Result<Status> {
         let connections = self.responder.snapshot();
-        let config = self.reloader.config();
-        let reload = self.reloader.last();
-        let guard = self.keeper.guard();
+        let config = &self.reloader.config;
+        let reload = &self.reloader.last;
+        let guard = &self.keeper.guard;
         let counts = guard.counts()?;
         let table = guard.sources()?;
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("NOMAIL_COMMIT").to_owned(),
             abi: abi::ABI_VERSION,
-            hostname: self.reloader.hostname().to_owned(),
+            hostname: self.reloader.hostname.clone(),
             uptime_secs: started.elapsed().as_secs(),
-            flood: self.keeper.is_flooded(),
+            flood: self.keeper.floods.is_on(),
             observe: config.observe,
             agent_running: true,
             guarded: self.network.guarded_pairs(),
             responder: self.keeper.responder_status(),
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.clone().into(),
-            unguarded: self.network.unguarded().to_vec(),
+            unguarded: self.network.unguarded.clone(),
             lists: ListsStatus::from(config),
             metrics,
-            addresses: self.network.addresses().clone(),
+            addresses: self.network.addresses.clone(),
             syn: counts.all.syn,
             answers: counts.all.answers,
             contended: counts.all.contended,
@@ -88,13 +84,13 @@ impl StatusInputs<'_> {
     pub(super) fn view(&self, started: Instant, metrics: MetricsStatus) -> Result<View> {
         Ok(View {
             status: self.assemble(started, metrics, SOURCES_SHOWN)?,
-            history: self.keeper.history().clone(),
+            history: self.keeper.history.clone(),
         })
     }
 
     /// What the service manager shows. Counters that cannot be read are 0.
     pub(super) fn figures(&self) -> Figures {
-        let guard = self.keeper.guard();
+        let guard = &self.keeper.guard;
         let syn = guard.counts().unwrap_or_default().all.syn;
         let interfaces = guard.statuses().iter();
         Figures {
@@ -107,8 +103,8 @@ impl StatusInputs<'_> {
                     (interface.name.clone(), mode)
                 })
                 .collect(),
-            observe: self.reloader.config().observe,
-            flood: self.keeper.is_flooded(),
+            observe: self.reloader.config.observe,
+            flood: self.keeper.floods.is_on(),
             syns: syn.sum(),
             limited: syn[Verdict::LimitedSource] + syn[Verdict::LimitedPrefix],
             connections: self.responder.snapshot().active,

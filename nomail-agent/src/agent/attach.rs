@@ -31,7 +31,6 @@ pub(super) struct AttachedGuard {
 /// What the guard counted in all, and where.
 #[derive(Default)]
 pub(super) struct Counts {
-    /// The sum.
     pub(super) all: GuardCounts,
     /// By slot.
     pub(super) of_interfaces: Vec<GuardCounts>,
@@ -95,7 +94,6 @@ impl AttachedGuard {
         Ok(())
     }
 
-    /// Whether there is a guard.
     pub(super) fn exists(&self) -> bool {
         self.guard.is_some()
     }
@@ -106,7 +104,6 @@ impl AttachedGuard {
         programs.find(|&program| program != 0)
     }
 
-    /// The status of each interface.
     pub(super) fn statuses(&self) -> &[InterfaceStatus] {
         &self.statuses
     }
@@ -228,7 +225,6 @@ impl AttachedGuard {
         Ok(true)
     }
 
-    /// Puts `policy` in force.
     pub(super) fn configure(&mut self, policy: &Policy) -> Result<(), BpfError> {
         self.guard
             .as_mut()
@@ -291,7 +287,6 @@ impl AttachedGuard {
         Ok(counts)
     }
 
-    /// The table of sources.
     pub(super) fn sources(&self) -> Result<Vec<SourceCount>, BpfError> {
         match &self.guard {
             Some(guard) => guard.sources(),

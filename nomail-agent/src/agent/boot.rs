@@ -46,15 +46,10 @@ use crate::{
 
 /// What the process starts with.
 pub(super) struct Inputs {
-    /// The configuration.
     pub(super) config: Config,
-    /// Flags and environment, which win over the file in each reload.
     pub(super) overrides: Overrides,
-    /// Sockets that the service manager has opened.
     pub(super) inherited: InheritedSockets,
-    /// The connection to the service manager.
     pub(super) manager: Manager,
-    /// The connections that the descriptors suffice for.
     pub(super) budget: ConnectionBudget,
 }
 
@@ -163,7 +158,7 @@ impl Opened {
             settings,
             pins,
         } = self;
-        let config = common.reloader.config();
+        let config = &common.reloader.config;
         let links = &common.links;
         let mut on = Vec::new();
         for interface in &links.interfaces {
@@ -197,8 +192,8 @@ impl Attached {
             mut keeper,
             mut state,
         } = self;
-        let config = common.reloader.config();
-        let guarded = keeper.guard().exists();
+        let config = &common.reloader.config;
+        let guarded = keeper.guard.exists();
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
         keep.extend(guarded.then_some(Capability::CAP_BPF));
@@ -216,7 +211,7 @@ impl Attached {
         keeper.bans = Bans::start(common.subscription, guarded, denies_nothing)?;
         privilege::restrict_syscalls(Thread::Main { guard: guarded }).map_err(not_confined)?;
         memory::give_back();
-        let falls_back = keeper.settings().falls_back();
+        let falls_back = keeper.settings.falls_back();
         let mut listeners = Listeners::new(common.sockets, responder, ended, falls_back);
         listeners.serve(&common.plan);
         let listen = config.listen.clone();

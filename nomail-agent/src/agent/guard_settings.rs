@@ -35,9 +35,7 @@ const COOKIE_CAP: Rate = Rate {
 /// The part of the configuration that the guard needs.
 #[derive(Clone, Debug)]
 pub(super) struct GuardSettings {
-    /// `[limits]`.
     pub(super) limits: Limits,
-    /// Verdicts are counted, and not acted upon.
     pub(super) observe: bool,
     lists: Arc<Lists>,
     /// The replies of XDP, where it serves without a listener, or in place of one.
@@ -76,7 +74,6 @@ impl Targets {
 }
 
 impl GuardSettings {
-    /// Those of `config`, with the texts of `replies`.
     pub(super) fn of(config: &Config, replies: &Replies) -> Result<Self, Failure> {
         Ok(Self {
             limits: config.limits,

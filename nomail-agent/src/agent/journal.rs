@@ -34,14 +34,11 @@ pub(super) struct Journal {
     domains: Interval,
 }
 
-/// What is to be written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JournalEvent {
-    /// A report.
     Report,
-    /// The state.
     Save,
-    /// Warnings of mail for other domains.
+    /// Warnings of mail for other domains are due.
     Domains,
 }
 
@@ -78,7 +75,6 @@ impl Journal {
         }
     }
 
-    /// Writes down what an event asks for.
     pub(super) fn handle(
         &mut self,
         event: JournalEvent,

@@ -37,13 +37,15 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The guard with what is done for it.
 pub(super) struct Keeper {
-    guard: AttachedGuard,
-    settings: GuardSettings,
+    pub(super) guard: AttachedGuard,
+    /// In force, as changed by [`Keeper::configure`].
+    pub(super) settings: GuardSettings,
     targets: Targets,
     failover: Failover,
     retransmitter: Retransmitter,
-    floods: Floods,
-    history: History,
+    pub(super) floods: Floods,
+    /// The rates of the last minutes.
+    pub(super) history: History,
     limited: LimitedLog,
     /// The kernel was last seen to accept SYN cookies.
     syncookies: bool,
@@ -51,9 +53,7 @@ pub(super) struct Keeper {
     tick: Interval,
 }
 
-/// What happens to the guard.
 pub(super) enum KeeperEvent {
-    /// A second is over.
     Tick,
     /// CrowdSec's decisions changed. None: there will be no more.
     Decisions(Option<Change>),
@@ -92,7 +92,6 @@ impl Keeper {
         }
     }
 
-    /// Does what an event asks for.
     pub(super) fn handle(&mut self, event: KeeperEvent, responder: &Responder) {
         match event {
             KeeperEvent::Tick => self.tick(Instant::now(), responder),
@@ -218,31 +217,6 @@ impl Keeper {
                 "cannot update the pinned guard: it may challenge clients for up to 10 s: {error}"
             );
         }
-    }
-
-    /// The guard.
-    pub(super) fn guard(&self) -> &AttachedGuard {
-        &self.guard
-    }
-
-    /// The guard, to attach it.
-    pub(super) fn guard_mut(&mut self) -> &mut AttachedGuard {
-        &mut self.guard
-    }
-
-    /// The settings in force.
-    pub(super) fn settings(&self) -> &GuardSettings {
-        &self.settings
-    }
-
-    /// Whether there is a flood.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.floods.is_on()
-    }
-
-    /// The rates of the last minutes.
-    pub(super) fn history(&self) -> &History {
-        &self.history
     }
 
     /// Who serves.

@@ -48,7 +48,6 @@ pub(super) struct ListenSockets {
 
 /// The sockets with the thread that serves them.
 pub(super) struct Listeners {
-    /// The thread that speaks SMTP.
     pub(super) responder: Responder,
     /// Resolves when the thread has ended.
     ended: oneshot::Receiver<()>,
@@ -62,7 +61,6 @@ pub(super) struct Listeners {
     retry: Interval,
 }
 
-/// What happens to the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListenersEvent {
     /// The thread has ended.

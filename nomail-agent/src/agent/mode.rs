@@ -31,7 +31,6 @@ pub(super) struct Modes {
 /// The mode to attach in, and why if it is not the configured one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AttachMode {
-    /// The mode.
     pub(super) mode: XdpMode,
     /// Empty where it is the configured one.
     pub(super) reason: &'static str,
@@ -60,7 +59,6 @@ impl Modes {
         }
     }
 
-    /// The configured mode.
     pub(super) fn configured(&self) -> XdpMode {
         self.configured
     }

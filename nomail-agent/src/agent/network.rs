@@ -31,9 +31,9 @@ pub(super) struct Network {
     watch: Watch,
     /// What is bound and guarded.
     plan: ListenPlan,
-    addresses: AddressStatus,
+    pub(super) addresses: AddressStatus,
     /// Interfaces over which the listeners are reached past the guard.
-    unguarded: Vec<String>,
+    pub(super) unguarded: Vec<String>,
     /// The guard has yet to be configured for the interfaces that there are.
     stale: bool,
     /// Why the last change could not be followed, which was logged; else empty.
@@ -52,7 +52,6 @@ enum Notices {
     Ended,
 }
 
-/// What happens to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NetworkEvent {
     /// Links, addresses or routes have changed.
@@ -72,12 +71,12 @@ impl Network {
         plan: ListenPlan,
         keeper: &Keeper,
     ) -> Self {
-        let addresses = addresses::status_of(keeper.settings(), &links, &plan);
+        let addresses = addresses::status_of(&keeper.settings, &links, &plan);
         addresses::log(&AddressStatus::default(), &addresses);
         Self {
             kernel,
             listen,
-            watch: Watch::over(keeper.guard()),
+            watch: Watch::over(&keeper.guard),
             links,
             plan,
             addresses,
@@ -97,7 +96,6 @@ impl Network {
         }
     }
 
-    /// Does what an event asks for.
     pub(super) async fn handle(
         &mut self,
         event: NetworkEvent,
@@ -107,7 +105,7 @@ impl Network {
         match event {
             NetworkEvent::Look => self.look(keeper).await,
             NetworkEvent::Changed => {
-                let attached = self.links.follow(&self.kernel, keeper.guard_mut()).await?;
+                let attached = self.links.follow(&self.kernel, &mut keeper.guard).await?;
                 self.stale |= attached;
                 self.look(keeper).await;
                 self.follow_addresses(keeper, listeners).await;
@@ -120,8 +118,8 @@ impl Network {
     }
 
     async fn look(&mut self, keeper: &mut Keeper) {
-        let sends_answers = keeper.settings().sends_answers();
-        let guard = keeper.guard_mut();
+        let sends_answers = keeper.settings.sends_answers();
+        let guard = &mut keeper.guard;
         let links = &mut self.links;
         if self
             .watch
@@ -170,9 +168,9 @@ impl Network {
         }
         self.stale = false;
         listeners.serve(&plan);
-        keeper.guard_mut().rename(&interfaces);
+        keeper.guard.rename(&interfaces);
         self.links.interfaces = interfaces;
-        let addresses = addresses::status_of(keeper.settings(), &self.links, &plan);
+        let addresses = addresses::status_of(&keeper.settings, &self.links, &plan);
         addresses::log(&self.addresses, &addresses);
         self.addresses = addresses;
         if plan.sockets() != self.plan.sockets() {
@@ -185,7 +183,7 @@ impl Network {
 
     /// Finds the interfaces over which the listeners are reached past the guard.
     pub(super) async fn find_unguarded(&mut self, keeper: &Keeper) {
-        let guarded = keeper.guard().guarded(&self.links.interfaces);
+        let guarded = keeper.guard.guarded(&self.links.interfaces);
         let Ok(links) = self.kernel.unguarded(&guarded).await else {
             return;
         };
@@ -203,16 +201,6 @@ impl Network {
     /// The first of the guarded pairs, for a line of the log.
     pub(super) fn shown_pairs(&self) -> String {
         first_of(&self.guarded_pairs())
-    }
-
-    /// Interfaces over which the listeners are reached past the guard.
-    pub(super) fn unguarded(&self) -> &[String] {
-        &self.unguarded
-    }
-
-    /// Addresses that are not served as others are.
-    pub(super) fn addresses(&self) -> &AddressStatus {
-        &self.addresses
     }
 }
 

@@ -53,13 +53,9 @@ pub(super) enum Query {
 #[derive(Clone)]
 struct Asker(mpsc::Sender<Query>);
 
-/// What the observers wait for.
 pub(super) enum ObserversEvent {
-    /// A client has asked.
     Query(Query),
-    /// The figures of the service manager are due.
     Figures,
-    /// The socket of the metrics is to be tried again.
     RetryMetrics,
 }
 
@@ -135,7 +131,6 @@ impl Observers {
         }
     }
 
-    /// Does what an event asks for.
     pub(super) fn handle(&mut self, event: ObserversEvent, inputs: &StatusInputs<'_>) {
         // A client that has gone needs no reply.
         match event {

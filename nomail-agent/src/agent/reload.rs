@@ -16,13 +16,13 @@ use crate::{
 
 /// The configuration in effect, and what a reload needs besides the files.
 pub(super) struct Reloader {
-    config: Config,
+    pub(super) config: Config,
     overrides: Overrides,
     names: FoundNames,
     budget: ConnectionBudget,
     /// The name in the greeting.
-    hostname: String,
-    last: Reload,
+    pub(super) hostname: String,
+    pub(super) last: Reload,
 }
 
 impl Reloader {
@@ -43,24 +43,8 @@ impl Reloader {
         }
     }
 
-    /// The configuration in effect.
-    pub(super) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The name in the greeting.
-    pub(super) fn hostname(&self) -> &str {
-        &self.hostname
-    }
-
-    /// Other names of this host.
     pub(super) fn aliases(&self) -> Vec<String> {
         self.names.aliases(&self.config)
-    }
-
-    /// The last reload.
-    pub(super) fn last(&self) -> &Reload {
-        &self.last
     }
 
     /// Takes over a changed configuration, or keeps the old one as it is. Returns whether it

@@ -29,7 +29,6 @@ impl Retransmitter {
         }
     }
 
-    /// How many greetings were sent again.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }

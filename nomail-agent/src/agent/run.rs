@@ -76,8 +76,8 @@ impl Agent {
         } = confined;
         info!(
             "{} does not accept mail: {} {}",
-            reloader.hostname(),
-            match keeper.settings().is_stateless() {
+            reloader.hostname,
+            match keeper.settings.is_stateless() {
                 true => "answered by XDP, without a socket, on",
                 false => "listening on",
             },
@@ -114,7 +114,7 @@ impl Agent {
                     self.network.handle(event, &mut self.keeper, &mut self.listeners).await?;
                 }
                 event = self.journal.event() => {
-                    self.journal.handle(event, &self.listeners.responder, self.keeper.guard());
+                    self.journal.handle(event, &self.listeners.responder, &self.keeper.guard);
                 }
                 event = self.observers.event() => {
                     let (observers, inputs) = self.observed();
@@ -167,7 +167,7 @@ impl Agent {
         self.listeners.stop().await;
         let responder = &self.listeners.responder;
         self.keeper.log_limited(Instant::now(), responder);
-        self.journal.report(responder, self.keeper.guard());
+        self.journal.report(responder, &self.keeper.guard);
         self.journal.save(responder);
     }
 }

@@ -10,11 +10,9 @@ use std::{
 
 use log::{error, warn};
 use nomail_agent::{
-    agent::{self, Teller},
+    agent::{self, StatusClient},
     cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
-    commands::crowdsec::ApiKey,
-    commands::doctor,
-    commands::top,
+    commands::{crowdsec::ApiKey, detach, doctor, top},
     config::{self, LogFormat, Overrides},
     exit::{Exit, Failure},
     logging,
@@ -44,7 +42,7 @@ fn main() -> ExitCode {
             logging::start(0, LogFormat::Text);
             match examine(&asked) {
                 Ok(true) => Ok(()),
-                // It is told already.
+                // The findings are printed already.
                 Ok(false) => return Exit::Failed.into(),
                 Err(failure) => Err(failure),
             }
@@ -66,31 +64,30 @@ fn main() -> ExitCode {
 }
 
 fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
-    // What is wrong with the configuration is told as text: the form of the log
-    // is a part of it.
+    // Errors of the configuration are logged as text: it names the format of the log.
     let config = load(overrides).inspect_err(|_| logging::start(verbose, LogFormat::Text))?;
     logging::start(verbose, config.log.format);
     agent::run(config, overrides)
 }
 
 fn status(asked: Status) -> anyhow::Result<()> {
-    let told = Teller::new(asked.control, asked.config).tell(asked.sources)?;
+    let status = StatusClient::new(asked.control, asked.config).ask(asked.sources)?;
     let text = match asked.json {
-        true => serde_json::to_string(&told)? + "\n",
-        false => told.text(is_coloured()),
+        true => serde_json::to_string(&status)? + "\n",
+        false => status.text(is_coloured()),
     };
     print(&text)
 }
 
-/// Whether standard output takes colours, and they are not unwanted (no-color.org).
+/// Whether standard output takes colours, and NO_COLOR (no-color.org) does not forbid them.
 fn is_coloured() -> bool {
     let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stdout().is_terminal() && !unwanted
 }
 
 fn top(asked: &Top) -> anyhow::Result<()> {
-    let teller = Teller::new(asked.control.clone(), asked.config.clone());
-    top::run(asked, move |sources| teller.tell(sources))
+    let client = StatusClient::new(asked.control.clone(), asked.config.clone());
+    top::run(asked, move |sources| client.ask(sources))
 }
 
 fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
@@ -104,13 +101,13 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
         check_key(crowdsec)?;
     }
     let lines = config.files.iter();
-    let mut said: String = lines
+    let mut text: String = lines
         .map(|file| format!("{}: ok\n", file.display()))
         .collect();
-    if said.is_empty() {
-        said = format!("there is no {}: the defaults apply\n", config::DEFAULT_FILE);
+    if text.is_empty() {
+        text = format!("there is no {}: the defaults apply\n", config::DEFAULT_FILE);
     }
-    Ok(print(&said)?)
+    Ok(print(&text)?)
 }
 
 /// Whether nothing failed.
@@ -126,8 +123,8 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
     Ok(!findings.iter().any(failed))
 }
 
-/// Warns of what a start leaves out. A file that it would do without is an error here:
-/// most likely its name is wrong.
+/// Warns of lines that the agent leaves out. A list file that it starts without is an error
+/// here: most likely its name is wrong.
 fn check_lists(config: &config::Config) -> Result<(), Failure> {
     for line in config.list_files().flat_map(|file| &file.warnings) {
         warn!("{line}");
@@ -146,7 +143,7 @@ fn check_lists(config: &config::Config) -> Result<(), Failure> {
     }
 }
 
-/// The key is secret: whoever checks the rest need not be able to read it.
+/// Checks the key, unless this user may not read it, because it is secret.
 fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
     match ApiKey::read(&crowdsec.api_key_file) {
         Err(error) if !error.is_denied() => Err(Failure::new(Exit::Configuration, error)),
@@ -155,13 +152,9 @@ fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
 }
 
 fn detach(asked: &Detach) -> Result<(), Failure> {
-    let lines = agent::detach(asked)?;
-    Ok(print(
-        &lines
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect::<String>(),
-    )?)
+    let lines = detach::run(asked)?;
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    Ok(print(&text)?)
 }
 
 fn load(overrides: &Overrides) -> Result<config::Config, Failure> {

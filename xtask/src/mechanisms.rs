@@ -269,9 +269,9 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "what netlink tells is not heard",
-        file: "nomail-agent/src/agent/mod.rs",
-        text: "more = self.kernel.changed(), if following =>",
-        instead: "more = self.kernel.changed(), if following && false =>",
+        file: "nomail-agent/src/agent/network.rs",
+        text: "let more = kernel.changed().await;",
+        instead: "let more = kernel.changed().await && false;",
         tests: &[
             "lifetime::an_interface_that_is_deleted_and_comes_back_is_guarded_again",
             "guard::addresses_that_come_and_go_are_followed",
@@ -387,7 +387,7 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "a guard that another process detached is attached again",
         file: "nomail-agent/src/agent/watch.rs",
-        text: "None => self.attach_again(place, &glance).await,",
+        text: "None => attempted |= look.attach_again(slot, &glance, watched).await,",
         instead: "None => {}",
         tests: &[
             "detached::a_program_that_was_detached_is_attached_again",
@@ -398,7 +398,7 @@ const MECHANISMS: &[Mechanism] = &[
     Mechanism {
         without: "a program in place of the guard is told of",
         file: "nomail-agent/src/agent/watch.rs",
-        text: "Some(found) => self.tell_replaced(place, &glance, found),",
+        text: "Some(found) => look.is_replaced(slot, &glance, found),",
         instead: "Some(_) => {}",
         tests: &[
             "detached::another_program_in_its_place_is_told_of_and_left_alone",
@@ -407,7 +407,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "what the kernel says of the other end of a veth pair is heard",
-        file: "nomail-agent/src/agent/watch.rs",
+        file: "nomail-agent/src/agent/mode.rs",
         text: "bits != 0 && bits & XDP_SENDS == 0",
         instead: "bits & XDP_SENDS == u64::MAX",
         tests: &["answers::native_mode_that_was_asked_for_and_cannot_answer_is_loud"],

@@ -1,40 +1,39 @@
-//! What to tell of addresses that are not served as others are: in the status, and once
-//! in the log.
+//! Addresses that are not served as others are: in the status, and once in the log.
 
 use log::{info, warn};
 use nomail_common::abi::{MAX_FURTHER_HARDWARE, MAX_GUARDED, MAX_OWN};
 
-use super::places::Places;
+use super::{guard_settings::GuardSettings, links::GuardedLinks, plan::ListenPlan};
 use crate::{
-    config::{self, Config, XdpMode},
-    net::Interface,
+    config::{FloodAnswer, XdpMode},
     status::AddressStatus,
 };
 
-/// What `places` and `interfaces` leave out.
+/// What `links` and `plan` leave out.
 pub(super) fn status_of(
-    config: &Config,
-    places: &Places,
-    interfaces: &[Interface],
+    settings: &GuardSettings,
+    links: &GuardedLinks,
+    plan: &ListenPlan,
 ) -> AddressStatus {
+    let interfaces = &links.interfaces;
     let absent = interfaces.iter().filter(|interface| interface.is_absent());
     let absent = absent.map(|interface| interface.name.clone());
     let mut status = AddressStatus {
-        absent: absent.chain(places.absent().iter().cloned()).collect(),
+        absent: absent.chain(plan.absent().iter().cloned()).collect(),
         ..AddressStatus::default()
     };
-    if config.xdp_mode == XdpMode::Off {
+    if links.modes.configured() == XdpMode::Off {
         return status;
     }
     let further: usize = interfaces
         .iter()
         .map(|interface| interface.further_hardware.len())
         .sum();
-    status.unguarded = places.unguarded().iter().collect();
+    status.unguarded = plan.unguarded().iter().collect();
     status.hardware_left_out = further.saturating_sub(MAX_FURTHER_HARDWARE) as u64;
-    status.own_left_out = places.own_left_out() as u64;
-    if config.limits.flood_answer != config::FloodAnswer::Drop {
-        status.unchallenged = places.unchallenged().iter().collect();
+    status.own_left_out = plan.own_left_out() as u64;
+    if settings.limits.flood_answer != FloodAnswer::Drop {
+        status.unchallenged = plan.unchallenged().iter().collect();
     }
     status
 }

@@ -1,10 +1,10 @@
-//! Whether what XDP sends leaves an interface, from two counters: what the guard
-//! answered, and what the driver was to send and dropped.
+//! Whether what XDP sends leaves an interface, from two counters: the answers of the guard, and
+//! the frames that the driver dropped instead of sending them.
 
-/// Looks in a row that say the same before it is believed: both counters are read one
-/// after the other, and a ring that is full for a moment is no driver that cannot send.
+/// Looks in a row that have to agree: the counters are read one after the other, and a ring
+/// that is full for a moment is no driver that cannot send.
 const LOOKS: u32 = 3;
-/// Of so many answers in such a row at least.
+/// Answers that such a row has at least.
 const ANSWERS_MIN: u64 = 4;
 
 /// What was seen so far.
@@ -18,7 +18,8 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Takes the counters of now; whether answers are lost. Nothing answered: as before.
+    /// Takes the current counters and returns whether answers are lost: as before, if there
+    /// was none.
     pub(super) fn look(&mut self, answers: u64, unsent: u64) -> bool {
         let Some((answered, dropped)) = self.before.replace((answers, unsent)) else {
             return self.lost;
@@ -28,7 +29,7 @@ impl Arrival {
         if sent == 0 {
             return self.lost;
         }
-        // Nine tenths: what is sent at a time that neither counter shows is less.
+        // Nine tenths: what is on its way between the two counters is less than the rest.
         let lost = dropped >= sent.div_ceil(10) * 9 || dropped >= sent;
         if lost == self.lost {
             (self.looks, self.answers) = (0, 0);

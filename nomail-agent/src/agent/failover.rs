@@ -1,10 +1,10 @@
-//! `fallback = "xdp"`: counts and tells when XDP takes the place of the listeners, and
+//! `fallback = "xdp"`: counts and logs when XDP takes the place of the listeners, and when it
 //! gives it back.
 //!
 //! XDP decides by itself: it takes over when the lease ends, which is renewed while the
-//! listeners prove, again and again, that they take connections. So it does not
-//! matter what keeps them from it, nor whether the agent can tell: one that was
-//! stalled does so when it goes on.
+//! listeners prove, again and again, that they accept connections. So it does not matter what
+//! keeps them from that, nor whether the agent can log it: an agent that was stalled does so
+//! when it goes on.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use log::{info, warn};
 
 /// How often the listeners are asked for a proof.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(150);
-/// Of takeovers in this time only the first is logged, and one that outlasts it. All are
+/// Of the takeovers in this time, only the first is logged, and one that outlasts it. All are
 /// counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Who serves, as far as it was seen.
+/// The takeovers that were seen.
 #[derive(Debug, Default)]
 pub(super) struct Failover {
     takeovers: u64,
@@ -33,7 +33,7 @@ impl Failover {
         self.takeovers
     }
 
-    /// XDP is seen to have taken over so long ago.
+    /// XDP has taken over, so long ago.
     pub(super) fn taken_over(&mut self, ago: Duration, now: Instant) {
         match self.taken_over {
             Some(true) => return,

@@ -1,10 +1,10 @@
-//! Domains that mail arrives for and that are not this host's.
+//! Warnings of mail that arrives for domains of other hosts.
 
 use log::warn;
 
 use crate::smtp::{ForeignDomain, Responder, unix_now};
 
-/// Warns of those that are due.
+/// Logs the warnings that are due.
 pub(super) fn warn_of_due(responder: &Responder) {
     let now = unix_now();
     for domain in responder.with_foreign_domains(|domains| domains.take_due(now)) {

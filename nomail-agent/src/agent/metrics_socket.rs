@@ -1,5 +1,5 @@
-//! The socket of the metrics. Any local user can take its port, so that one that
-//! cannot be bound costs the metrics and not the agent: it is tried again.
+//! The socket of the metrics. Any local user can take its port, so a socket that cannot be
+//! bound costs the metrics and not the agent: binding is tried again.
 
 use std::{io, net::SocketAddr};
 
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use log::{info, warn};
 use tokio::task::JoinHandle;
 
-use super::RETRY;
+use super::{listeners::RETRY_INTERVAL, root::Root};
 use crate::{
     exit::Failure,
     net::{listening_process, own_vrf},
@@ -15,7 +15,7 @@ use crate::{
     status::http::{Prepared, Server},
 };
 
-/// The socket that is wanted, from the start to the end of the agent.
+/// The configured socket, bound or not.
 #[derive(Default)]
 pub(super) struct MetricsSocket {
     wanted: Option<(SocketAddr, Prepared)>,
@@ -27,8 +27,8 @@ pub(super) struct MetricsSocket {
 }
 
 impl MetricsSocket {
-    /// Binds the address, if there is to be one. To be called with root's rights.
-    pub(super) fn open(address: Option<SocketAddr>) -> Result<Self, Failure> {
+    /// Binds the address, if one is configured.
+    pub(super) fn open(_: &Root, address: Option<SocketAddr>) -> Result<Self, Failure> {
         let Some(address) = address else {
             return Ok(Self::default());
         };
@@ -46,7 +46,7 @@ impl MetricsSocket {
         Ok(socket)
     }
 
-    /// Whether it is to be bound and is not.
+    /// Whether it is configured and not bound.
     pub(super) fn is_waiting(&self) -> bool {
         self.failure.is_some()
     }
@@ -71,7 +71,7 @@ impl MetricsSocket {
             }
             Err(error) => {
                 let kind = error.kind();
-                // Once: nothing new is to be said, and the sandbox hides other processes.
+                // Logged once: later the sandbox hides the process that holds the port.
                 if self
                     .failure
                     .as_ref()
@@ -82,7 +82,7 @@ impl MetricsSocket {
                 let text = remedy(*address, &error);
                 warn!(
                     "cannot show metrics on {address}: {text}: {error}; trying again every {} s",
-                    RETRY.as_secs()
+                    RETRY_INTERVAL.as_secs()
                 );
                 self.failure = Some((kind, text));
             }
@@ -99,7 +99,7 @@ impl MetricsSocket {
         }
     }
 
-    /// Where it is, and why it is not.
+    /// The address, and why it is not bound.
     pub(super) fn status(&self) -> MetricsStatus {
         let address = self.wanted.as_ref().map(|(address, _)| address.to_string());
         MetricsStatus {
@@ -111,7 +111,7 @@ impl MetricsSocket {
         }
     }
 
-    /// Ends it with all of its clients.
+    /// Closes it with all of its clients.
     pub(super) fn close(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -122,13 +122,13 @@ impl MetricsSocket {
 fn remedy(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let holder = listening_process(address).unwrap_or_else(|| "another process".to_owned());
+            let process = listening_process(address).unwrap_or_else(|| "another process".to_owned());
             format!(
-                "{holder} listens there: stop it, or use --metrics with another address, or with \
+                "{process} listens there: stop it, or use --metrics with another address, or with \
                  off"
             )
         }
-        // 127.0.0.1 is not in a VRF, unless somebody has given it to the VRF.
+        // 127.0.0.1 is not in a VRF, unless it was given to the VRF.
         io::ErrorKind::AddrNotAvailable => match own_vrf() {
             Some(vrf) => format!(
                 "it is not in the VRF {vrf}, which this process was started in: use --metrics \

@@ -1,176 +1,138 @@
-//! The watch over the guard: each second, and at each change of a link, what an
-//! interface has is compared with what was attached there, and whether what XDP sends
-//! leaves it. A guard that is gone is attached again where nobody else's program is; one
-//! that cannot answer in native mode goes on in generic mode, if the mode is `auto`.
+//! The watch over the guard: each second, and at each change of a link, it compares what an
+//! interface has with what was attached there, and checks whether what XDP sends leaves it.
+//! A guard that is gone is attached again unless another program is in its place; one that
+//! cannot answer in native mode goes on in generic mode, if the mode is `auto`.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
-use log::{debug, error, info, warn};
-
-use super::{Agent, Shared, arrival::Arrival, mode_of, pinned};
+use log::{error, info, warn};
 use nomail_common::verdict::Answer;
 
+use super::{
+    arrival::Arrival,
+    attach::{AttachedGuard, mode_of},
+    links::GuardedLinks,
+    mode::{AttachMode, ONE_SIDED, ONE_SIDED_REMEDY},
+};
 use crate::{
-    config::{Config, Fallback, FloodAnswer, Responder, XdpMode},
-    exit::Failure,
-    guard::Mode,
-    net::{Drivers, Interface, Interfaces, LinkStatus, XDP_SENDS},
-    status::{GuardCounts, InterfaceStatus, Trouble},
+    config::XdpMode,
+    net::{LinkStatus, Interface, Interfaces},
+    status::{GuardCounts, Trouble},
 };
 
-/// Why native mode cannot answer on an end of a veth pair.
-const ONE_SIDED: &str = "the other end of the veth pair drops what native XDP sends";
-/// Why native mode is not tried there before Linux 6.3.
-const UNTOLD: &str =
-    "the kernel does not tell whether the other end of the veth pair takes what native XDP sends";
-const UNTOLD_REMEDY: &str = "Linux 6.3 and newer do; if that end has GRO or an XDP program, set \
-                             xdp_mode = \"native\"";
-/// What can be done about [`ONE_SIDED`].
-const ONE_SIDED_REMEDY: &str =
-    "it has neither GRO nor an XDP program: `ethtool -K PEER gro on` there makes it take them";
 /// What the counters of a driver say.
 const UNSENT: &str = "the driver drops what XDP sends";
-/// Between two attempts to attach again, to begin with and at most: another process may
-/// take the program away each time.
+/// Between two attempts to attach again, at first and at most: another process may take the
+/// program away each time.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What is watched, and by what.
-#[derive(Debug, Default)]
+/// What was seen of the guarded interfaces.
+#[derive(Debug)]
 pub(super) struct Watch {
-    /// None: the kernel does not tell what drivers can do.
-    drivers: Option<Drivers>,
     /// The number of the program; none without a guard. Known from the start, so that no
     /// system call that is refused later can end the watch.
     program: Option<u32>,
-    /// By the place of the interface.
-    on: Vec<Watched>,
-    /// That nothing can be seen was told.
+    /// By slot.
+    watched: Vec<Watched>,
+    /// That nothing can be seen was logged.
     blind: bool,
 }
 
 /// One interface.
 #[derive(Debug, Default)]
 struct Watched {
-    /// Its number; under another one all starts over.
+    /// Its number; with another one all starts over.
     index: u32,
     arrival: Arrival,
     /// It went on in generic mode; not more than once.
     switched: bool,
-    /// When the next attempt may be made to attach again, and what comes after it.
+    /// When the next attempt to attach again may be made, and the pause after it.
     next: Option<Instant>,
     pause: Duration,
     /// Why the last one failed.
     failed: String,
 }
 
-/// The mode to attach in, and why if it is not the one that was asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) mode: XdpMode,
-    pub(super) reason: &'static str,
-}
-
-/// What the other end of an interface takes from native XDP: that of a veth pair nothing,
-/// unless it has GRO or an XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Takes {
-    All,
-    Nothing,
-    /// The kernel does not tell, as before Linux 6.3.
-    Untold,
+/// What a look needs.
+struct Look<'a> {
+    kernel: &'a Interfaces,
+    links: &'a mut GuardedLinks,
+    guard: &'a mut AttachedGuard,
+    /// Whether XDP sends anything at all.
+    sends_answers: bool,
 }
 
 impl Watch {
-    /// Opens what it needs; to be called with root's rights.
-    pub(super) fn open() -> Self {
-        let drivers = Drivers::connect();
-        if let Err(error) = &drivers {
-            debug!("no generic netlink: {error}");
-        }
+    /// Watches over what was attached.
+    pub(super) fn over(guard: &AttachedGuard) -> Self {
         Self {
-            drivers: drivers.ok(),
-            ..Self::default()
+            program: guard.program(),
+            watched: Vec::new(),
+            blind: false,
         }
     }
 
-    /// Watches for what was attached to these interfaces.
-    pub(super) fn begin(&mut self, told: &[InterfaceStatus]) {
-        let mut programs = told.iter().map(|on| on.program_id);
-        self.program = programs.find(|&program| program != 0);
-    }
-
-    /// Where native XDP cannot answer, or may not be able to, `auto` is generic mode.
-    pub(super) async fn plan(&self, kernel: &Interfaces, wanted: XdpMode, index: u32) -> Plan {
-        let native = Plan {
-            mode: wanted,
-            reason: "",
-        };
-        if wanted != XdpMode::Auto {
-            return native;
-        }
-        let Ok(Some(glance)) = kernel.link_status(index).await else {
-            return native;
-        };
-        let (reason, remedy, then) = match self.takes(&glance, index).await {
-            Takes::All => return native,
-            Takes::Nothing => (
-                ONE_SIDED,
-                ONE_SIDED_REMEDY,
-                ", and a restart of the agent then uses native mode",
-            ),
-            Takes::Untold => (UNTOLD, UNTOLD_REMEDY, ""),
-        };
-        warn!(
-            "{}: generic XDP, which costs more: {reason}; {remedy}{then}",
-            glance.name
-        );
-        Plan {
-            mode: XdpMode::Generic,
-            reason,
-        }
-    }
-
-    /// Plans for all interfaces.
-    pub(super) async fn plans(
-        &self,
+    /// Compares every interface with what was attached there, and repairs what it can.
+    /// Returns whether it tried to attach to one.
+    pub(super) async fn look(
+        &mut self,
         kernel: &Interfaces,
-        wanted: XdpMode,
-        interfaces: &[Interface],
-    ) -> Vec<Plan> {
-        let mut plans = Vec::new();
-        for interface in interfaces {
-            plans.push(self.plan(kernel, wanted, interface.index).await);
-        }
-        plans
-    }
-
-    /// What the other end of an interface takes from native XDP.
-    async fn takes(&self, glance: &LinkStatus, index: u32) -> Takes {
-        if !glance.veth {
-            return Takes::All;
-        }
-        let features = match &self.drivers {
-            Some(drivers) => drivers.xdp_features(index).await,
-            None => None,
+        links: &mut GuardedLinks,
+        guard: &mut AttachedGuard,
+        sends_answers: bool,
+    ) -> bool {
+        let Some(program) = self.program else {
+            return false;
         };
-        match features {
-            None => Takes::Untold,
-            // Without any, native mode is refused.
-            Some(bits) if bits != 0 && bits & XDP_SENDS == 0 => Takes::Nothing,
-            Some(_) => Takes::All,
+        let counts = guard.counts().unwrap_or_default().of_interfaces;
+        let mut look = Look {
+            kernel,
+            links,
+            guard,
+            sends_answers,
+        };
+        let mut attempted = false;
+        for slot in 0..look.links.interfaces.len() {
+            if look.links.interfaces[slot].is_absent() {
+                continue;
+            }
+            let Interface { index, name, .. } = look.links.interfaces[slot].clone();
+            let glance = match kernel.link_status(index).await {
+                Ok(Some(glance)) => glance,
+                // It is followed by its name.
+                Ok(None) => continue,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.blind, true) {
+                        error!("{name}: cannot see whether it is still guarded: {error}");
+                    }
+                    continue;
+                }
+            };
+            self.blind = false;
+            // Its number may be given to another one.
+            if look.links.gone.contains(&slot) && glance.name != name {
+                continue;
+            }
+            let watched = self.on(slot, index);
+            match glance.xdp_program {
+                Some(found) if found == program => {
+                    look.is_attached(slot, &glance, program);
+                    let counts = counts.get(slot).copied().unwrap_or_default();
+                    look.watch_answers(slot, &glance, &counts, watched).await;
+                }
+                Some(found) => look.is_replaced(slot, &glance, found),
+                None => attempted |= look.attach_again(slot, &glance, watched).await,
+            }
         }
+        attempted
     }
 
-    fn on(&mut self, place: usize, index: u32) -> &mut Watched {
-        if self.on.len() <= place {
-            self.on.resize_with(place + 1, Watched::default);
+    fn on(&mut self, slot: usize, index: u32) -> &mut Watched {
+        if self.watched.len() <= slot {
+            self.watched.resize_with(slot + 1, Watched::default);
         }
-        let watched = &mut self.on[place];
+        let watched = &mut self.watched[slot];
         if watched.index != index {
             *watched = Watched {
                 index,
@@ -198,56 +160,17 @@ impl Watched {
     }
 }
 
-impl Agent {
-    /// Compares every interface with what was attached there, and does what is to be done.
-    pub(super) async fn watch_guard(&mut self) {
-        let Some(program) = self.watch.program else {
-            return;
-        };
-        let counts = self.shared.counts().unwrap_or_default().of_interfaces;
-        for place in 0..self.interfaces.len() {
-            if self.interfaces[place].is_absent() {
-                continue;
-            }
-            let Interface { index, name, .. } = self.interfaces[place].clone();
-            let glance = match self.kernel.link_status(index).await {
-                Ok(Some(glance)) => glance,
-                // It is followed by its name.
-                Ok(None) => continue,
-                Err(error) => {
-                    if !std::mem::replace(&mut self.watch.blind, true) {
-                        error!("{name}: cannot see whether it is still guarded: {error}");
-                    }
-                    continue;
-                }
-            };
-            self.watch.blind = false;
-            // Its number may be given to another one.
-            if self.gone.contains(&place) && glance.name != name {
-                continue;
-            }
-            match glance.xdp_program {
-                Some(found) if found == program => {
-                    self.is_attached(place, &glance, program);
-                    let counts = counts.get(place).copied().unwrap_or_default();
-                    self.watch_answers(place, &glance, &counts).await;
-                }
-                Some(found) => self.tell_replaced(place, &glance, found),
-                None => self.attach_again(place, &glance).await,
-            }
-        }
-    }
-
-    /// The program is there; perhaps again, by another process.
-    fn is_attached(&mut self, place: usize, glance: &LinkStatus, program: u32) {
-        self.gone.remove(&place);
-        let returned = self.shared.tell_of(place, |told| {
-            let returned = told.trouble.is_some_and(Trouble::is_loss);
+impl Look<'_> {
+    /// The program is there, perhaps attached again by another process.
+    fn is_attached(&mut self, slot: usize, glance: &LinkStatus, program: u32) {
+        self.links.gone.remove(&slot);
+        let returned = self.guard.update(slot, |status| {
+            let returned = status.trouble.is_some_and(Trouble::is_loss);
             if returned {
-                told.trouble = None;
-                told.reason.clear();
-                told.program_id = program;
-                told.xdp_mode = mode_of(glance.xdp_generic).to_string();
+                status.trouble = None;
+                status.reason.clear();
+                status.program_id = program;
+                status.xdp_mode = mode_of(glance.xdp_generic).to_string();
             }
             returned
         });
@@ -257,15 +180,15 @@ impl Agent {
     }
 
     /// Another program is there.
-    fn tell_replaced(&self, place: usize, glance: &LinkStatus, found: u32) {
+    fn is_replaced(&mut self, slot: usize, glance: &LinkStatus, found: u32) {
         let reason = format!(
-            "the XDP program {found} of another process is in its place, and nomail replaces \
-             nobody's program"
+            "the XDP program {found} of another process is in its place, and nomail never \
+             replaces another program"
         );
-        let known = self.shared.tell_of(place, |told| {
-            let known = told.reason == reason;
+        let known = self.guard.update(slot, |status| {
+            let known = status.reason == reason;
             if !known {
-                told.lose(Trouble::Replaced, &reason);
+                status.lose(Trouble::Replaced, &reason);
             }
             known
         });
@@ -281,19 +204,20 @@ impl Agent {
     }
 
     /// No program is there: the interface came back, or another process detached it.
-    async fn attach_again(&mut self, place: usize, glance: &LinkStatus) {
+    /// Returns whether attaching was due.
+    async fn attach_again(&mut self, slot: usize, glance: &LinkStatus, watched: &mut Watched) -> bool {
         let interface = Interface {
             name: glance.name.clone(),
             xdp_program: None,
             xdp_generic: false,
-            ..self.interfaces[place].clone()
+            ..self.links.interfaces[slot].clone()
         };
         let index = interface.index;
-        let (is_new, was_pinned) = self.shared.tell_of(place, |told| {
-            let before = (told.trouble != Some(Trouble::Detached), told.pinned);
-            let returned = told.trouble == Some(Trouble::Gone);
+        let (is_new, was_pinned) = self.guard.update(slot, |status| {
+            let before = (status.trouble != Some(Trouble::Detached), status.pinned);
+            let returned = status.trouble == Some(Trouble::Gone);
             if before.0 {
-                told.lose(Trouble::Detached, "the XDP program was detached");
+                status.lose(Trouble::Detached, "the XDP program was detached");
             }
             (before.0 && !returned, before.1)
         });
@@ -305,25 +229,21 @@ impl Agent {
                 glance.name
             );
         }
-        self.shared.forget(index);
-        if !self.watch.on(place, index).is_due(Instant::now()) {
-            return;
+        self.guard.forget(index);
+        if !watched.is_due(Instant::now()) {
+            return false;
         }
-        let plan = if self.watch.on(place, index).switched {
-            Plan {
+        let mode = if watched.switched {
+            AttachMode {
                 mode: XdpMode::Generic,
                 reason: UNSENT,
             }
         } else {
-            self.watch
-                .plan(&self.kernel, self.config.xdp_mode, index)
-                .await
+            self.links.modes.choose(self.kernel, index).await
         };
-        let attached = self.shared.attach(place, &plan, &interface);
-        let watched = self.watch.on(place, index);
-        match attached {
+        match self.guard.attach(slot, &mode, &interface) {
             Ok(()) => {
-                self.gone.remove(&place);
+                self.links.gone.remove(&slot);
                 watched.failed.clear();
                 watched.arrival = Arrival::default();
                 warn!("{}: the XDP program is attached again", glance.name);
@@ -341,26 +261,31 @@ impl Agent {
                     error!("{}: {reason}", glance.name);
                     watched.failed.clone_from(&reason);
                 }
-                self.shared.tell_of(place, |told| told.reason = reason);
+                self.guard.update(slot, |status| status.reason = reason);
             }
         }
-        self.tell_unguarded().await;
+        true
     }
 
-    /// Whether what XDP sends leaves the interface, and what to do if it does not.
-    async fn watch_answers(&mut self, place: usize, glance: &LinkStatus, counts: &GuardCounts) {
-        let index = self.interfaces[place].index;
+    /// Checks whether what XDP sends leaves the interface. If it does not, switches to generic
+    /// mode where that is possible, or reports it.
+    async fn watch_answers(
+        &mut self,
+        slot: usize,
+        glance: &LinkStatus,
+        counts: &GuardCounts,
+        watched: &mut Watched,
+    ) {
+        let index = self.links.interfaces[slot].index;
         let native = !glance.xdp_generic;
-        let matters = answers_matter(&self.config);
         let one_sided =
-            matters && native && self.watch.takes(glance, index).await == Takes::Nothing;
+            self.sends_answers && native && self.links.modes.is_one_sided(glance, index).await;
         let answers = &counts.answers;
         let sent =
             answers[Answer::Challenge] + answers[Answer::Cookie] + answers[Answer::Stateless];
-        let watched = self.watch.on(place, index);
         let unsent = watched.arrival.look(sent, glance.unsent);
         let (reason, remedy) = match (one_sided, unsent) {
-            _ if !matters => ("", ""),
+            _ if !self.sends_answers => ("", ""),
             (true, _) => (ONE_SIDED, ONE_SIDED_REMEDY),
             (false, true) if native => (
                 UNSENT,
@@ -371,18 +296,18 @@ impl Agent {
         };
         let name = &glance.name;
         if reason.is_empty() {
-            if self.shared.are_answers_lost(place) {
-                self.shared.tell_of(place, |told| {
-                    told.trouble = None;
-                    told.reason.clear();
+            if self.guard.loses_answers(slot) {
+                self.guard.update(slot, |status| {
+                    status.trouble = None;
+                    status.reason.clear();
                 });
                 info!("{name}: what XDP sends leaves the host again");
             }
             return;
         }
-        if native && self.config.xdp_mode == XdpMode::Auto && !watched.switched {
+        if native && self.links.modes.configured() == XdpMode::Auto && !watched.switched {
             watched.switched = true;
-            match self.shared.switch_to_generic(place, index, reason) {
+            match self.guard.switch_to_generic(slot, index, reason) {
                 Ok(true) => {
                     watched.arrival = Arrival::default();
                     warn!(
@@ -399,10 +324,10 @@ impl Agent {
                 }
             }
         }
-        if !self.shared.are_answers_lost(place) {
-            self.shared.tell_of(place, |told| {
-                told.trouble = Some(Trouble::AnswersLost);
-                reason.clone_into(&mut told.reason);
+        if !self.guard.loses_answers(slot) {
+            self.guard.update(slot, |status| {
+                status.trouble = Some(Trouble::AnswersLost);
+                reason.clone_into(&mut status.reason);
             });
             error!(
                 event = "answers_lost", interface = name.as_str();
@@ -411,103 +336,6 @@ impl Agent {
             );
         }
     }
-}
-
-impl Shared {
-    /// Changes what is told of an interface.
-    pub(super) fn tell_of<T: Default>(
-        &self,
-        place: usize,
-        change: impl FnOnce(&mut InterfaceStatus) -> T,
-    ) -> T {
-        let mut told = self.told();
-        told.interfaces
-            .get_mut(place)
-            .map(change)
-            .unwrap_or_default()
-    }
-
-    /// The interface at `place` is back, and cannot be guarded.
-    pub(super) fn refuse(&self, place: usize, failure: &Failure) {
-        self.tell_of(place, |told| {
-            told.trouble = Some(Trouble::Detached);
-            told.reason = failure.to_string();
-        });
-    }
-
-    fn are_answers_lost(&self, place: usize) -> bool {
-        self.tell_of(place, |told| told.trouble == Some(Trouble::AnswersLost))
-    }
-
-    pub(super) fn forget(&self, interface: u32) {
-        if let Some(guard) = &self.guard {
-            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.forget(interface);
-        }
-    }
-
-    /// Attaches in generic mode in place of native. False, and nothing is done: the link
-    /// is pinned, which only root can change.
-    fn switch_to_generic(
-        &self,
-        place: usize,
-        interface: u32,
-        reason: &str,
-    ) -> Result<bool, Failure> {
-        let Some(guard) = &self.guard else {
-            return Ok(false);
-        };
-        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_pinned(interface) {
-            return Ok(false);
-        }
-        guard.forget(interface);
-        let attached = pinned::attach_after_release(true, || {
-            guard.attach(interface, &[Mode::Generic]).map(drop)
-        });
-        self.tell_of(place, |told| match &attached {
-            Ok(()) => {
-                told.xdp_mode = Mode::Generic.to_string();
-                told.trouble = None;
-                reason.clone_into(&mut told.reason);
-            }
-            Err(error) => {
-                let reason = format!("generic XDP cannot be used: {error}");
-                told.take_off(Trouble::Detached, &reason);
-            }
-        });
-        attached.map_err(|error| {
-            let mut failure = Failure::from(error);
-            failure.error = failure.error.context(anyhow!("it is tried again"));
-            failure
-        })?;
-        Ok(true)
-    }
-}
-
-impl InterfaceStatus {
-    /// Another process took its guard away.
-    fn lose(&mut self, trouble: Trouble, reason: &str) {
-        let known = |trouble: Trouble| trouble.is_loss() || trouble == Trouble::Gone;
-        self.losses += u64::from(!self.trouble.is_some_and(known));
-        self.take_off(trouble, reason);
-    }
-
-    /// It has no guard any more.
-    pub(super) fn take_off(&mut self, trouble: Trouble, reason: &str) {
-        self.trouble = Some(trouble);
-        reason.clone_into(&mut self.reason);
-        "off".clone_into(&mut self.xdp_mode);
-        self.program_id = 0;
-        self.pinned = false;
-    }
-}
-
-/// Whether XDP is to send anything at all.
-fn answers_matter(config: &Config) -> bool {
-    let answers_floods = config.limits.flood_answer != FloodAnswer::Drop;
-    let serves = config.responder == Responder::Xdp || config.fallback == Fallback::Xdp;
-    !config.observe && (answers_floods || serves)
 }
 
 #[cfg(test)]
@@ -526,33 +354,5 @@ mod tests {
         let calm = begun + Duration::from_secs(600) + 3 * PAUSE_MAX;
         assert!(watched.is_due(calm) && !watched.is_due(calm));
         assert!(watched.is_due(calm + PAUSE_MIN), "{watched:?}");
-    }
-
-    #[test]
-    fn a_loss_is_counted_once() {
-        let mut told = InterfaceStatus {
-            pinned: true,
-            program_id: 7,
-            ..InterfaceStatus::default()
-        };
-        told.lose(Trouble::Detached, "a");
-        told.lose(Trouble::Replaced, "b");
-        assert_eq!((told.losses, told.reason.as_str()), (1, "b"));
-        assert_eq!((told.program_id, told.pinned), (0, false));
-        told.trouble = None;
-        told.lose(Trouble::Replaced, "c");
-        assert_eq!(told.losses, 2);
-    }
-
-    #[test]
-    fn answers_matter_where_xdp_sends_some() {
-        let mut config = Config::default();
-        assert!(answers_matter(&config));
-        config.limits.flood_answer = FloodAnswer::Drop;
-        assert!(!answers_matter(&config));
-        config.responder = Responder::Xdp;
-        assert!(answers_matter(&config));
-        config.observe = true;
-        assert!(!answers_matter(&config));
     }
 }

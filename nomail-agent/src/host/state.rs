@@ -1,5 +1,5 @@
-//! What outlives the process, files in `state_dir` that are replaced as a whole: the
-//! memory of `refuse_at = "auto"`, and the domains that mail arrives for.
+//! The files in `state_dir`, each replaced as a whole: the memory of `refuse_at = "auto"`, and
+//! the domains that mail arrives for.
 
 use std::{
     collections::BTreeMap,
@@ -15,25 +15,25 @@ use log::{info, warn};
 
 use crate::smtp::{ForeignDomains, Senders, foreign, senders, unix_now};
 
-/// The files in the directory.
+/// The file of the memory of `auto`.
 pub(crate) const FILE: &str = "senders";
+/// The file of the domains that mail arrives for.
 pub(crate) const DOMAINS_FILE: &str = "domains";
-/// What the name of a file ends in that is to become one of these.
+/// Suffix of a file that is to replace one of these.
 const NEW: &str = ".new";
 
-/// Where the memory is kept.
+/// The state directory.
 #[derive(Debug)]
 pub struct State {
     directory: PathBuf,
-    /// A failure was told, and will not be again until it is over.
+    /// The last write failed, which was logged.
     failing: bool,
-    /// Hashes of what the files were last written with, by name: the same is not written
-    /// again.
+    /// Hashes of the contents last written, by file: the same content is not written again.
     written: BTreeMap<&'static str, u64>,
 }
 
 impl State {
-    /// The directory, if it is there.
+    /// The directory, if it exists.
     pub fn new(directory: &Path) -> Option<Self> {
         directory.is_dir().then(|| Self {
             directory: directory.to_owned(),
@@ -42,8 +42,8 @@ impl State {
         })
     }
 
-    /// What an earlier agent remembered. Where that cannot be read nobody knows
-    /// who was here, so everybody is answered as if he had been.
+    /// Loads what an earlier agent remembered. If that cannot be read, every network is
+    /// treated as one that was here before.
     pub fn load(&self, age_secs: u32) -> Senders {
         let path = self.directory.join(FILE);
         let restored = read(&path, senders::FILE_MAX).and_then(|bytes| {
@@ -67,8 +67,8 @@ impl State {
         }
     }
 
-    /// The domains that mail has arrived for. Where they cannot be read they are learnt
-    /// again.
+    /// Loads the domains that mail has arrived for. If they cannot be read, the list starts
+    /// empty.
     pub fn load_domains(&self) -> ForeignDomains {
         let path = self.directory.join(DOMAINS_FILE);
         let domains = match read(&path, foreign::FILE_MAX) {
@@ -79,7 +79,7 @@ impl State {
         };
         domains.unwrap_or_else(|error| {
             warn!(
-                "{}: cannot be used, so that the list of domains that mail arrives for begins \
+                "{}: cannot be used, so that the list of domains that mail arrives for starts \
                  empty: {error:#}",
                 path.display()
             );
@@ -87,14 +87,14 @@ impl State {
         })
     }
 
-    /// Writes down what has changed of both; whether that could be done.
+    /// Saves what has changed of both. Returns whether that succeeded.
     pub fn save_all(&mut self, senders: &Senders, domains: &ForeignDomains) -> bool {
         let text = domains.save(unix_now());
         self.save(senders) && self.write(DOMAINS_FILE, &text)
     }
 
-    /// Writes the memory down; whether that could be done. A failure leaves the
-    /// file as it was.
+    /// Saves the memory of `auto`. Returns whether that succeeded: a failure leaves the file as
+    /// it was.
     pub fn save(&mut self, senders: &Senders) -> bool {
         self.write(FILE, &senders.save(unix_now()))
     }
@@ -126,7 +126,7 @@ impl State {
     }
 }
 
-/// The file, if it is there, and one byte more than `max` at most.
+/// Reads the file, if it exists, up to one byte more than `max`.
 fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     let file = match OpenOptions::new()
         .read(true)

@@ -14,8 +14,7 @@ use serde_json::Value as Json;
 
 use crate::config::LogFormat;
 
-/// The keys that each line of JSON has. A key-value of one of these names is
-/// left out.
+/// The keys that each line of JSON has. A key-value with one of these names is left out.
 const KEYS: [&str; 3] = ["time", "level", "message"];
 
 /// Starts the log. Each `-v` shows more.
@@ -97,7 +96,7 @@ fn json_of(time: &str, record: &Record<'_>) -> Result<String, serde_json::Error>
         push_pair(&mut object, key, &value.into())?;
     }
     let mut pairs = Pairs(Vec::new());
-    // A value that cannot be told is left out; the line is not.
+    // A value that cannot be serialised is left out, not the line.
     let _ = record.key_values().visit(&mut pairs);
     for (key, value) in &pairs.0 {
         push_pair(&mut object, key, value)?;
@@ -172,7 +171,7 @@ impl<'v> VisitValue<'v> for AsJson {
 }
 
 /// Whether stderr is the stream to the journal that the service manager named
-/// (systemd.exec(5)), and not what somebody made of it since.
+/// (systemd.exec(5)), and was not redirected since.
 fn stderr_is_journal() -> bool {
     let named = std::env::var("JOURNAL_STREAM");
     let stat = nix::sys::stat::fstat(io::stderr());

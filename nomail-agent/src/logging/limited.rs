@@ -1,7 +1,7 @@
 //! Log lines for SYNs over the limit, for each source at most once a minute. Any SYN may be
-//! forged, also one whose tuple has a ticket, so that no line says anything about a host.
-//! Those that name a source without a connection are for `-v` alone: forged packets must
-//! not write addresses into the log.
+//! forged, even one whose tuple has a ticket, so no line accuses a host. Lines that name a
+//! source without a connection need `-v`: forged packets must not write addresses into the
+//! log.
 
 use std::{fmt, net::IpAddr, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
     status::shown_source,
 };
 
-/// Writes the lines, and bounds both kinds each for itself.
+/// Logs the lines; the rate of each kind is bounded on its own.
 #[derive(Debug, Default)]
 pub struct LimitedLog {
     connected: Sample,
@@ -22,10 +22,10 @@ pub struct LimitedLog {
 }
 
 impl LimitedLog {
-    /// Writes the line of one event, if there is room for it. `rate` is the limit
-    /// that it is over, in SYNs per second; `interface` the name of the event's;
-    /// `connections` how many the source has completed lately.
-    pub fn tell(
+    /// Logs one event unless there are too many. `rate` is the exceeded limit in SYNs per
+    /// second, `interface` the name of the event's interface, `connections` how many the source
+    /// has completed recently.
+    pub fn log(
         &mut self,
         event: &Limited,
         rate: u32,

@@ -1,4 +1,4 @@
-//! The log: its format, the report on connections, and the sources over their limit.
+//! The log: its format, the report on connections, and the lines for SYNs over a limit.
 
 pub mod format;
 pub mod limited;

@@ -1,6 +1,6 @@
-//! What the log says of connections: one line for each of the busiest sources
-//! and interval, and one for all the others. A source that never completed a
-//! handshake may be forged, and has no line.
+//! The report on connections: in each interval one line for each of the busiest sources, and
+//! one for all the others. A source that never completed a handshake may be forged, and has no
+//! line.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ use crate::{
 /// Turns activity into lines, from interval to interval.
 #[derive(Debug)]
 pub struct Reporter {
-    /// SYNs over the limit that a source had at its last line.
+    /// SYNs over the limit of each source at its last line.
     limited: LruCache<Source, u64>,
 }
 
@@ -38,7 +38,7 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Who {
     Source(String),
-    /// So many others, or more when there were too many to be told apart.
+    /// All others; or more than so many, when there were too many to be told apart.
     Others {
         sources: usize,
         or_more: bool,
@@ -54,9 +54,8 @@ impl Default for Reporter {
 }
 
 impl Reporter {
-    /// The lines for `activity` in `secs` seconds: at most `sources_max` sources
-    /// and the others. `limited` gives all SYNs of a source that were over its
-    /// limit so far.
+    /// The lines for `activity` in `secs` seconds: at most `sources_max` sources and the
+    /// others. `limited` returns the SYNs of a source over its limit so far.
     pub fn lines(
         &mut self,
         activity: Activity,
@@ -78,7 +77,7 @@ impl Reporter {
         for (source, tally) in busiest {
             let now = limited(source);
             let before = self.limited.put(source, now).unwrap_or(0);
-            // Less than before: the source has lost its place and got a new one.
+            // Less than before: the source has entered the table again.
             let syn_limited = if now < before { now } else { now - before };
             if lines.len() < sources_max {
                 lines.push(Line {
@@ -111,7 +110,7 @@ impl Reporter {
 const _: () = assert!(SOURCES_MAX.get() >= ACTIVITY_SOURCES_MAX);
 
 impl Line {
-    /// Writes it to the log; as JSON with a key for each number.
+    /// Logs it, as JSON with a key for each number.
     pub fn log(&self) {
         let Self {
             who,

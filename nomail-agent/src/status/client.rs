@@ -1,5 +1,5 @@
-//! Asking an agent for its status. Root asks, and what answers may have been taken
-//! over: an answer has a bound in bytes and in time.
+//! Asks an agent for its status. Root asks, and what answers may have been taken over: an
+//! answer is bounded in bytes and in time.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -16,19 +16,18 @@ use crate::status::{Status, escaped};
 
 /// Most sources in one answer.
 pub const SOURCES_MAX: usize = 65_536;
-/// Longest that an agent may take, from the connection to the last byte.
+/// Longest time from the connection to the last byte of the answer.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest answer without sources.
+/// Bytes of the longest answer without sources.
 const ANSWER_MAX: usize = 1 << 20;
 /// Bytes that a source may add to an answer.
 const SOURCE_MAX: usize = 512;
-/// Longest text of an error that is shown.
+/// Characters of an error that are shown.
 const ERROR_MAX: usize = 1024;
 
-/// Connects to what listens on `path`, which may not accept anything.
+/// Connects to what listens on `path`; a full queue is waited for.
 pub(super) fn connect(path: &Path, within: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A queue that is full lets a connection wait for this time.
     socket.set_write_timeout(Some(within))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(OwnedFd::from(socket).into())
@@ -73,7 +72,7 @@ fn ask_within(path: &Path, sources: usize, within: Duration) -> Result<Status> {
     parse(&answer, sources)
 }
 
-/// A line, without keeping more than `max` bytes of it.
+/// Reads a line of at most `max` bytes.
 fn read_line(stream: &mut UnixStream, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut piece = [0; 16 << 10];
@@ -99,14 +98,14 @@ fn read_line(stream: &mut UnixStream, max: usize, deadline: Instant) -> io::Resu
     }
 }
 
-/// The only other answer.
+/// The only answer besides a status.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
 }
 
-/// Parses into what is wanted, and nothing else: a tree of any JSON would be many
-/// times as large as its text.
+/// Parses into these types alone: a tree of any JSON would be many times as large as its
+/// text.
 fn parse(answer: &[u8], sources: usize) -> Result<Status> {
     if let Ok(Refusal { error }) = serde_json::from_slice(answer) {
         let error: String = error.chars().take(ERROR_MAX).collect();
@@ -118,7 +117,7 @@ fn parse(answer: &[u8], sources: usize) -> Result<Status> {
         } else {
             "the agent's answer is not complete"
         };
-        // Its text may repeat what came.
+        // The text of the error may repeat what was received.
         anyhow!("{what} (column {} of its answer)", error.column())
     })?;
     status.sources.truncate(sources);
@@ -135,7 +134,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(300);
 
     /// Asks an agent that does `answer` with the connection.
-    fn told(answer: impl FnOnce(UnixStream) + Send + 'static) -> Result<Status> {
+    fn ask_one_that(answer: impl FnOnce(UnixStream) + Send + 'static) -> Result<Status> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -145,18 +144,18 @@ mod tests {
             answer(stream);
         });
         let begun = Instant::now();
-        let told = ask_within(&path, 20, SHORT);
+        let asked = ask_within(&path, 20, SHORT);
         assert!(begun.elapsed() < SHORT * 10, "{:?}", begun.elapsed());
-        told
+        asked
     }
 
-    fn error(told: Result<Status>) -> String {
-        format!("{:#}", told.err().unwrap())
+    fn error(asked: Result<Status>) -> String {
+        format!("{:#}", asked.err().unwrap())
     }
 
     #[test]
     fn an_agent_that_never_stops_is_cut_off() {
-        let endless = told(|mut stream| while stream.write_all(&[b' '; 65536]).is_ok() {});
+        let endless = ask_one_that(|mut stream| while stream.write_all(&[b' '; 65536]).is_ok() {});
         let error = error(endless);
         let taken_over = error.contains("longer than the") && error.contains("control.sock");
         assert!(
@@ -167,13 +166,13 @@ mod tests {
 
     #[test]
     fn an_agent_that_never_answers_is_given_up() {
-        let silent = told(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+        let silent = ask_one_that(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
         assert!(error(silent).contains("does not answer within 300ms"));
     }
 
     #[test]
     fn an_agent_that_drips_is_given_up() {
-        let slow = told(|mut stream| {
+        let slow = ask_one_that(|mut stream| {
             while stream.write_all(b"{").is_ok() {
                 thread::sleep(SHORT / 10);
             }
@@ -197,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_error_of_the_agent_is_short_and_no_command_for_a_terminal() {
-        let refused = told(|mut stream| {
+        let refused = ask_one_that(|mut stream| {
             let text = "\u{1b}[2J".repeat(10_000);
             let error = serde_json::json!({ "error": text });
             writeln!(stream, "{error}").unwrap();
@@ -213,7 +212,7 @@ mod tests {
     #[test]
     fn other_answers_are_told_apart() {
         let of = |text: &'static str| {
-            error(told(move |mut stream| {
+            error(ask_one_that(move |mut stream| {
                 stream.write_all(text.as_bytes()).unwrap();
             }))
         };
@@ -237,7 +236,7 @@ mod tests {
             sources: vec![source; 30],
             ..Status::default()
         };
-        let taken = told(move |mut stream| {
+        let taken = ask_one_that(move |mut stream| {
             stream
                 .write_all(&serde_json::to_vec(&status).unwrap())
                 .unwrap();

@@ -1,4 +1,4 @@
-//! The clients of a socket that others on this host can reach: at most so many at a
+//! The clients of a socket that any account of this host may reach: a bounded number at a
 //! time, of which the one that has been idle longest makes room for the next.
 
 use std::{
@@ -15,16 +15,16 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a client is idle at least before it makes room. This bounds how often
-/// others can have a connection accepted.
+/// How long a client is idle at least before it makes room. This bounds the rate of
+/// accepted connections.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 
-/// Whether a client has asked for something: until then it is idle.
+/// Whether a client has sent its request: until then it is idle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked(Arc<AtomicBool>);
 
 impl Asked {
-    /// Its request is complete.
+    /// The request is complete.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -37,7 +37,7 @@ struct Client {
     asked: Asked,
 }
 
-/// The clients, those that came first in front.
+/// The clients, the first to connect in front.
 #[derive(Debug)]
 pub(super) struct Clients {
     max: usize,
@@ -53,7 +53,7 @@ impl Clients {
         }
     }
 
-    /// Serves a client by `serve`, once there is room for it.
+    /// Serves a client with `serve` as soon as there is room.
     pub(super) async fn admit<F>(&mut self, serve: impl FnOnce(Asked) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -68,8 +68,8 @@ impl Clients {
         });
     }
 
-    /// Waits until a client has ended, or has been idle for [`IDLE_MIN`] and is ended.
-    /// Where all have asked, the first of them makes room.
+    /// Waits until a client has ended, or one that has been idle for [`IDLE_MIN`] can be ended.
+    /// If all have sent a request, the first of them makes room.
     async fn make_room(&mut self) {
         loop {
             self.clients.retain(|client| !client.task.is_finished());

@@ -1,5 +1,5 @@
-//! The control socket, which is read-only. A client sends one line, `status N`, and
-//! gets one JSON document with at most N sources.
+//! The control socket, which is read-only. A client sends one line, `status N`, and gets one
+//! JSON document with at most N sources.
 
 use std::{
     fs, io,
@@ -32,7 +32,7 @@ const REQUEST_MAX: usize = 64;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Clients at a time.
 const CLIENTS_MAX: usize = 8;
-/// Longest that it takes to see whether another agent answers.
+/// Longest wait for another agent's answer.
 const OTHER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bound control socket, removed when dropped.
@@ -42,8 +42,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Binds `path` with mode 0660 for root and `group`. A socket that a dead
-    /// agent left is replaced, that of a living one is not.
+    /// Binds `path` with mode 0660 for root and `group`. Replaces the socket of an agent that
+    /// is gone, and no other.
+    ///
+    /// # Errors
+    /// When another agent answers there, when the path is no socket, or as of bind(2).
     pub fn bind(path: &Path, group: Option<Gid>) -> Result<Self> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
@@ -64,7 +67,7 @@ impl Control {
             }
             fs::remove_file(path).with_context(|| format!("{} is stale", path.display()))?;
         }
-        // Nobody else may connect in the moment before the mode is set.
+        // No other account may connect in the moment before the mode is set.
         let listener = {
             let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
             let listener = UnixListener::bind(path);
@@ -84,8 +87,11 @@ impl Control {
         Ok(control)
     }
 
-    /// Answers until dropped. `status` gets the number of sources asked for.
-    pub async fn serve(&self, status: impl Fn(usize) -> Result<Status> + Send + Sync + 'static) {
+    /// Answers until dropped. `status` gets the number of sources that a client asks for.
+    pub async fn serve<F>(&self, status: impl Fn(usize) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Status>> + Send,
+    {
         let status = Arc::new(status);
         let mut clients = Clients::new(CLIENTS_MAX);
         loop {
@@ -116,11 +122,14 @@ impl Drop for Control {
     }
 }
 
-async fn answer(
+async fn answer<F>(
     mut stream: UnixStream,
-    status: &(dyn Fn(usize) -> Result<Status> + Send + Sync),
+    status: &(impl Fn(usize) -> F + Sync),
     asked: Asked,
-) -> Result<()> {
+) -> Result<()>
+where
+    F: Future<Output = Result<Status>>,
+{
     let mut request = [0; REQUEST_MAX];
     let mut length = 0;
     timeout(CLIENT_TIMEOUT, async {
@@ -136,7 +145,7 @@ async fn answer(
     .context("no request in time")??;
     asked.set();
     let reply = match parse(&request[..length]) {
-        Some(sources) => match status(sources) {
+        Some(sources) => match status(sources).await {
             Ok(status) => serde_json::to_vec(&status)?,
             Err(error) => error_reply(&format!("{error:#}"))?,
         },
@@ -156,7 +165,7 @@ fn error_reply(error: &str) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&serde_json::json!({ "error": error }))?)
 }
 
-/// How many sources a request asks for, at most [`SOURCES_MAX`], if it is one.
+/// Returns how many sources a request asks for, at most [`SOURCES_MAX`], if it is valid.
 pub fn parse(request: &[u8]) -> Option<usize> {
     let line = std::str::from_utf8(request).ok()?.strip_suffix('\n')?;
     let sources: usize = line.strip_prefix("status ")?.parse().ok()?;

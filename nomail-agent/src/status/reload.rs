@@ -1,32 +1,29 @@
-//! What became of the last reload.
+//! The result of the last reload.
 
 use std::time::Instant;
 
 use crate::{config::Config, exit::Failure, smtp::unix_now};
 
-/// The last reload, and what is in effect since. `status`, metrics and the
-/// service manager tell of it; [`crate::agent`] keeps the only one.
-///
-/// The start counts as a reload that went well, so that there always is one.
+/// The last reload, which `status`, metrics and the service manager report. The start counts
+/// as one that succeeded.
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// When it was over.
+    /// When it ended.
     pub at: Instant,
-    /// Why the configuration stayed as it was: the first thing that is wrong, on
-    /// one line, and how many more there are. None: it was taken over.
+    /// Why the configuration stayed as it was: the first error, on one line, and how many more
+    /// there are. None: the new one is in effect.
     pub error: Option<String>,
-    /// Keys of the file, such as `listen`, that differ from what is in effect and
-    /// need a restart. Empty also after an error.
+    /// Keys of the file, such as `listen`, that differ from what is in effect and need a
+    /// restart. Empty after an error.
     pub needs_restart: Vec<&'static str>,
-    /// [`Config::hash`] of the configuration in effect, whatever became of the
-    /// reload.
+    /// [`Config::hash`] of the configuration in effect.
     pub config_hash: u64,
-    /// When that was taken over, in seconds since 1970.
+    /// When that came into effect, in seconds since 1970.
     pub taken_over_unix_secs: u32,
 }
 
 impl Reload {
-    /// `config` is in effect now, but for the keys that wait for a restart.
+    /// `config` is in effect now, except for the keys that wait for a restart.
     pub fn succeeded(config: &Config, needs_restart: Vec<&'static str>) -> Self {
         Self {
             at: Instant::now(),
@@ -37,7 +34,7 @@ impl Reload {
         }
     }
 
-    /// Nothing was taken over, so that the earlier configuration stays in effect.
+    /// The reload failed, so the earlier configuration stays in effect.
     #[must_use]
     pub fn failed(&self, failure: &Failure) -> Self {
         let lines = failure.lines();

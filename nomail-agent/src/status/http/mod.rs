@@ -22,15 +22,16 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode, body::Bytes, header, server::conn::http1,
-    service::service_fn,
+    Method, Request, Response, StatusCode, body::Bytes, header, http::request::Parts,
+    server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::debug;
@@ -42,6 +43,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Mutex,
     time::{sleep, timeout},
 };
 
@@ -128,10 +130,13 @@ impl Server {
     }
 
     /// Answers until dropped.
-    pub async fn serve(self, look: impl Fn() -> Result<View> + Send + Sync + 'static) {
+    pub async fn serve<F>(self, look: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<View>> + Send + 'static,
+    {
         let local = self.listener.local_addr();
         let desk = Arc::new(Desk {
-            look: Box::new(look),
+            look: Box::new(move || look().boxed()),
             process: self.process,
             seen: Mutex::new(None),
             loopback: local.is_ok_and(|address| address.ip().to_canonical().is_loopback()),
@@ -156,8 +161,8 @@ impl Server {
 async fn converse(stream: TcpStream, desk: Arc<Desk>, asked: Asked) {
     let answer = service_fn(|request: Request<_>| {
         asked.set();
-        let answered = desk.answer(&request);
-        async { Ok::<_, Infallible>(answered) }
+        let desk = Arc::clone(&desk);
+        async move { Ok::<_, Infallible>(desk.answer(request.into_parts().0).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -175,7 +180,7 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>, asked: Asked) {
 
 /// What all clients have in common.
 struct Desk {
-    look: Box<dyn Fn() -> Result<View> + Send + Sync>,
+    look: Box<dyn Fn() -> BoxFuture<'static, Result<View>> + Send + Sync>,
     process: Arc<Process>,
     seen: Mutex<Option<Seen>>,
     loopback: bool,
@@ -193,23 +198,23 @@ struct Seen {
 type Answer = Response<Full<Bytes>>;
 
 impl Desk {
-    fn answer<T>(&self, request: &Request<T>) -> Answer {
+    async fn answer(&self, request: Parts) -> Answer {
         let text = |name| {
-            let value = request.headers().get(name);
+            let value = request.headers.get(name);
             value.and_then(|value| value.to_str().ok())
         };
         if self.loopback && !names_this_host(text(header::HOST)) {
             let why = "This answers on the loopback address, to who names an address or localhost.";
             return plain(StatusCode::MISDIRECTED_REQUEST, why);
         }
-        let path = request.uri().path();
+        let path = request.uri.path();
         if !["/", "/metrics", "/healthz", "/status.json"].contains(&path) {
             return plain(
                 StatusCode::NOT_FOUND,
                 "There are /, /metrics, /healthz and /status.json.",
             );
         }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
+        if request.method != Method::GET && request.method != Method::HEAD {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only.");
             let allow = header::HeaderValue::from_static("GET, HEAD");
             answer.headers_mut().insert(header::ALLOW, allow);
@@ -217,9 +222,9 @@ impl Desk {
         }
         let answered = match path {
             "/" => page(),
-            "/metrics" => self.metrics(text(header::ACCEPT).unwrap_or_default()),
-            "/healthz" => self.health(),
-            _ => self.json(),
+            "/metrics" => self.metrics(text(header::ACCEPT).unwrap_or_default()).await,
+            "/healthz" => self.health().await,
+            _ => self.json().await,
         };
         answered.unwrap_or_else(|error| {
             debug!("metrics: {error:#}");
@@ -228,13 +233,14 @@ impl Desk {
     }
 
     /// The figures of now, or of not long ago.
-    fn seen(&self) -> Result<Seen> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn seen(&self) -> Result<Seen> {
+        // Held while looking: those who ask meanwhile share the look.
+        let mut seen = self.seen.lock().await;
         match &*seen {
             Some(seen) if Instant::now() < seen.fresh_until => Ok(seen.clone()),
             _ => {
                 let begun = Instant::now();
-                let view = Arc::new((self.look)()?);
+                let view = Arc::new((self.look)().await?);
                 let process = self.process.figures().context("/proc/self")?;
                 let now = Instant::now();
                 let fresh = Seen {
@@ -247,8 +253,8 @@ impl Desk {
         }
     }
 
-    fn metrics(&self, accept: &str) -> Result<Answer> {
-        let seen = self.seen()?;
+    async fn metrics(&self, accept: &str) -> Result<Answer> {
+        let seen = self.seen().await?;
         let format = Format::negotiate(accept);
         let text = render(&seen.view.status, &seen.process, format);
         let mut answer = answer(StatusCode::OK, format.content_type(), text);
@@ -258,16 +264,16 @@ impl Desk {
     }
 
     /// That there is an answer says that the agent's loop runs.
-    fn health(&self) -> Result<Answer> {
-        let seen = self.seen()?;
+    async fn health(&self) -> Result<Answer> {
+        let seen = self.seen().await?;
         Ok(match seen.view.status.unhealthy() {
             Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why),
             None => plain(StatusCode::OK, "ok"),
         })
     }
 
-    fn json(&self) -> Result<Answer> {
-        let json = serde_json::to_string(&*self.seen()?.view)?;
+    async fn json(&self) -> Result<Answer> {
+        let json = serde_json::to_string(&*self.seen().await?.view)?;
         Ok(answer(StatusCode::OK, "application/json", json))
     }
 }
@@ -357,10 +363,11 @@ mod tests {
         };
         Desk {
             look: Box::new(move || {
-                Ok(View {
+                let view = View {
                     status: status.clone(),
                     history: History::default(),
-                })
+                };
+                async { Ok(view) }.boxed()
             }),
             process: Arc::new(Process::open().unwrap()),
             seen: Mutex::new(None),
@@ -371,7 +378,8 @@ mod tests {
     fn ask(desk: &Desk, method: &str, path: &str, host: &str) -> u16 {
         let request = Request::builder().method(method).uri(path);
         let request = request.header(header::HOST, host).body(()).unwrap();
-        desk.answer(&request).status().as_u16()
+        let answer = desk.answer(request.into_parts().0).now_or_never();
+        answer.unwrap().status().as_u16()
     }
 
     #[rstest]
@@ -425,7 +433,7 @@ mod tests {
         for path in ["/metrics", "/status.json", "/healthz", "/metrics"] {
             assert_eq!(ask(&desk, "GET", path, "localhost"), 200);
         }
-        desk.seen.lock().unwrap().as_mut().unwrap().fresh_until = Instant::now();
+        desk.seen.get_mut().as_mut().unwrap().fresh_until = Instant::now();
         assert_eq!(ask(&desk, "GET", "/metrics", "localhost"), 200);
         assert_eq!(LOOKS.load(Ordering::Relaxed), 2);
     }
@@ -433,7 +441,7 @@ mod tests {
     #[test]
     fn a_failure_is_told() {
         let mut desk = desk(&[]);
-        desk.look = Box::new(|| anyhow::bail!("the map is gone"));
+        desk.look = Box::new(|| async { anyhow::bail!("the map is gone") }.boxed());
         assert_eq!(ask(&desk, "GET", "/metrics", "localhost"), 500);
         assert_eq!(ask(&desk, "GET", "/", "localhost"), 200);
     }

@@ -1,5 +1,5 @@
-//! Addresses that no client has: a packet that names one as its source is forged, and an
-//! answer to it would go to this host or to all of a network.
+//! Addresses that no client has: a packet with such a source is forged, and an answer to it
+//! would go to this host or to a whole network.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -12,9 +12,9 @@ use nomail_common::wire::packet::Address;
 
 use crate::net::{ConfiguredAddress, LocalRoutes};
 
-/// This host's addresses, and the first and the last one of each of its networks, those
-/// of the guarded interfaces first. Without those that XDP never answers to anyway,
-/// being no host's.
+/// This host's addresses, and the first and the last address of each of its networks, those
+/// of the guarded interfaces first; except those that XDP never answers, because no host can
+/// have them.
 pub(super) fn addresses(
     routes: &LocalRoutes,
     configured: &BTreeSet<ConfiguredAddress>,
@@ -43,8 +43,7 @@ pub(super) fn addresses(
         .collect()
 }
 
-/// The first and the last address of a network, if it has those beside its hosts'
-/// (RFC 3021).
+/// The first and the last address of a network, if hosts do not have them (RFC 3021).
 fn ends(network: &Ipv4Net) -> Option<[IpAddr; 2]> {
     (network.prefix_len() < 31).then(|| [network.network().into(), network.broadcast().into()])
 }

@@ -1,14 +1,13 @@
-//! What is logged of list files that are not, or not wholly, in force.
+//! Warnings of list files that are not, or not completely, in force.
 
 use log::{error, warn};
 
 use crate::config::Config;
 
-/// Most lines of the log for all files of one look at the configuration.
+/// Most warnings that one load of the configuration logs.
 const LINES_MAX: usize = 100;
 
-/// Logs what is wrong with the list files, each line with its place. They are in force
-/// without it.
+/// Logs what is wrong with the list files, which are in force without the wrong lines.
 pub(super) fn warn_of(config: &Config) {
     let warnings = || config.list_files().flat_map(|file| &file.warnings);
     for line in warnings().take(LINES_MAX) {

@@ -1,0 +1,173 @@
+//! The life of the agent: it starts, serves until a signal or a failure ends it, and stops.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use log::info;
+
+use super::{
+    assemble::StatusInputs,
+    boot::{Confined, Inputs, Opened},
+    descriptors,
+    journal::Journal,
+    keeper::Keeper,
+    listeners::{Listeners, ListenersEvent},
+    network::Network,
+    observers::Observers,
+    reload::Reloader,
+    root::Root,
+    signals::{Signal, Signals},
+};
+use crate::{
+    config::{Config, Overrides},
+    exit::Failure,
+    host::service::{InheritedSockets, Manager},
+};
+
+/// Runs the agent until a signal ends it.
+///
+/// # Errors
+/// When it cannot start or go on.
+pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
+    let root = Root::at_start();
+    let inputs = Inputs {
+        // Before anything is opened: the descriptors are known by their numbers.
+        inherited: InheritedSockets::receive()?,
+        manager: Manager::connect(),
+        budget: descriptors::raise_limit(config.limits.connections),
+        config,
+        overrides: overrides.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no event loop can be made")?;
+    runtime.block_on(async {
+        let opened = Opened::open(root, inputs).await?;
+        let confined = opened.attach().await?.confine()?;
+        let mut agent = Agent::start(confined).await;
+        let served = agent.serve().await;
+        agent.stop().await;
+        served
+    })
+}
+
+/// The agent while it serves: the owners of its resources.
+struct Agent {
+    reloader: Reloader,
+    keeper: Keeper,
+    network: Network,
+    listeners: Listeners,
+    observers: Observers,
+    journal: Journal,
+    signals: Signals,
+}
+
+impl Agent {
+    async fn start(confined: Confined) -> Self {
+        let Confined {
+            reloader,
+            keeper,
+            mut network,
+            listeners,
+            observers,
+            journal,
+            signals,
+        } = confined;
+        info!(
+            "{} does not accept mail: {} {}",
+            reloader.hostname,
+            match keeper.settings.is_stateless() {
+                true => "answered by XDP, without a socket, on",
+                false => "listening on",
+            },
+            network.shown_pairs()
+        );
+        network.find_unguarded(&keeper).await;
+        let mut agent = Self {
+            reloader,
+            keeper,
+            network,
+            listeners,
+            observers,
+            journal,
+            signals,
+        };
+        let (observers, inputs) = agent.observed();
+        observers.start(&inputs);
+        agent
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    async fn serve(&mut self) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                signal = self.signals.event() => match signal {
+                    Signal::Reload => self.reload(),
+                    Signal::Stop => return Ok(()),
+                },
+                event = self.listeners.event() => self.follow_listeners(event).await?,
+                event = self.keeper.event() => {
+                    self.keeper.handle(event, &self.listeners.responder);
+                }
+                event = self.network.event() => {
+                    self.network.handle(event, &mut self.keeper, &mut self.listeners).await?;
+                }
+                event = self.journal.event() => {
+                    self.journal.handle(event, &self.listeners.responder, &self.keeper.guard);
+                }
+                event = self.observers.event() => {
+                    let (observers, inputs) = self.observed();
+                    observers.handle(event, &inputs);
+                }
+            }
+        }
+    }
+
+    /// The observers, and what they may see.
+    fn observed(&mut self) -> (&mut Observers, StatusInputs<'_>) {
+        let inputs = StatusInputs {
+            reloader: &self.reloader,
+            keeper: &self.keeper,
+            network: &self.network,
+            responder: &self.listeners.responder,
+        };
+        (&mut self.observers, inputs)
+    }
+
+    async fn follow_listeners(&mut self, event: ListenersEvent) -> Result<(), Failure> {
+        match event {
+            ListenersEvent::Ended => {
+                return Err(
+                    anyhow!("the serving thread has ended: start nomail-agent again").into(),
+                );
+            }
+            ListenersEvent::Alive => self.observers.alive(),
+            ListenersEvent::Heartbeat(room) => self.keeper.heartbeat(room),
+            ListenersEvent::Retry => {
+                let (keeper, listeners) = (&mut self.keeper, &mut self.listeners);
+                self.network.follow_addresses(keeper, listeners).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        self.observers.reloading();
+        let (keeper, journal) = (&mut self.keeper, &mut self.journal);
+        let succeeded = self.reloader.reload(keeper, &self.listeners, journal);
+        let (observers, inputs) = self.observed();
+        observers.reloaded(succeeded, &inputs);
+    }
+
+    async fn stop(mut self) {
+        info!("stopping");
+        self.observers.stop();
+        self.keeper.leave();
+        self.listeners.stop().await;
+        let responder = &self.listeners.responder;
+        self.keeper.log_limited(Instant::now(), responder);
+        self.journal.report(responder, &self.keeper.guard);
+        self.journal.save(responder);
+    }
+}

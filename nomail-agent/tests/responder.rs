@@ -4,7 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use nomail_agent::smtp::{AfterGreeting, Dialog, RefuseAt, Replies, replies::Reply as Text};
+use nomail_agent::{
+    refusal::{AfterGreeting, RefusalPoint},
+    smtp::{Dialog, Replies, replies::Reply as Text},
+};
 use nomail_common::{
     abi::{DIALOG_PLACES, Texts},
     guard::challenge::TupleHash,
@@ -275,8 +278,7 @@ fn fold(sum: u32) -> u32 {
 /// What the listener says to all of it, and whether it closes.
 fn listener(input: &[u8]) -> (Vec<u8>, bool) {
     let replies = replies();
-    let greeting = RefuseAt::Greeting(AfterGreeting::Hold);
-    let (mut dialog, first) = Dialog::open(greeting, &replies);
+    let (mut dialog, first) = Dialog::open(RefusalPoint::Greeting, AfterGreeting::Hold, &replies);
     let mut said = first.line.to_vec();
     let mut rest = input;
     while !rest.is_empty() {

@@ -14,7 +14,7 @@ mod telling;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -48,9 +48,7 @@ use self::{
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
     commands::crowdsec::{self, Crowdsec, Subscription},
-    config::{
-        self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode,
-    },
+    config::{self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, XdpMode},
     exit::{Exit, Failure},
     guard::{
         self, BpfError, Guard, GuardedInterface, Limited, Lists, Mode, OwedFrame, Pins, Policy,
@@ -63,10 +61,8 @@ use crate::{
     logging::limited::LimitedLog,
     logging::report::Reporter,
     net::{FrameSocket, IfaceError, Interface, Interfaces, holder_of, sockets_are_in},
-    smtp::{
-        self, LISTEN_BACKLOG, ListenerId, Refuse, RefuseAt, Relay, Replies, Responder, Settings,
-        relay,
-    },
+    refusal::RefusalPoint,
+    smtp::{self, LISTEN_BACKLOG, ListenerId, RefusedDomains, Replies, Responder, Settings},
     status::control::Control,
     status::http::{self, History, Totals, View},
     status::reload::Reload,
@@ -1191,7 +1187,7 @@ impl Shared {
             contended: counts.all.contended,
             source_evictions: counts.all.source_evictions,
             elsewhere: counts.elsewhere,
-            commands: commands_of(&connections.commands),
+            commands: connections.commands,
             durations: durations_of(&connections),
             interfaces: told.interfaces,
             crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
@@ -1215,15 +1211,6 @@ impl Shared {
         status.sources = telling::busiest(&table, self.responder.sources(), sources_max);
         Ok(status)
     }
-}
-
-fn commands_of(commands: &smtp::Commands) -> BTreeMap<String, u64> {
-    let name = |verb: Option<smtp::command::Verb>| match verb {
-        Some(verb) => verb.name().to_ascii_lowercase(),
-        None => "other".to_owned(),
-    };
-    let commands = commands.iter();
-    commands.map(|(verb, count)| (name(verb), count)).collect()
 }
 
 fn durations_of(connections: &smtp::Connections) -> DurationStatus {
@@ -1690,23 +1677,20 @@ fn takes_syncookies() -> bool {
 }
 
 fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, Failure> {
-    let after_greeting = match config.after_greeting {
-        config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
-        config::AfterGreeting::Close => smtp::AfterGreeting::Close,
-    };
     let relay = config.relay.as_deref().map(relay_of).map(Arc::new);
     let replies = Replies::new(hostname, relay)
         .with_context(|| format!("hostname = {hostname:?}"))
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
     Ok(Settings {
         replies: Arc::new(replies),
-        refuse: match config.refuse_at {
-            config::RefuseAt::Greeting => Refuse::At(RefuseAt::Greeting(after_greeting)),
-            config::RefuseAt::Ehlo => Refuse::At(RefuseAt::Ehlo),
-            config::RefuseAt::Mail => Refuse::At(RefuseAt::Mail),
-            config::RefuseAt::Rcpt => Refuse::At(RefuseAt::Rcpt),
-            config::RefuseAt::Auto => Refuse::Auto(after_greeting),
+        refuse_at: match config.refuse_at {
+            config::RefuseAt::Greeting => Some(RefusalPoint::Greeting),
+            config::RefuseAt::Ehlo => Some(RefusalPoint::Ehlo),
+            config::RefuseAt::Mail => Some(RefusalPoint::Mail),
+            config::RefuseAt::Rcpt => Some(RefusalPoint::Rcpt),
+            config::RefuseAt::Auto => None,
         },
+        after_greeting: config.after_greeting,
         connections_max: config.limits.connections.min(room.connections) as usize,
         shed_max: room.shed,
         connections_per_source_max: config.limits.connections_per_source as usize,
@@ -1748,15 +1732,10 @@ fn start_crowdsec(
     Ok(Some(crowdsec))
 }
 
-fn relay_of(relay: &config::Relay) -> Relay {
-    let code = match relay.code {
-        RelayCode::Listed => relay::Code::DoesNotAcceptMail,
-        RelayCode::NullMx => relay::Code::NullMx,
-        RelayCode::Rfc1846 => relay::Code::Host,
-    };
+fn relay_of(relay: &config::Relay) -> RefusedDomains {
     let domains = relay.domains.iter();
-    Relay::new(
-        code,
+    RefusedDomains::new(
+        relay.code,
         &relay.text,
         domains.map(|domain| (&domain.name, domain.text.clone())),
         relay.postmaster.as_deref(),
@@ -1926,7 +1905,7 @@ fn raise_descriptor_limit(config: &Config) -> Room {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let enough = Room {
         connections: config::CONNECTIONS_MAX,
-        shed: smtp::listener::SHED_MAX,
+        shed: smtp::settings::SHED_MAX,
     };
     let beside = enough.shed as u64 + DESCRIPTORS_SPARE;
     let most = u64::from(config::CONNECTIONS_MAX) + beside;
@@ -1960,7 +1939,7 @@ fn raise_descriptor_limit(config: &Config) -> Room {
 /// what is no connection, and half of the others for those that are shed.
 fn room_in(descriptors: u64) -> Room {
     let free = descriptors - DESCRIPTORS_SPARE.min(descriptors / 2);
-    let shed = (free / 2).min(smtp::listener::SHED_MAX as u64);
+    let shed = (free / 2).min(smtp::settings::SHED_MAX as u64);
     Room {
         connections: u32::try_from(free - shed).unwrap_or(u32::MAX),
         shed: shed as usize,

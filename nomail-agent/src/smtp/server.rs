@@ -41,7 +41,7 @@ use super::{
     session::{LINGER_BYTES_MAX, LINGER_MAX, Progress, Session, SessionContext, SessionPhase},
     settings::Settings,
     socket::{LISTEN_BACKLOG, concerns_one_connection, queue_is_full},
-    stats::{Counter, EndReason, Stats},
+    stats::{Counter, EndReason, Stats, StatsInner},
 };
 use crate::refusal::RefusalPoint;
 
@@ -288,30 +288,17 @@ impl SmtpServer {
             && of_source < settings.connections_per_source_max
             && (self.active.len() < settings.connections_max
                 || self.evict(peer, settings.connections_max, now));
-        let by_auto = settings.refuse_at.is_none() && !settings.is_monitor(peer);
         let (mut on_return, mut lingers) = (false, true);
         let (dialog, action) = {
             let mut stats = self.stats.lock();
             stats.accept(source, unlogged, now);
             if admit {
+                let point = refusal_point(&mut stats, &settings, peer);
+                on_return = settings.is_auto(peer) && point == RefusalPoint::Rcpt;
                 stats.counts.active += 1;
-                let point = match settings.refuse_at {
-                    _ if settings.is_monitor(peer) => RefusalPoint::Rcpt,
-                    Some(point) => point,
-                    None => stats.senders.contact(peer, unix_now()),
-                };
-                on_return = by_auto && point == RefusalPoint::Rcpt;
                 Dialog::open(point, settings.after_greeting, &settings.replies)
             } else {
-                lingers = stats.counts.shed_lingering < settings.shed_max as u64;
-                if lingers {
-                    stats.counts.shed_lingering += 1;
-                } else {
-                    stats.counts.counters[Counter::ShedWithoutLinger] += 1;
-                }
-                if by_auto {
-                    stats.senders.greeted(peer, unix_now());
-                }
+                lingers = count_shed(&mut stats, &settings, peer);
                 stats.end(source, unlogged, EndReason::Shed);
                 Dialog::shed(&settings.replies)
             }
@@ -525,4 +512,27 @@ impl SmtpServer {
             self.notices.detail(now, || session.summary(now));
         }
     }
+}
+
+/// Returns where an admitted connection is refused.
+fn refusal_point(stats: &mut StatsInner, settings: &Settings, peer: IpAddr) -> RefusalPoint {
+    match settings.refuse_at {
+        _ if settings.is_monitor(peer) => RefusalPoint::Rcpt,
+        Some(point) => point,
+        None => stats.senders.contact(peer, unix_now()),
+    }
+}
+
+/// Counts a shed connection. Returns whether it may linger.
+fn count_shed(stats: &mut StatsInner, settings: &Settings, peer: IpAddr) -> bool {
+    if settings.is_auto(peer) {
+        stats.senders.greeted(peer, unix_now());
+    }
+    let lingers = stats.counts.shed_lingering < settings.shed_max as u64;
+    if lingers {
+        stats.counts.shed_lingering += 1;
+    } else {
+        stats.counts.counters[Counter::ShedWithoutLinger] += 1;
+    }
+    lingers
 }

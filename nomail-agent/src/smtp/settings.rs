@@ -51,6 +51,11 @@ impl Settings {
         self.monitors.iter().any(|net| net.contains(&peer))
     }
 
+    /// Whether `auto` decides where the peer is refused.
+    pub(super) fn is_auto(&self, peer: IpAddr) -> bool {
+        self.refuse_at.is_none() && !self.is_monitor(peer)
+    }
+
     pub(super) fn is_unlogged(&self, peer: IpAddr) -> bool {
         self.is_monitor(peer) || self.unlogged.iter().any(|net| net.contains(&peer))
     }

@@ -1,12 +1,15 @@
 //! Single command lines.
 
-use nomail_agent::smtp::command::{Command, Recipient, ReversePath, Talker, Verb, parse};
+use nomail_agent::smtp::{
+    command::{Command, Recipient, ReversePath, Verb, parse},
+    protocol::Protocol,
+};
 
 #[path = "../../nomail-agent/src/smtp/command/oracle.rs"]
 mod oracle;
 
-/// The octets of one line, also as the paths of MAIL and RCPT: whatever is
-/// parsed is a part of what was written, and smtp-proto sees the same verbs.
+/// The bytes of one line, also as the paths of MAIL and RCPT: the result
+/// is a part of the input, and smtp-proto sees the same verbs.
 pub fn command(line: &[u8]) {
     check(line);
     check(&[b"MAIL FROM:", line].concat());
@@ -22,7 +25,7 @@ pub fn command(line: &[u8]) {
 
 fn check(line: &[u8]) {
     let parsed = parse(line);
-    assert_eq!(parsed.is_some(), Verb::of(line).is_some());
+    assert_eq!(parsed.is_some(), Verb::of(line) != Verb::Other);
     let mailbox = match parsed {
         Some(Command::Mail(ReversePath::Mailbox(mailbox))) => mailbox,
         Some(Command::Rcpt(Recipient::Mailbox(mailbox))) => mailbox,
@@ -36,21 +39,19 @@ fn check(line: &[u8]) {
     assert!(mailbox.path.ends_with(&address));
     let path = mailbox.path;
     assert!(line.windows(path.len()).any(|at| at == path));
-    // A domain is looked up and told to people.
+    // A domain is looked up and shown to people.
     assert!(!mailbox.domain.iter().any(u8::is_ascii_control));
 }
 
-/// How a line is cut never changes who is recognised.
+/// How a line is cut never changes the protocol that is recognised.
 fn recognise_in_pieces(line: &[u8]) {
-    let mut pieces = (0..line.len()).map(|seen| Talker::recognise(&line[..=seen], seen));
-    assert_eq!(pieces.find_map(|found| found), Talker::recognise(line, 0));
+    let mut pieces = (0..line.len()).map(|seen| Protocol::recognise(&line[..=seen], seen));
+    assert_eq!(pieces.find_map(|found| found), Protocol::recognise(line, 0));
 }
 
-/// Whether smtp-proto and we are to agree on a line: see [`oracle::verbs`].
+/// Whether smtp-proto and nomail must agree on a line: see [`oracle::verbs`].
 fn is_common_ground(line: &str) -> bool {
-    let text = line
-        .bytes()
-        .all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
+    let text = line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
     let is_lhlo = |line: &str| {
         line.get(..4)
             .is_some_and(|word| word.eq_ignore_ascii_case("LHLO"))

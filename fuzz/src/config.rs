@@ -8,12 +8,8 @@ use std::{
 use ipnet::IpNet;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nomail_agent::{
-    config::{self, Config, ConfigError, GivenBy, Overrides, RefuseAt},
-    smtp::{
-        Relay, Replies,
-        command::DOMAIN_MAX,
-        relay::{Code, to_ascii},
-    },
+    config::{self, Config, ConfigError, GivenBy, Overrides, RefuseAt, RelayCode},
+    smtp::{RefusedDomains, Replies, command::DOMAIN_MAX, relay::to_ascii},
 };
 use nomail_common::abi::{MAX_INTERFACES, MAX_PORTS};
 
@@ -204,8 +200,8 @@ fn check(loaded: &Result<Config, ConfigError>) {
 fn check_relay(relay: &config::Relay) {
     let domains = || relay.domains.iter();
     let named = domains().map(|domain| (&domain.name, domain.text.clone()));
-    let spoken = Relay::new(
-        Code::DoesNotAcceptMail,
+    let spoken = RefusedDomains::new(
+        RelayCode::Listed,
         &relay.text,
         named,
         relay.postmaster.as_deref(),

@@ -1,39 +1,42 @@
-//! The dialog, whatever is said to it, and in whatever pieces it arrives.
+//! The dialog, with any input, in pieces of any size.
 
 use std::{iter, sync::Arc, sync::LazyLock};
 
-use nomail_agent::smtp::{
-    AfterGreeting, Dialog, Outcome, RefuseAt, Relay, Replies,
-    command::Talker,
-    dialog::{Action, COMMANDS_MAX, Heard, Interruption, LINE_MAX, Refusal},
-    relay::Code,
-    replies::REPLY_MAX,
+use nomail_agent::{
+    refusal::{AfterGreeting, RefusalPoint, RelayCode},
+    smtp::{
+        Dialog, Outcome, RefusedDomains, Replies,
+        dialog::{Action, COMMANDS_MAX, Interruption, Observed},
+        line::LINE_MAX,
+        protocol::Protocol,
+        relay::REPLY_MAX,
+    },
 };
 
 const HOST: &str = "mailless.example.org";
 
-/// So many octets reach the bound of commands.
+/// This many bytes reach the bound of commands.
 const MANY: usize = 8_192;
 
-/// So many octets reach the bound of a line.
+/// This many bytes reach the bound of a line.
 const VERY_MANY: usize = 70_000;
 
-/// In more octets than these, pieces have a least size: the smaller they are, the
+/// With more bytes than this, pieces have a least size: the smaller they are, the
 /// fewer inputs are tried.
 const CUT_ANYWHERE_MAX: usize = 1_024;
 const PIECE_MIN: usize = 32;
 
-/// At worst an empty line, two octets, or an octet that is in no text are
+/// At worst an empty line, two bytes, or a byte that no text contains is
 /// answered with one reply.
-const OUT_PER_OCTET_MAX: usize = 100;
+const OUT_PER_BYTE_MAX: usize = 100;
 
-/// Where sessions are refused. None: there is no room for them.
-const POINTS: [Option<RefuseAt>; 6] = [
-    Some(RefuseAt::Greeting(AfterGreeting::Hold)),
-    Some(RefuseAt::Greeting(AfterGreeting::Close)),
-    Some(RefuseAt::Ehlo),
-    Some(RefuseAt::Mail),
-    Some(RefuseAt::Rcpt),
+/// Where sessions are refused. None: they are shed.
+const POINTS: [Option<(RefusalPoint, AfterGreeting)>; 6] = [
+    Some((RefusalPoint::Greeting, AfterGreeting::Hold)),
+    Some((RefusalPoint::Greeting, AfterGreeting::Close)),
+    Some((RefusalPoint::Ehlo, AfterGreeting::Hold)),
+    Some((RefusalPoint::Mail, AfterGreeting::Hold)),
+    Some((RefusalPoint::Rcpt, AfterGreeting::Hold)),
     None,
 ];
 
@@ -45,8 +48,8 @@ static RELAY_REPLIES: LazyLock<Replies> = LazyLock::new(|| {
         ("*.example.com", Some(Arc::from("write to example.net"))),
         ("xn--bcher-kva.example", None),
     ];
-    let relay = Relay::new(
-        Code::DoesNotAcceptMail,
+    let relay = RefusedDomains::new(
+        RelayCode::Listed,
         "this domain does not accept mail",
         domains,
         Some("postmaster@example.net"),
@@ -54,19 +57,19 @@ static RELAY_REPLIES: LazyLock<Replies> = LazyLock::new(|| {
     replies(Some(Arc::new(relay)))
 });
 
-fn replies(relay: Option<Arc<Relay>>) -> Replies {
+fn replies(relay: Option<Arc<RefusedDomains>>) -> Replies {
     match Replies::new(HOST, relay) {
         Ok(replies) => replies,
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Four octets say how, the others are what the client says:
+/// The first four bytes are parameters, the others what the client says:
 ///
 /// - the point of refusal, `0` to `5`; for a relay `8` to `=`;
-/// - the sizes of pieces that are handed over in turn, two octets;
-/// - how often it is said: once, or with 254 again and again up to [`MANY`]
-///   octets, with 255 up to [`VERY_MANY`].
+/// - the sizes of pieces that are passed in turn, two bytes;
+/// - how often it is said: once, or with 254 repeatedly up to [`MANY`]
+///   bytes, with 255 up to [`VERY_MANY`].
 pub fn dialog(data: &[u8]) {
     let Some((&[point, one, other, times], said)) = data.split_first_chunk() else {
         return;
@@ -77,7 +80,7 @@ pub fn dialog(data: &[u8]) {
         _ => said.len(),
     };
     let session = Session {
-        refuse_at: POINTS[usize::from(point % 8) % POINTS.len()],
+        point: POINTS[usize::from(point % 8) % POINTS.len()],
         replies: match point & 8 {
             0 => &HOST_REPLIES,
             _ => &RELAY_REPLIES,
@@ -109,7 +112,7 @@ pub fn dialog(data: &[u8]) {
 
 /// What happens in one session.
 struct Session {
-    refuse_at: Option<RefuseAt>,
+    point: Option<(RefusalPoint, AfterGreeting)>,
     replies: &'static Replies,
     said: Vec<u8>,
 }
@@ -120,8 +123,8 @@ struct Answer {
     line: Vec<u8>,
     may_wait: bool,
     end: Option<Outcome>,
-    refused: Option<Refusal>,
-    heard: Option<Vec<u8>>,
+    refused: Option<RefusalPoint>,
+    observed: Option<Vec<u8>>,
 }
 
 impl Answer {
@@ -130,7 +133,7 @@ impl Answer {
             && self.may_wait == action.may_wait
             && self.end == action.end
             && self.refused == action.refused
-            && self.heard.as_deref() == action.heard.map(octets_of)
+            && self.observed.as_deref() == action.observed.map(bytes_of)
     }
 }
 
@@ -141,34 +144,34 @@ impl From<Action<'_>> for Answer {
             may_wait: action.may_wait,
             end: action.end,
             refused: action.refused,
-            heard: action.heard.map(|heard| octets_of(heard).to_vec()),
+            observed: action.observed.map(|observed| bytes_of(observed).to_vec()),
         }
     }
 }
 
-const fn octets_of(heard: Heard<'_>) -> &[u8] {
-    match heard {
-        Heard::Talker(Talker::Http) => b"HTTP",
-        Heard::Talker(Talker::Tls) => b"TLS",
-        Heard::Talker(Talker::Proxy) => b"PROXY",
-        Heard::Talker(Talker::Garbage) => b"garbage",
-        Heard::Sender(sender) => sender.path(),
-        Heard::Recipient(recipient) => recipient.path(),
+const fn bytes_of(observed: Observed<'_>) -> &[u8] {
+    match observed {
+        Observed::Protocol(Protocol::Http) => b"HTTP",
+        Observed::Protocol(Protocol::Tls) => b"TLS",
+        Observed::Protocol(Protocol::Proxy) => b"PROXY",
+        Observed::Protocol(Protocol::Garbage) => b"garbage",
+        Observed::Sender(sender) => sender.path(),
+        Observed::Recipient(recipient) => recipient.path(),
     }
 }
 
 impl Session {
-    /// Hands over the input in pieces of these sizes in turn, and tells the
+    /// Passes the input in pieces of these sizes in turn, and reports the
     /// greeting and every answer.
-    fn talk(&self, sizes: [usize; 2], mut tell: impl FnMut(Action<'_>)) {
+    fn talk(&self, sizes: [usize; 2], mut report: impl FnMut(Action<'_>)) {
         let replies = self.replies;
-        let (mut dialog, greeting) = match self.refuse_at {
-            Some(refuse_at) => Dialog::open(refuse_at, replies),
+        let (mut dialog, greeting) = match self.point {
+            Some((point, after_greeting)) => Dialog::open(point, after_greeting, replies),
             None => Dialog::shed(replies),
         };
         let mut ended = greeting.end.is_some();
         let mut answers = 0_usize;
-        tell(greeting);
+        report(greeting);
         let mut rest = self.said.as_slice();
         for size in iter::repeat(sizes).flatten() {
             if rest.is_empty() {
@@ -177,13 +180,13 @@ impl Session {
             let (mut piece, after) = rest.split_at(size.min(rest.len()));
             while !piece.is_empty() {
                 let (taken, action) = dialog.receive(replies, piece);
-                assert!(taken > 0, "no octet taken");
-                assert!(action.is_some() || taken == piece.len(), "octets left");
+                assert!(taken > 0, "no byte taken");
+                assert!(action.is_some() || taken == piece.len(), "bytes left");
                 if let Some(action) = action {
                     assert!(!ended, "an answer after the end");
                     ended = action.end.is_some();
                     answers += 1;
-                    tell(action);
+                    report(action);
                 }
                 piece = &piece[taken..];
                 assert!(dialog.held() <= 2 * LINE_MAX as usize, "memory grows");
@@ -200,9 +203,9 @@ impl Session {
         assert_eq!(dialog.receive(replies, b"NOOP\r\n"), (6, None));
     }
 
-    /// What holds for every session.
+    /// Checks what holds for every session.
     fn check(&self, answers: &[Answer]) {
-        // One reply for each line, and for what is cut off before its end.
+        // One reply for each line, and for input that is cut off before its end.
         let lines = self.said.windows(2).filter(|pair| pair == b"\r\n").count();
         let replies = answers.len() - 1;
         match answers.last().and_then(|answer| answer.end) {
@@ -214,7 +217,7 @@ impl Session {
         assert!(refused.count() <= 1, "refused twice");
         let after_greeting = answers.iter().skip(1);
         let out: usize = after_greeting.map(|answer| answer.line.len()).sum();
-        assert!(out <= OUT_PER_OCTET_MAX * self.said.len(), "{out} octets");
+        assert!(out <= OUT_PER_BYTE_MAX * self.said.len(), "{out} bytes");
         for answer in answers {
             check_reply(&answer.line);
         }
@@ -228,7 +231,7 @@ fn check_reply(text: &[u8]) {
     let Some(lines) = text.strip_suffix(b"\r\n") else {
         panic!("no CRLF at the end: {shown}");
     };
-    let lines: Vec<_> = lines.split(|&octet| octet == b'\n').collect();
+    let lines: Vec<_> = lines.split(|&byte| byte == b'\n').collect();
     let code = &lines[0][..3];
     assert!(matches!(code[0], b'2' | b'4' | b'5'), "{shown}");
     assert!(code.iter().all(u8::is_ascii_digit), "{shown}");
@@ -244,7 +247,10 @@ fn check_reply(text: &[u8]) {
         assert_eq!(text[0], if last { b' ' } else { b'-' }, "{shown}");
         let text = &text[1..];
         assert!(line.len() + 2 <= REPLY_MAX && !text.is_empty(), "{shown}");
-        assert!(text.iter().all(|o| (b' '..=b'~').contains(o)), "{shown}");
+        assert!(
+            text.iter().all(|byte| (b' '..=b'~').contains(byte)),
+            "{shown}"
+        );
         if let &[class, b'.', subject, b'.', ..] = text
             && class.is_ascii_digit()
             && subject.is_ascii_digit()

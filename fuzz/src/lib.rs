@@ -1,4 +1,4 @@
-//! What is fuzzed: functions that take any octets, and panic when one of
+//! Fuzz targets: functions that take any bytes, and panic when one of
 //! nomail's promises is broken.
 //!
 //! Each is the body of the libFuzzer program of its name in `fuzz_targets`

@@ -4,8 +4,8 @@ use std::{collections::HashSet, net::IpAddr};
 
 use nomail_agent::smtp::{Senders, senders::FILE_MAX};
 
-/// When a file is read, and what age its networks may have: in common use, and
-/// at the ends.
+/// The time of reading a file, and the age of its networks: common values and
+/// extremes.
 const TIMES: [(u32, u32); 4] = [
     (1_764_000_000, 6 * 24 * 3600),
     (1_764_000_000, u32::MAX),
@@ -16,8 +16,7 @@ const TIMES: [(u32, u32); 4] = [
 /// Networks that the corpus knows, and one that it does not.
 const PEERS: [&str; 4] = ["192.0.2.7", "2001:db8:1::7", "::7", "203.0.113.9"];
 
-/// The octets of the file: what is restored is saved as it was, and restored
-/// as the same.
+/// The bytes of the file: a restored memory is saved as it was, and restored as the same.
 pub fn senders(file: &[u8]) {
     for (now, age) in TIMES {
         let mut senders = match Senders::restore(file, now, age) {
@@ -30,7 +29,7 @@ pub fn senders(file: &[u8]) {
         let saved = senders.save(now);
         assert!(saved.len() <= FILE_MAX);
         // Times in the future become now; all else is as it was written.
-        let lines: HashSet<_> = file.split(|&octet| octet == b'\n').collect();
+        let lines: HashSet<_> = file.split(|&byte| byte == b'\n').collect();
         let clamped = format!(" {now}");
         for line in saved.lines() {
             assert!(lines.contains(line.as_bytes()) || line.contains(&clamped));

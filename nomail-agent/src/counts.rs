@@ -1,4 +1,4 @@
-//! Numbers by the words of a vocabulary.
+//! Counts by the words of a vocabulary.
 
 use std::{
     fmt,
@@ -13,22 +13,22 @@ use serde::{
 };
 
 /// One number for each word of a vocabulary. In JSON it is an object with the words' keys;
-/// a key that is missing there is read as 0, and one that is no word is ignored.
+/// a missing key is read as 0, and an unknown one is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts<T: Counted>(T::Numbers);
 
 impl<T: Counted> Counts<T> {
-    /// From the numbers in the order of their index.
+    /// Returns counts from numbers in the order of the words.
     pub const fn new(numbers: T::Numbers) -> Self {
         Self(numbers)
     }
 
-    /// All numbers together.
+    /// Returns the sum of all numbers.
     pub fn sum(&self) -> u64 {
         self.0.as_ref().iter().sum()
     }
 
-    /// Each word with its number.
+    /// Returns each word with its number.
     pub fn iter(&self) -> impl Iterator<Item = (T, u64)> {
         T::ALL.iter().map(|&word| (word, self[word]))
     }
@@ -130,8 +130,8 @@ mod tests {
 
     #[test]
     fn json_of_another_version_is_understood() {
-        let told = r#"{"flood": 2, "total": 5, "judged": {"twice": [1]}, "passed": 3}"#;
-        let counts: Counts<Verdict> = serde_json::from_str(told).unwrap();
+        let json = r#"{"flood": 2, "total": 5, "judged": {"twice": [1]}, "passed": 3}"#;
+        let counts: Counts<Verdict> = serde_json::from_str(json).unwrap();
         assert_eq!(
             counts,
             Counts::from_iter([(Verdict::Passed, 3), (Verdict::Flood, 2)])

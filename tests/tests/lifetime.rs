@@ -23,11 +23,7 @@ use nix::{
     sys::signal::Signal,
 };
 use nomail_agent::guard::{Guard, GuardedInterface, Pins, Policy, Rate};
-use nomail_common::{
-    abi::ABI_VERSION,
-    guard::lease::LEASE_SECS,
-    guard::policy::FloodAnswer,
-};
+use nomail_common::{abi::ABI_VERSION, guard::lease::LEASE_SECS, guard::policy::FloodAnswer};
 use nomail_tests::{
     agent::{self, Agent},
     flood::answerable,

@@ -121,7 +121,7 @@ const MECHANISMS: &[Mechanism] = &[
     },
     Mechanism {
         without: "no connection makes room for another",
-        file: "nomail-agent/src/smtp/listener.rs",
+        file: "nomail-agent/src/smtp/server.rs",
         text: "let Some(key) = victim else {",
         instead: "let Some(key) = victim.filter(|_| false) else {",
         tests: &["responder::a_full_house_has_room_for_all_but_the_fullest_network"],

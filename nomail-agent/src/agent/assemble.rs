@@ -1,6 +1,6 @@
 //! Assembles a status from the parts of the agent.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use nomail_common::{abi, verdict::Verdict};
@@ -8,7 +8,7 @@ use nomail_common::{abi, verdict::Verdict};
 use super::{counters::busiest, keeper::Keeper, network::Network, reload::Reloader};
 use crate::{
     host::service::Figures,
-    smtp::{self, Responder, command::Verb},
+    smtp::{self, Responder},
     status::{
         DurationStatus, ListsStatus, MetricsStatus, Status, foreign_domains,
         http::{SOURCES_SHOWN, View},
@@ -59,7 +59,7 @@ impl StatusInputs<'_> {
             contended: counts.all.contended,
             source_evictions: counts.all.source_evictions,
             elsewhere: counts.elsewhere,
-            commands: commands_of(&connections.commands),
+            commands: connections.commands,
             durations: durations_of(&connections),
             interfaces: guard.statuses().to_vec(),
             crowdsec: self
@@ -110,15 +110,6 @@ impl StatusInputs<'_> {
             connections: self.responder.snapshot().active,
         }
     }
-}
-
-fn commands_of(commands: &smtp::Commands) -> BTreeMap<String, u64> {
-    let name = |verb: Option<Verb>| match verb {
-        Some(verb) => verb.name().to_ascii_lowercase(),
-        None => "other".to_owned(),
-    };
-    let commands = commands.iter();
-    commands.map(|(verb, count)| (name(verb), count)).collect()
 }
 
 fn durations_of(connections: &smtp::Connections) -> DurationStatus {

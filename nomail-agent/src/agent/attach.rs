@@ -11,7 +11,7 @@ use super::{counters::counts_of, mode::AttachMode, pinned, root::Root};
 use crate::{
     config::{Config, OnExit, XdpMode},
     exit::{Exit, Failure},
-    guard::{self, BpfError, Guard, Limited, Mode, RetransmitFrame, Pins, Policy, SourceCount},
+    guard::{self, BpfError, Guard, Limited, Mode, Pins, Policy, RetransmitFrame, SourceCount},
     net::Interface,
     status::{GuardCounts, InterfaceStatus, Trouble},
 };

@@ -4,7 +4,7 @@ use log::warn;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nomail_common::abi::MAX_GUARDED;
 
-use crate::{config, smtp::listener::SHED_MAX};
+use crate::{config, smtp::settings::SHED_MAX};
 
 /// Descriptors besides those of connections: listeners, maps, netlink, log.
 pub(crate) const DESCRIPTORS_SPARE: u64 = 512 + MAX_GUARDED as u64;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use nomail_common::{abi::Texts, abi::TEXT_MAX};
+use nomail_common::{abi::TEXT_MAX, abi::Texts};
 
 use super::plan::ListenPlan;
 use crate::{

@@ -237,7 +237,8 @@ fn cannot_listen(address: SocketAddr, error: io::Error) -> Failure {
     use io::ErrorKind;
     let (exit, remedy) = match error.kind() {
         ErrorKind::AddrInUse => {
-            let process = listening_process(address).unwrap_or_else(|| "another process".to_owned());
+            let process =
+                listening_process(address).unwrap_or_else(|| "another process".to_owned());
             (
                 Exit::Failed,
                 format!("{process} listens there: stop it, or name other addresses with --listen"),

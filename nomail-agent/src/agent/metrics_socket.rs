@@ -122,7 +122,8 @@ impl MetricsSocket {
 fn remedy(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let process = listening_process(address).unwrap_or_else(|| "another process".to_owned());
+            let process =
+                listening_process(address).unwrap_or_else(|| "another process".to_owned());
             format!(
                 "{process} listens there: stop it, or use --metrics with another address, or with \
                  off"

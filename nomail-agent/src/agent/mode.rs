@@ -6,7 +6,7 @@ use log::{debug, warn};
 use super::root::Root;
 use crate::{
     config::XdpMode,
-    net::{Drivers, LinkStatus, Interfaces, XDP_SENDS},
+    net::{Drivers, Interfaces, LinkStatus, XDP_SENDS},
 };
 
 /// Why native mode cannot answer on an end of a veth pair.

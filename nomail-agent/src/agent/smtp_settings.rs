@@ -6,9 +6,10 @@ use anyhow::Context as _;
 
 use super::descriptors::ConnectionBudget;
 use crate::{
-    config::{self, Config, RelayCode},
+    config::{self, Config},
     exit::{Exit, Failure},
-    smtp::{self, Refuse, RefuseAt, Relay, Replies, Settings, relay},
+    refusal::RefusalPoint,
+    smtp::{RefusedDomains, Replies, Settings},
 };
 
 /// The settings for `config` with this host name, within `budget`.
@@ -17,23 +18,20 @@ pub(super) fn smtp_settings(
     hostname: &str,
     budget: ConnectionBudget,
 ) -> Result<Settings, Failure> {
-    let after_greeting = match config.after_greeting {
-        config::AfterGreeting::Hold => smtp::AfterGreeting::Hold,
-        config::AfterGreeting::Close => smtp::AfterGreeting::Close,
-    };
     let relay = config.relay.as_deref().map(relay_of).map(Arc::new);
     let replies = Replies::new(hostname, relay)
         .with_context(|| format!("hostname = {hostname:?}"))
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
     Ok(Settings {
         replies: Arc::new(replies),
-        refuse: match config.refuse_at {
-            config::RefuseAt::Greeting => Refuse::At(RefuseAt::Greeting(after_greeting)),
-            config::RefuseAt::Ehlo => Refuse::At(RefuseAt::Ehlo),
-            config::RefuseAt::Mail => Refuse::At(RefuseAt::Mail),
-            config::RefuseAt::Rcpt => Refuse::At(RefuseAt::Rcpt),
-            config::RefuseAt::Auto => Refuse::Auto(after_greeting),
+        refuse_at: match config.refuse_at {
+            config::RefuseAt::Greeting => Some(RefusalPoint::Greeting),
+            config::RefuseAt::Ehlo => Some(RefusalPoint::Ehlo),
+            config::RefuseAt::Mail => Some(RefusalPoint::Mail),
+            config::RefuseAt::Rcpt => Some(RefusalPoint::Rcpt),
+            config::RefuseAt::Auto => None,
         },
+        after_greeting: config.after_greeting,
         connections_max: config.limits.connections.min(budget.connections) as usize,
         shed_max: budget.shed,
         connections_per_source_max: config.limits.connections_per_source as usize,
@@ -46,15 +44,10 @@ pub(super) fn smtp_settings(
     })
 }
 
-fn relay_of(relay: &config::Relay) -> Relay {
-    let code = match relay.code {
-        RelayCode::Listed => relay::Code::DoesNotAcceptMail,
-        RelayCode::NullMx => relay::Code::NullMx,
-        RelayCode::Rfc1846 => relay::Code::Host,
-    };
+fn relay_of(relay: &config::Relay) -> RefusedDomains {
     let domains = relay.domains.iter();
-    Relay::new(
-        code,
+    RefusedDomains::new(
+        relay.code,
         &relay.text,
         domains.map(|domain| (&domain.name, domain.text.clone())),
         relay.postmaster.as_deref(),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::XdpMode,
-    net::{LinkStatus, Interface, Interfaces},
+    net::{Interface, Interfaces, LinkStatus},
     status::{GuardCounts, Trouble},
 };
 
@@ -205,7 +205,12 @@ impl Look<'_> {
 
     /// No program is there: the interface came back, or another process detached it.
     /// Returns whether attaching was due.
-    async fn attach_again(&mut self, slot: usize, glance: &LinkStatus, watched: &mut Watched) -> bool {
+    async fn attach_again(
+        &mut self,
+        slot: usize,
+        glance: &LinkStatus,
+        watched: &mut Watched,
+    ) -> bool {
         let interface = Interface {
             name: glance.name.clone(),
             xdp_program: None,

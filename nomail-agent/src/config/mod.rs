@@ -48,6 +48,7 @@ use self::{
     layer::{Chosen, Layers},
     values::{boolean, choice, number},
 };
+pub use crate::refusal::AfterGreeting;
 
 /// Read when no other file is named; it may be missing.
 pub const DEFAULT_FILE: &str = "/etc/nomail/nomail.toml";
@@ -308,16 +309,6 @@ impl RefuseAt {
         ("rcpt", Self::Rcpt),
         ("auto", Self::Auto),
     ];
-}
-
-/// What follows the greeting (RFC 1846 section 4.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AfterGreeting {
-    /// Option b: answer 521 to everything but QUIT.
-    #[default]
-    Hold,
-    /// Option a: close.
-    Close,
 }
 
 impl AfterGreeting {

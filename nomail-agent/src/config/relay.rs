@@ -15,6 +15,7 @@ use super::{
     lines::{BLANK, EntryError, Line, LineFile, List, ListFile, begin_of, without_comment},
     values,
 };
+pub use crate::refusal::RelayCode;
 
 /// Most domains, in all lists together.
 const DOMAINS_MAX: usize = 1_000_000;
@@ -47,38 +48,9 @@ pub struct RelayDomain {
     pub text: Option<Arc<str>>,
 }
 
-/// How a relay refuses a domain's mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RelayCode {
-    /// 556 5.1.2: a list says that the domain takes no mail (RFC 7504 section 4).
-    #[default]
-    Listed,
-    /// 556 5.1.10: the domain has a null MX (RFC 7505 section 4.1).
-    NullMx,
-    /// 521 5.3.2: to the letter of RFC 1846 section 3.
-    Rfc1846,
-}
-
 impl RelayCode {
     /// The codes of `code = 556`.
     const OF_556: &[(&str, Self)] = &[("5.1.2", Self::Listed), ("5.1.10", Self::NullMx)];
-
-    /// The reply code.
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::Listed | Self::NullMx => 556,
-            Self::Rfc1846 => 521,
-        }
-    }
-
-    /// The enhanced code behind it.
-    pub const fn enhanced_code(self) -> &'static str {
-        match self {
-            Self::Listed => "5.1.2",
-            Self::NullMx => "5.1.10",
-            Self::Rfc1846 => "5.3.2",
-        }
-    }
 }
 
 /// Reads the table and the files that it names. None: there is no such table.

@@ -168,7 +168,7 @@ mod tests {
     use std::{net::IpAddr, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use crate::smtp::senders::Rung;
+    use crate::refusal::RefusalPoint;
 
     const AGE: u32 = 3600;
     const NEW_FILE: &str = "senders.new";
@@ -179,14 +179,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut state = State::new(directory.path()).unwrap();
         let mut senders = state.load(AGE);
-        assert_eq!(senders.contact(PEER, unix_now()), Rung::Greeting);
+        assert_eq!(senders.contact(PEER, unix_now()), RefusalPoint::Greeting);
         assert!(state.save(&senders));
         let mode = fs::metadata(directory.path().join(FILE))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(state.load(AGE).contact(PEER, unix_now()), Rung::Rcpt);
+        assert_eq!(
+            state.load(AGE).contact(PEER, unix_now()),
+            RefusalPoint::Rcpt
+        );
         assert!(!directory.path().join(NEW_FILE).exists());
     }
 
@@ -196,7 +199,10 @@ mod tests {
         let state = State::new(directory.path()).unwrap();
         for content in [&b"nonsense"[..], b"\xff\xfe", b""] {
             fs::write(directory.path().join(FILE), content).unwrap();
-            assert_eq!(state.load(AGE).contact(PEER, unix_now()), Rung::Rcpt);
+            assert_eq!(
+                state.load(AGE).contact(PEER, unix_now()),
+                RefusalPoint::Rcpt
+            );
         }
     }
 
@@ -206,7 +212,7 @@ mod tests {
         let mut state = State::new(directory.path()).unwrap();
         let mut domains = state.load_domains();
         assert!(domains.list(unix_now()).is_empty());
-        domains.ask(b"example.org", PEER, unix_now());
+        domains.record(b"example.org", PEER, unix_now(), true);
         assert!(state.save_all(&Senders::new(AGE), &domains));
         let kept = state.load_domains().list(unix_now());
         assert_eq!(kept.len(), 1);
@@ -227,7 +233,7 @@ mod tests {
         let (senders, mut domains) = (Senders::new(AGE), ForeignDomains::default());
         for last in [1, 200] {
             let peer = IpAddr::from([192, 0, last, 7]);
-            domains.ask(b"example.org", peer, unix_now());
+            domains.record(b"example.org", peer, unix_now(), true);
         }
         assert!(state.save_all(&senders, &domains));
         // Nothing else has happened since.

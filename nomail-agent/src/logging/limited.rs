@@ -10,15 +10,15 @@ use nomail_common::{counted::Counted as _, verdict::Verdict};
 
 use crate::{
     guard::Limited,
-    sample::{Sample, Skipped},
+    line_limit::{LineLimiter, Skipped},
     status::shown_source,
 };
 
 /// Logs the lines; the rate of each kind is bounded on its own.
 #[derive(Debug, Default)]
 pub struct LimitedLog {
-    connected: Sample,
-    others: Sample,
+    connected: LineLimiter,
+    others: LineLimiter,
 }
 
 impl LimitedLog {
@@ -33,7 +33,7 @@ impl LimitedLog {
         connections: u64,
         now: Instant,
     ) {
-        let (level, sample) = if connections > 0 {
+        let (level, limiter) = if connections > 0 {
             (Level::Info, &mut self.connected)
         } else {
             (Level::Debug, &mut self.others)
@@ -41,7 +41,7 @@ impl LimitedLog {
         if !log_enabled!(level) {
             return;
         }
-        let Some(skipped) = sample.admit(now) else {
+        let Some(skipped) = limiter.admit(now) else {
             return;
         };
         let source = shown(event);

@@ -14,7 +14,7 @@ use nomail_common::{counted::Counted as _, guard::source::Source};
 use crate::{
     smtp::{
         Activity, Tally,
-        ledger::{ACTIVITY_SOURCES_MAX, SOURCES_MAX},
+        stats::{ACTIVITY_SOURCES_MAX, SOURCES_MAX},
     },
     status::shown_source,
 };
@@ -131,8 +131,8 @@ impl Line {
         ];
         let ended = tally.ended.iter();
         pairs.extend(ended.map(|(outcome, count)| (outcome.name(), Value::from(count))));
-        let talkers = tally.talkers.iter();
-        pairs.extend(talkers.map(|(talker, count)| (talker.name(), Value::from(count))));
+        let protocols = tally.protocols.iter();
+        pairs.extend(protocols.map(|(protocol, count)| (protocol.name(), Value::from(count))));
         pairs.push(("interval_secs", Value::from(*secs)));
         log::logger().log(
             &Record::builder()
@@ -159,7 +159,7 @@ impl fmt::Display for Line {
         let Tally {
             connections,
             ended,
-            talkers,
+            protocols,
         } = self.tally;
         write!(
             out,
@@ -170,10 +170,10 @@ impl fmt::Display for Line {
         let ended = ended
             .iter()
             .map(|(outcome, count)| (outcome.label(), count));
-        let talkers = talkers
+        let protocols = protocols
             .iter()
-            .map(|(talker, count)| (talker.label(), count));
-        for (what, count) in limited.chain(ended).chain(talkers) {
+            .map(|(protocol, count)| (protocol.label(), count));
+        for (what, count) in limited.chain(ended).chain(protocols) {
             if count > 0 {
                 write!(out, ", {count} {what}")?;
             }

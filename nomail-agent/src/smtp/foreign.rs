@@ -1,9 +1,9 @@
 //! Other domains that mail arrives for: while an MX record of one points here, its
-//! mail is lost to its readers. Without clock or file.
+//! mail does not reach its readers. Without clock or file.
 //!
-//! Anybody can name any domain, so what one network says counts little. A domain that
-//! several networks ask for comes before one that a single network does; a network has
-//! a quota; and one that names many domains once each looks for an open relay.
+//! A client can name any domain, so what one network says counts little. A domain that
+//! several networks ask for comes before one that a single network asks for; a network has
+//! a quota; and one that names many domains once each is looking for an open relay.
 //!
 //! Times are in seconds since the Unix epoch.
 
@@ -19,106 +19,102 @@ use std::{
 
 use lru::LruCache;
 
-use super::{
-    command::DOMAIN_MAX,
-    relay::to_ascii,
-    senders::{Network, is_recent},
-};
+use super::{command::DOMAIN_MAX, epoch::is_recent, network::Network, relay::to_ascii};
 
-/// Most domains that are kept.
+/// Domains that are kept at most.
 pub const DOMAINS_MAX: usize = 256;
-/// Of these, places for domains that one network alone has asked for.
+/// Of these, domains that only one network has asked for.
 const SINGLES_MAX: usize = DOMAINS_MAX / 4;
-/// Most domains that are kept because the same network named them first.
+/// Domains that are kept at most of those that one network named first.
 const OF_NETWORK_MAX: usize = 8;
-/// Most networks of a domain that are told apart.
+/// Networks of a domain that are told apart.
 const NETWORKS_MAX: usize = 8;
-/// Networks whose naming of new domains is remembered.
+/// Networks whose new domains are counted.
 const NAMING_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// A network that names more new domains than this in a day looks for an open relay.
+/// A network that names more new domains than this in a day is looking for an open relay.
 const PROBE_DOMAINS: u32 = 3;
-/// How long it is waited whether a network goes on to name others.
+/// How long a warning waits to see whether the network names other domains as well.
 const SETTLE_SECS: u32 = 60;
-/// A network that asks again after this time is no probe: those do not come back.
+/// A network that asks again after this time is no probe: probes do not return.
 const REPEAT_SECS: u32 = 600;
-/// A domain is warned of again after this time.
+/// The time after which a warning about a domain is repeated.
 const WARN_SECS: u32 = 24 * 3600;
-/// Most warnings in that time of domains that one network asks for, and again as many of
-/// those that several do.
+/// Warnings in that time at most, for domains of a single network and for domains of
+/// several each.
 const WARNINGS_MAX: u32 = 32;
-/// A domain not asked for in this time is forgotten.
+/// A domain that no network asks for in this time is forgotten.
 const AGE_SECS: u32 = 14 * 24 * 3600;
 
-/// The most bytes of saved domains.
+/// Bytes of saved domains at most.
 pub const FILE_MAX: usize = HEADER.len() + 1 + DOMAINS_MAX * LINE_MAX;
-/// No line of them is longer: a domain, three times, a count, a mark, networks.
+/// Bytes of a line at most: a domain, three times, a count, a mark, networks.
 const LINE_MAX: usize = DOMAIN_MAX + 4 * 11 + 21 + 2 + NETWORKS_MAX * 20;
-/// The first line of them.
+/// The first line of saved domains.
 const HEADER: &str = "nomail domains 1";
 
-/// The domains.
+/// The other domains that mail arrives for, at most [`DOMAINS_MAX`].
 #[derive(Clone, Debug)]
 pub struct ForeignDomains {
-    domains: HashMap<Box<str>, Entry>,
-    naming: LruCache<Network, Naming>,
+    domains: HashMap<Box<str>, DomainRecord>,
+    naming: LruCache<Network, NewDomains>,
     own: OwnNames,
-    /// Warnings since `warned_since`: of one network, of several.
+    /// Warnings since `warned_since`: for domains of one network, and of several.
     warned: [u32; 2],
     warned_since: u32,
 }
 
-/// Names of this host, mail for which is no news.
+/// Names of this host, whose mail is expected here.
 #[derive(Clone, Debug, Default)]
 struct OwnNames {
     exact: HashSet<Box<str>>,
-    /// What is below these.
+    /// Domains of which all subdomains are names of this host.
     parents: Vec<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    /// At least one, at most [`NETWORKS_MAX`]; the first has named the domain first.
+struct DomainRecord {
+    /// At least one, at most [`NETWORKS_MAX`]; the first named the domain first.
     networks: Vec<Network>,
     recipients: u64,
     first: u32,
     last: u32,
-    /// The same network has come back for it.
+    /// A network asked for it again after [`REPEAT_SECS`].
     repeated: bool,
-    /// When it was warned of.
+    /// The last warning.
     warned: Option<u32>,
-    /// Who asked last, since the start.
+    /// The peer that asked last, since the start.
     peer: Option<IpAddr>,
 }
 
-impl Entry {
+impl DomainRecord {
     fn is_single(&self) -> bool {
         self.networks.len() == 1
     }
 }
 
-/// How many domains a network has named that were new.
+/// How many new domains a network has named.
 #[derive(Clone, Copy, Debug)]
-struct Naming {
+struct NewDomains {
     since: u32,
-    domains: u32,
+    count: u32,
 }
 
-/// A domain, as it is shown.
+/// One of the [`ForeignDomains`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignDomain {
     /// In lower case, ASCII, without a final dot.
     pub name: String,
-    /// Networks (/24, /48) that asked for it; this many or more if it is 8.
+    /// Networks (/24, /48) that asked for it; 8 means 8 or more.
     pub networks: usize,
     /// Recipients that were refused.
     pub recipients: u64,
-    /// When it was asked for first, and last.
+    /// When it was asked for first.
     pub first: u32,
-    /// See [`Self::first`].
+    /// When it was asked for last.
     pub last: u32,
     /// Whether it does not look like a test for an open relay.
     pub suspect: bool,
-    /// Who asked last, unless that was before the start.
+    /// The peer that asked last, unless that was before the start.
     pub peer: Option<IpAddr>,
 }
 
@@ -135,7 +131,7 @@ impl Default for ForeignDomains {
 }
 
 impl ForeignDomains {
-    /// Sets the host's other names; `*.example.org` means all below `example.org`.
+    /// Sets the host's other names; `*.example.org` means all subdomains of `example.org`.
     pub fn set_own(&mut self, names: impl IntoIterator<Item = impl AsRef<str>>) {
         self.own = OwnNames::default();
         for name in names {
@@ -149,9 +145,10 @@ impl ForeignDomains {
         self.domains.retain(|name, _| !own.has(name));
     }
 
-    /// Mail for `domain`, which is not this host's name, has come from `peer`. Whether it
-    /// may be somebody's mail: a name that public DNS can have, and none of ours.
-    pub(super) fn asked(&mut self, domain: &[u8], peer: IpAddr, now: u32, keep: bool) -> bool {
+    /// Records a recipient at `domain`, which is not this host's name, if `keep` is set.
+    /// Returns whether it may be real mail: for a name that public DNS can have, and none of
+    /// this host's.
+    pub fn record(&mut self, domain: &[u8], peer: IpAddr, now: u32, keep: bool) -> bool {
         let mut buffer = [0; DOMAIN_MAX];
         let a_labels = match domain.is_ascii() {
             true => None,
@@ -170,11 +167,6 @@ impl ForeignDomains {
         true
     }
 
-    /// As [`Self::asked`], where that is known already.
-    pub fn ask(&mut self, domain: &[u8], peer: IpAddr, now: u32) {
-        self.asked(domain, peer, now, true);
-    }
-
     fn keep(&mut self, name: &str, peer: IpAddr, now: u32) {
         let network = Network::from(peer);
         if let Some(entry) = self.domains.get_mut(name) {
@@ -188,22 +180,22 @@ impl ForeignDomains {
             entry.peer = Some(peer);
             return;
         }
-        let naming = self.naming.get_or_insert_mut(network, || Naming {
+        let naming = self.naming.get_or_insert_mut(network, || NewDomains {
             since: now,
-            domains: 0,
+            count: 0,
         });
         if now.saturating_sub(naming.since) >= WARN_SECS {
-            *naming = Naming {
+            *naming = NewDomains {
                 since: now,
-                domains: 0,
+                count: 0,
             };
         }
-        naming.domains = naming.domains.saturating_add(1);
-        // Without a look at all domains for each that it makes up.
-        if naming.domains as usize > 4 * OF_NETWORK_MAX || !self.make_room(network, now) {
+        naming.count = naming.count.saturating_add(1);
+        // A network that makes up domains must not cause a search of all for each.
+        if naming.count as usize > 4 * OF_NETWORK_MAX || !self.make_room(network, now) {
             return;
         }
-        let entry = Entry {
+        let entry = DomainRecord {
             networks: vec![network],
             recipients: 1,
             first: now,
@@ -215,8 +207,8 @@ impl ForeignDomains {
         self.domains.insert(name.into(), entry);
     }
 
-    /// Whether a domain that `network` is the first to name may be kept; there is room
-    /// then.
+    /// Returns whether a domain that `network` is the first to name may be kept, after
+    /// making room for it.
     fn make_room(&mut self, network: Network, now: u32) -> bool {
         self.domains
             .retain(|_, entry| is_recent(AGE_SECS, entry.last, now));
@@ -232,10 +224,10 @@ impl ForeignDomains {
         if self.domains.len() < DOMAINS_MAX {
             return true;
         }
-        // A newcomer takes the place of another domain of one network, of the network that
-        // has most of them; where these have few places, of the least of the others.
+        // A new domain replaces one of a single network, of the network that
+        // has most of them; where these are few, the one of fewest networks among the others.
         let among_singles = singles >= SINGLES_MAX;
-        let rank = |entry: &Entry| {
+        let rank = |entry: &DomainRecord| {
             let of_network = named_first.get(&entry.networks[0]).copied().unwrap_or(0);
             match among_singles {
                 true => (usize::MAX - of_network, entry.last),
@@ -250,7 +242,7 @@ impl ForeignDomains {
         victim.is_some_and(|victim| self.domains.remove(&victim).is_some())
     }
 
-    /// How many domains each network alone has asked for.
+    /// Returns how many domains only this network has asked for, for each network.
     fn singles(&self) -> HashMap<Network, u32> {
         let mut singles = HashMap::new();
         for entry in self.domains.values().filter(|entry| entry.is_single()) {
@@ -259,18 +251,18 @@ impl ForeignDomains {
         singles
     }
 
-    /// Whether a domain looks like somebody's mail and not like a test for an open relay:
-    /// `singles` or what was named today says whether its network names many.
-    fn is_suspect(&self, entry: &Entry, singles: &HashMap<Network, u32>) -> bool {
+    /// Whether a domain looks like real mail and not like a test for an open relay:
+    /// `singles` and the new domains of today show whether its network names many.
+    fn is_suspect(&self, entry: &DomainRecord, singles: &HashMap<Network, u32>) -> bool {
         let names_many = |network: &Network| {
-            let named = self.naming.peek(network).map_or(0, |naming| naming.domains);
+            let named = self.naming.peek(network).map_or(0, |naming| naming.count);
             let kept = singles.get(network).copied().unwrap_or(0);
             named.max(kept) > PROBE_DOMAINS
         };
         !entry.is_single() || entry.repeated || !entry.networks.iter().any(names_many)
     }
 
-    /// The domains that are to be warned of now, those that most networks ask for first.
+    /// Returns the domains to warn about now, those that most networks ask for first.
     pub fn take_due(&mut self, now: u32) -> Vec<ForeignDomain> {
         if now.saturating_sub(self.warned_since) >= WARN_SECS {
             self.warned = [0; 2];
@@ -282,7 +274,6 @@ impl ForeignDomains {
             .iter()
             .filter(|(_, entry)| {
                 let settled = !entry.is_single() || now.saturating_sub(entry.first) >= SETTLE_SECS;
-                // Asked for since.
                 let again = entry.warned.is_none_or(|warned| {
                     now.saturating_sub(warned) >= WARN_SECS && entry.last > warned
                 });
@@ -305,9 +296,9 @@ impl ForeignDomains {
         due
     }
 
-    /// All that are kept: suspects first, and of these those that most networks ask for.
+    /// Returns all domains, suspects first, then by networks.
     pub fn list(&self, now: u32) -> Vec<ForeignDomain> {
-        let recent = |entry: &&Entry| is_recent(AGE_SECS, entry.last, now);
+        let recent = |entry: &&DomainRecord| is_recent(AGE_SECS, entry.last, now);
         let singles = self.singles();
         let mut list: Vec<_> = self
             .domains
@@ -319,7 +310,12 @@ impl ForeignDomains {
         list
     }
 
-    fn shown(&self, name: &str, entry: &Entry, singles: &HashMap<Network, u32>) -> ForeignDomain {
+    fn shown(
+        &self,
+        name: &str,
+        entry: &DomainRecord,
+        singles: &HashMap<Network, u32>,
+    ) -> ForeignDomain {
         ForeignDomain {
             name: name.to_owned(),
             networks: entry.networks.len(),
@@ -331,12 +327,12 @@ impl ForeignDomains {
         }
     }
 
-    /// The domains as text, for [`Self::restore`]: at most [`FILE_MAX`] bytes.
+    /// Returns the domains as text for [`Self::restore`], at most [`FILE_MAX`] bytes.
     ///
     /// A first line with the version, and a line such as
     /// `example.org 1764000000 1764000060 1764000070 12 again 192.0.2.0/24` for each, in
-    /// order: asked for first, last, warned of (0: never), recipients, whether the same
-    /// network came back (`again` or `once`), networks.
+    /// order: first and last recipient, last warning (0: none), recipients, whether the same
+    /// network asked again (`again` or `once`), networks.
     pub fn save(&self, now: u32) -> String {
         let mut text = format!("{HEADER}\n");
         let mut entries: Vec<_> = self.domains.iter().collect();
@@ -345,7 +341,7 @@ impl ForeignDomains {
             if !is_recent(AGE_SECS, entry.last, now) {
                 continue;
             }
-            let Entry {
+            let DomainRecord {
                 networks,
                 recipients,
                 first,
@@ -366,8 +362,8 @@ impl ForeignDomains {
         text
     }
 
-    /// The domains that [`Self::save`] wrote; times in the future become `now`. None: it
-    /// is not what was written.
+    /// Restores the domains that [`Self::save`] wrote, or None if they are not as written.
+    /// Times in the future become `now`.
     pub fn restore(file: &[u8], now: u32) -> Option<Self> {
         let text = str::from_utf8(file)
             .ok()
@@ -394,7 +390,7 @@ impl ForeignDomains {
     }
 }
 
-fn restore_line(line: &str, now: u32) -> Option<(&str, Entry)> {
+fn restore_line(line: &str, now: u32) -> Option<(&str, DomainRecord)> {
     let mut words = line.split(' ');
     let name = words.next()?;
     let mut buffer = [0; DOMAIN_MAX];
@@ -411,7 +407,7 @@ fn restore_line(line: &str, now: u32) -> Option<(&str, Entry)> {
     };
     let networks: Option<Vec<_>> = words.map(Network::parse).collect();
     let networks = networks.filter(|all| (1..=NETWORKS_MAX).contains(&all.len()))?;
-    let entry = Entry {
+    let entry = DomainRecord {
         networks,
         recipients,
         first,
@@ -442,9 +438,9 @@ impl OwnNames {
     }
 }
 
-/// `domain` in lower case and without a final dot, if public DNS can have an MX for it:
-/// two labels or more of letters, digits, hyphens and underscores, the last not a number,
-/// and nothing that never leaves a host. What is in `[]` is an address.
+/// Returns `domain` in lower case and without a final dot, if public DNS can have an MX for
+/// it: two labels or more of letters, digits, hyphens and underscores, the last neither a
+/// number nor one that never leaves a host. An address literal is none.
 fn public_name<'a>(domain: &[u8], buffer: &'a mut [u8; DOMAIN_MAX]) -> Option<&'a str> {
     let domain = domain.strip_suffix(b".").unwrap_or(domain);
     let name = buffer.get_mut(..domain.len())?;

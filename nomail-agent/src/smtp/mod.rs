@@ -1,34 +1,45 @@
 //! The 521 responder: a host that says "no mail here" (RFC 7504, RFC 1846).
 //!
-//! [`dialog`] is what is said: a state machine that takes octets and gives
-//! replies, and knows neither sockets nor clocks; [`command`] is what it hears,
-//! [`replies`] the words, [`relay`] what is said of the domains of others.
-//! [`senders`] is the memory of `refuse_at = "auto"`, [`foreign`] that of domains whose
-//! mail should not come here. [`listener`] serves all
-//! that: it accepts, writes, watches the deadlines, and closes so that the peer
-//! can read what it was told. [`ledger`] is what can be told about it,
-//! `prefixes` says which connection makes room for another.
+//! Without sockets and clocks: [`dialog`] is a state machine that takes bytes and returns
+//! replies, [`line`] and [`command`] read what a client sends, [`protocol`] recognises what
+//! is not SMTP, [`replies`] has the texts, [`relay`] those for other domains. [`senders`] is
+//! the memory of `refuse_at = "auto"`, [`foreign`] that of other domains that mail
+//! arrives for, `eviction` says which connection makes room for another.
+//!
+//! With them: [`socket`] listens, `server` is the thread that serves all connections,
+//! `session` one of them, [`responder`] the handle of the thread, [`settings`] its
+//! limits, [`stats`] its statistics, `notices` its log lines.
 //!
 //! Nothing here ever accepts a message, and nothing grows without a named
 //! bound.
 
 pub mod command;
 pub mod dialog;
+pub mod epoch;
+mod eviction;
 pub mod foreign;
-pub mod ledger;
-pub mod listener;
+pub mod line;
+mod network;
 mod notices;
-mod prefixes;
+pub mod protocol;
 pub mod relay;
 pub mod replies;
+pub mod responder;
 pub mod senders;
+mod server;
+mod session;
+pub mod settings;
+pub mod socket;
+pub mod stats;
 
-pub use dialog::{AfterGreeting, Dialog, Outcome, RefuseAt};
+pub use dialog::{Dialog, Outcome};
+pub use epoch::unix_now;
 pub use foreign::{ForeignDomain, ForeignDomains};
-pub use ledger::{Activity, Commands, Connections, Counter, Durations, SourceHistory, Tally};
-pub use listener::{
-    LISTEN_BACKLOG, ListenerId, Refuse, Responder, Settings, adopt, bind, unix_now,
-};
-pub use relay::Relay;
+pub use relay::RefusedDomains;
 pub use replies::{InvalidHostname, Replies};
+pub use responder::Responder;
 pub use senders::Senders;
+pub use server::ListenerId;
+pub use settings::Settings;
+pub use socket::{LISTEN_BACKLOG, adopt, bind};
+pub use stats::{Activity, Connections, Counter, Durations, SourceHistory, Tally};

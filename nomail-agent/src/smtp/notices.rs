@@ -1,30 +1,30 @@
-//! Single events worth a line of the log, each kind with a bound.
+//! Log lines of single events, each kind with a rate limit.
 
 use std::{net::IpAddr, time::Instant};
 
 use log::{debug, info};
 
-use crate::sample::Sample;
+use crate::line_limit::LineLimiter;
 
-/// Most octets of what a peer has sent that one line repeats.
+/// Bytes from a peer that one line shows at most.
 const SHOWN_MAX: usize = 256;
 
-/// What was told of late.
+/// The limits of both kinds of line.
 #[derive(Debug)]
 pub(super) struct Notices {
-    details: Sample,
-    envelopes: Sample,
+    details: LineLimiter,
+    envelopes: LineLimiter,
 }
 
 impl Notices {
     pub(super) fn new() -> Self {
         Self {
-            details: Sample::default(),
-            envelopes: Sample::default(),
+            details: LineLimiter::default(),
+            envelopes: LineLimiter::default(),
         }
     }
 
-    /// A line at `-v`.
+    /// Logs a line at `-v`.
     pub(super) fn detail(&mut self, now: Instant, line: impl FnOnce() -> String) {
         if log::log_enabled!(log::Level::Debug)
             && let Some(skipped) = self.details.admit(now)
@@ -33,7 +33,7 @@ impl Notices {
         }
     }
 
-    /// A line of the envelope, for whom asked for them.
+    /// Logs a sender or recipient, for `log.envelope`.
     pub(super) fn envelope(&mut self, now: Instant, peer: IpAddr, command: &str, path: &[u8]) {
         if let Some(skipped) = self.envelopes.admit(now) {
             let shown = shown(path);
@@ -45,10 +45,10 @@ impl Notices {
     }
 }
 
-/// Octets from the network as printable ASCII.
-pub(super) fn shown(octets: &[u8]) -> String {
-    let end = octets.len().min(SHOWN_MAX);
-    octets[..end].escape_ascii().to_string()
+/// Returns bytes from the network as printable ASCII.
+fn shown(bytes: &[u8]) -> String {
+    let end = bytes.len().min(SHOWN_MAX);
+    bytes[..end].escape_ascii().to_string()
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_peers_send_is_escaped_and_cut() {
+    fn bytes_of_peers_are_escaped_and_cut() {
         assert_eq!(shown(b"a\r\n\x1b[31m\xff"), "a\\r\\n\\x1b[31m\\xff");
         assert_eq!(shown(&[b'a'; 1000]).len(), SHOWN_MAX);
     }

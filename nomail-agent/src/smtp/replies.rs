@@ -4,15 +4,15 @@
 //! it has one (RFC 1846 section 4.1, RFC 2034 section 4): all replies but the
 //! greeting and those to EHLO and HELO carry one.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-use super::relay::{Relay, to_ascii};
-
-/// The longest reply line with its CRLF (RFC 5321 section 4.5.3.1.5).
-pub const REPLY_MAX: usize = 512;
+use super::relay::{RefusedDomains, to_ascii};
 
 /// The longest domain name, without its final dot (RFC 1035 section 2.3.4).
 const DOMAIN_MAX: usize = 253;
@@ -20,14 +20,14 @@ const DOMAIN_MAX: usize = 253;
 /// The longest label of a domain name (RFC 1035 section 2.3.4).
 const LABEL_MAX: usize = 63;
 
-/// What can be said. What a relay says of a domain is in [`Relay`].
+/// The replies, except those of a relay for its domains, which are in [`RefusedDomains`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// 521, before anything was asked (RFC 1846 section 4.1).
+    /// 521 as the greeting (RFC 1846 section 4.1).
     Greeting,
     /// 220, where the refusal comes later.
     Welcome,
-    /// 421 instead of a greeting: a relay that has no room.
+    /// 421 instead of a greeting: a relay over its limit of connections.
     Overloaded,
     /// 521 to a command.
     Refusal,
@@ -53,24 +53,24 @@ pub enum Reply {
     Goodbye,
     /// 500: no such command.
     Unknown,
-    /// 500: a longer line than [`super::dialog::LINE_MAX`].
+    /// 500: a line longer than [`LINE_MAX`](super::line::LINE_MAX).
     TooLong,
-    /// 502: a command of some extension that is not offered.
+    /// 502: a command of an extension that is not offered.
     Unimplemented,
-    /// 503: not now.
+    /// 503: DATA without MAIL.
     BadSequence,
     /// 554 to DATA: no recipient was accepted, and none ever is.
     NoRecipients,
-    /// 421 in a session of a relay whose place another connection needs.
-    MakingRoom,
-    /// 421: a deadline has passed.
+    /// 421 in a session of a relay, for another connection.
+    Evicted,
+    /// 421: a deadline passed.
     TimedOut,
     /// 421: the agent is stopping.
     ShuttingDown,
 }
 
 impl Reply {
-    /// All of them, each at the place of its number.
+    /// All replies, in the order of their discriminants.
     pub const ALL: [Self; 22] = [
         Self::Greeting,
         Self::Welcome,
@@ -91,12 +91,12 @@ impl Reply {
         Self::Unimplemented,
         Self::BadSequence,
         Self::NoRecipients,
-        Self::MakingRoom,
+        Self::Evicted,
         Self::TimedOut,
         Self::ShuttingDown,
     ];
 
-    /// The reply of `host`, without the last CRLF.
+    /// Renders the reply of `host`, without the last CRLF.
     fn text(self, host: &str) -> String {
         match self {
             Self::Greeting | Self::HeloRefusal => format!("521 {host} does not accept mail"),
@@ -121,7 +121,7 @@ impl Reply {
             Self::Unimplemented => "502 5.5.1 command not implemented".to_owned(),
             Self::BadSequence => "503 5.5.1 bad sequence of commands".to_owned(),
             Self::NoRecipients => "554 5.5.1 no valid recipients".to_owned(),
-            Self::MakingRoom => {
+            Self::Evicted => {
                 format!("421 4.3.2 {host} needs the room for others, closing connection")
             }
             Self::TimedOut => format!("421 4.4.2 {host} timed out, closing connection"),
@@ -130,15 +130,15 @@ impl Reply {
     }
 }
 
-/// The texts of a host, and what it knows of the domains that it relays for.
+/// The replies of a host, and of the domains that it is a relay for.
 #[derive(Debug)]
 pub struct Replies {
     host: Box<str>,
     lines: [Box<str>; Reply::ALL.len()],
-    relay: Option<Arc<Relay>>,
+    relay: Option<Arc<RefusedDomains>>,
 }
 
-/// The host name cannot stand in a reply.
+/// The host name is not valid in a reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("host name {hostname:?}: {reason}")]
 pub struct InvalidHostname {
@@ -149,10 +149,13 @@ pub struct InvalidHostname {
 impl Replies {
     /// Renders the replies of `hostname`: a domain name, or an address literal
     /// such as `[192.0.2.7]` or `[IPv6:2001:db8::7]`. With a `relay` the host
-    /// is an MX, and greets nobody with 521.
+    /// is an MX, and greets no client with 521.
     ///
-    /// A valid name leaves every line below the 512 octets of RFC 5321.
-    pub fn new(hostname: &str, relay: Option<Arc<Relay>>) -> Result<Self, InvalidHostname> {
+    /// With a valid name every line fits the 512 octets of RFC 5321.
+    pub fn new(
+        hostname: &str,
+        relay: Option<Arc<RefusedDomains>>,
+    ) -> Result<Self, InvalidHostname> {
         check_hostname(hostname).map_err(|reason| InvalidHostname {
             hostname: hostname.to_owned(),
             reason,
@@ -164,18 +167,17 @@ impl Replies {
         })
     }
 
-    /// What to write, with its CRLF.
+    /// Returns the text of a reply, with its CRLF.
     pub fn line(&self, reply: Reply) -> &[u8] {
         self.lines[reply as usize].as_bytes()
     }
 
-    /// The domains that this host is an MX for, if it is one.
-    pub fn relay(&self) -> Option<&Relay> {
+    /// Returns the domains that this host is an MX for, if it is one.
+    pub fn relay(&self) -> Option<&RefusedDomains> {
         self.relay.as_deref()
     }
 
-    /// Whether mail for `domain` is mail for this very host: its name, or any
-    /// address literal.
+    /// Whether `domain` stands for this host: its name, or any address literal.
     pub fn is_own(&self, domain: &[u8]) -> bool {
         domain.starts_with(b"[") || self.is_name(domain)
     }
@@ -207,174 +209,21 @@ fn check_hostname(hostname: &str) -> Result<(), &'static str> {
         return Err("an address is written as a literal, [192.0.2.7] or [IPv6:2001:db8::7]");
     }
     if hostname.len() > DOMAIN_MAX {
-        return Err("longer than 253 octets");
+        return Err("longer than 253 bytes");
     }
     for label in hostname.split('.') {
         if label.is_empty() || label.len() > LABEL_MAX {
-            return Err("every label has 1 to 63 octets");
+            return Err("every label has 1 to 63 bytes");
         }
         if label.starts_with('-') || label.ends_with('-') {
             return Err("a label neither begins nor ends with a hyphen");
         }
         if !label
             .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         {
             return Err("only letters, digits and hyphens between the dots");
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    const HOST: &str = "mailless.example.org";
-
-    /// The replies that RFC 2034 section 4 exempts from enhanced codes.
-    const WITHOUT_CODE: [Reply; 6] = [
-        Reply::Greeting,
-        Reply::Welcome,
-        Reply::Overloaded,
-        Reply::HeloRefusal,
-        Reply::Helo,
-        Reply::Ehlo,
-    ];
-
-    fn text(reply: Reply) -> String {
-        let replies = Replies::new(HOST, None).unwrap();
-        String::from_utf8(replies.line(reply).to_vec()).unwrap()
-    }
-
-    #[test]
-    fn every_reply_is_at_its_place() {
-        for (index, reply) in Reply::ALL.into_iter().enumerate() {
-            assert_eq!(reply as usize, index);
-        }
-    }
-
-    #[test]
-    fn s1_the_greeting_is_521() {
-        assert_eq!(
-            text(Reply::Greeting),
-            "521 mailless.example.org does not accept mail\r\n"
-        );
-    }
-
-    #[rstest]
-    #[case("a.example", true)]
-    #[case("localhost", true)]
-    #[case("3com.example", true)]
-    #[case("xn--bcher-kva.example", true)]
-    #[case("[192.0.2.7]", true)]
-    #[case("[IPv6:2001:db8::7]", true)]
-    #[case("[ipv6:2001:db8::7]", true)]
-    #[case("", false)]
-    #[case(".", false)]
-    #[case("a.example.", false)]
-    #[case("-a.example", false)]
-    #[case("a_b.example", false)]
-    #[case("b\u{fc}cher.example", false)]
-    #[case("a b", false)]
-    #[case("a\r\n250 ok", false)]
-    #[case("192.0.2.7", false)]
-    #[case("2001:db8::7", false)]
-    #[case("[192.0.2.256]", false)]
-    #[case("[2001:db8::7]", false)]
-    #[case("[IPv6:192.0.2.7]", false)]
-    #[case("[192.0.2.7", false)]
-    #[case("[\u{fc}\u{fc}\u{fc}]", false)]
-    fn s2_the_first_word_is_a_host_name_or_address_literal(
-        #[case] hostname: &str,
-        #[case] valid: bool,
-    ) {
-        match Replies::new(hostname, None) {
-            Ok(replies) => {
-                assert!(valid);
-                for reply in [Reply::Greeting, Reply::Welcome, Reply::Overloaded] {
-                    let greeting = str::from_utf8(replies.line(reply)).unwrap();
-                    assert_eq!(greeting.split(' ').nth(1), Some(hostname));
-                }
-            }
-            Err(error) => assert!(!valid, "{error}"),
-        }
-    }
-
-    #[test]
-    fn s11_s12_s13_lines_are_one_code_and_printable_text() {
-        for reply in Reply::ALL {
-            let text = text(reply);
-            let mut lines = text.strip_suffix("\r\n").unwrap().split("\r\n").peekable();
-            let code = &text[..3];
-            while let Some(line) = lines.next() {
-                let separator = if lines.peek().is_some() { '-' } else { ' ' };
-                let rest = line.strip_prefix(code).unwrap();
-                let rest = rest.strip_prefix(separator).unwrap();
-                assert!(!rest.is_empty() && rest.bytes().all(|o| (b' '..=b'~').contains(&o)));
-            }
-            assert!(code.bytes().all(|octet| octet.is_ascii_digit()));
-        }
-    }
-
-    #[test]
-    fn s14_replies_have_at_most_512_octets() {
-        let label = "a".repeat(LABEL_MAX);
-        let longest = format!("{label}.{label}.{label}.{}", &label[..DOMAIN_MAX - 3 * 64]);
-        assert_eq!(longest.len(), DOMAIN_MAX);
-        let replies = Replies::new(&longest, None).unwrap();
-        for reply in Reply::ALL {
-            assert!(replies.line(reply).len() <= REPLY_MAX);
-        }
-        assert!(Replies::new(&format!("{longest}a"), None).is_err());
-    }
-
-    #[test]
-    fn s22_r21_enhanced_codes_of_their_class_where_rfc_2034_wants_them() {
-        for reply in Reply::ALL {
-            let text = text(reply);
-            let class = &text[..1];
-            let word = text[4..].split_whitespace().next().unwrap();
-            let enhanced = word.split('.').count() == 3
-                && word.split('.').all(|part| part.parse::<u16>().is_ok());
-            assert_eq!(enhanced, !WITHOUT_CODE.contains(&reply), "{text}");
-            assert!(!enhanced || word.starts_with(class), "{text}");
-        }
-    }
-
-    #[test]
-    fn s23_521_goes_with_5_3_2() {
-        assert!(text(Reply::Refusal).starts_with("521 5.3.2 "));
-    }
-
-    #[test]
-    fn r9_ehlo_begins_with_the_host_and_lists_what_is_there() {
-        assert_eq!(
-            text(Reply::Ehlo),
-            "250-mailless.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n"
-        );
-        assert_eq!(text(Reply::Helo), "250 mailless.example.org\r\n");
-    }
-
-    #[test]
-    fn no_reply_asks_for_a_message() {
-        for reply in Reply::ALL {
-            assert!(!text(reply).starts_with('3'));
-        }
-    }
-
-    #[rstest]
-    #[case("mailless.example.org", true)]
-    #[case("MAILLESS.example.ORG.", true)]
-    #[case("[192.0.2.1]", true)]
-    #[case("sub.mailless.example.org", false)]
-    #[case("example.org", false)]
-    fn own_mail_is_for_the_host_itself(#[case] domain: &str, #[case] own: bool) {
-        assert_eq!(
-            Replies::new(HOST, None).unwrap().is_own(domain.as_bytes()),
-            own
-        );
-    }
 }

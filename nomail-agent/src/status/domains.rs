@@ -131,7 +131,7 @@ mod tests {
         let mut domains = ForeignDomains::default();
         for number in 0..200_u32 {
             let peer = std::net::Ipv4Addr::from_bits(number << 8).into();
-            domains.ask(format!("{number}.example").as_bytes(), peer, 1000);
+            domains.record(format!("{number}.example").as_bytes(), peer, 1000, true);
         }
         let shown = foreign_domains(&domains, 1010);
         assert_eq!(shown.len(), DOMAINS_MAX);

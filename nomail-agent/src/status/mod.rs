@@ -26,7 +26,7 @@ pub use self::{
 use crate::{
     commands::crowdsec::{self, Pull},
     counts::Counts,
-    smtp::Connections,
+    smtp::{Connections, command::Verb},
     status::reload::Reload,
 };
 
@@ -100,8 +100,8 @@ pub struct Status {
     /// What was counted on interfaces that are not, or no longer, guarded: a part
     /// of the sums above.
     pub elsewhere: GuardCounts,
-    /// Commands of the dialog by their verb, and `other`.
-    pub commands: BTreeMap<String, u64>,
+    /// Commands of the dialog.
+    pub commands: Counts<Verb>,
     /// How long connections lasted.
     pub durations: DurationStatus,
 }
@@ -690,9 +690,9 @@ impl Status {
         if !refused.is_empty() {
             notes.push(("refused", refused, None));
         }
-        let talkers = labelled_counts(&connections.talkers);
-        if !talkers.is_empty() {
-            notes.push(("not SMTP", talkers, None));
+        let protocols = labelled_counts(&connections.protocols);
+        if !protocols.is_empty() {
+            notes.push(("not SMTP", protocols, None));
         }
         let also = labelled_counts(&connections.counters);
         if !also.is_empty() {
@@ -833,7 +833,10 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::smtp::{Counter, command::Talker, dialog::Refusal};
+    use crate::{
+        refusal::RefusalPoint,
+        smtp::{Counter, protocol::Protocol},
+    };
 
     #[test]
     fn json_has_the_keys_of_the_contract() {
@@ -998,8 +1001,8 @@ mod tests {
     fn what_is_counted_is_shown_by_its_label_once_there_is_any() {
         let mut status = sample();
         let connections = &mut status.connections;
-        connections.refused[Refusal::Rcpt] = 4000;
-        connections.talkers[Talker::Tls] = 2;
+        connections.refused[RefusalPoint::Rcpt] = 4000;
+        connections.protocols[Protocol::Tls] = 2;
         for (number, counter) in (1..).zip(Counter::ALL) {
             connections.counters[*counter] = number;
         }

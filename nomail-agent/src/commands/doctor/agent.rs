@@ -23,7 +23,7 @@ use crate::{
     agent::DESCRIPTORS_SPARE,
     config::{self, Config, ConfigError, OnExit, RefuseAt},
     host::privilege::dynamic,
-    smtp::listener::SHED_MAX,
+    smtp::settings::SHED_MAX,
     status::Status,
     status::client,
 };

@@ -1,20 +1,22 @@
-//! Another parser's word on verbs, for the tests here and for the fuzz target
-//! `command`, which takes this file in by its path.
+//! The verbs that another parser sees, for the tests here and for the fuzz target
+//! `command`, which includes this file by its path.
 
 use smtp_proto::{Error, Request};
 
 use super::Verb;
 
-/// The verb that we see in a line, and the one that smtp-proto sees.
+/// Returns the verb that [`Verb::of`] sees in a line, and the one that smtp-proto sees.
 ///
 /// Deliberate differences: smtp-proto skips white space before the verb and CRs
 /// anywhere, takes LHLO (for LMTP) and an LF or a form feed as the end of a
-/// verb. Callers stay clear of these. It does not know the verbs of RFC 821 and
-/// RFC 1985 that are no longer in use; these are left out here.
-pub(super) fn verbs(line: &str) -> (Option<Verb>, Option<Verb>) {
-    let ours = Verb::of(line.as_bytes())
-        .filter(|verb| !matches!(verb, Verb::Turn | Verb::Send | Verb::Soml | Verb::Saml));
-    (ours, theirs(line))
+/// verb. Callers avoid these. It does not know the obsolete verbs of RFC 821, which
+/// are left out here.
+pub(super) fn verbs(line: &str) -> (Verb, Verb) {
+    let ours = match Verb::of(line.as_bytes()) {
+        Verb::Turn | Verb::Send | Verb::Soml | Verb::Saml => Verb::Other,
+        verb => verb,
+    };
+    (ours, theirs(line).unwrap_or(Verb::Other))
 }
 
 fn theirs(line: &str) -> Option<Verb> {
@@ -48,5 +50,5 @@ fn theirs(line: &str) -> Option<Verb> {
         Err(Error::UnknownCommand) => return None,
         other => panic!("{line:?}: {other:?}"),
     };
-    Verb::of(name.as_bytes())
+    Some(Verb::of(name.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! What is kept, warned of and shown, whoever names it.
+//! Which domains are kept, warned about and shown.
 
 use proptest::prelude::*;
 use rstest::rstest;
@@ -22,31 +22,36 @@ fn due(domains: &mut ForeignDomains, now: u32) -> Vec<String> {
     due.map(|domain| domain.name).collect()
 }
 
-/// The attack of the report: 40 invented domains on one connection.
+/// 40 invented domains on one connection.
 #[test]
 fn one_connection_does_not_switch_the_warning_off() {
     let mut domains = ForeignDomains::default();
     for number in 0..40 {
-        domains.ask(format!("invented-{number}.example").as_bytes(), nth(1), NOW);
+        domains.record(
+            format!("invented-{number}.example").as_bytes(),
+            nth(1),
+            NOW,
+            true,
+        );
     }
     assert_eq!(domains.list(NOW).len(), OF_NETWORK_MAX);
-    domains.ask(b"example.org", nth(2), NOW + 1);
+    domains.record(b"example.org", nth(2), NOW + 1, true);
     assert_eq!(due(&mut domains, NOW + SETTLE_SECS + 1), ["example.org"]);
     let list = domains.list(NOW + 1);
     assert_eq!(list[0].name, "example.org");
     assert!(list[0].suspect && !list[1].suspect);
 }
 
-/// Nor do as many connections as there are places, each from a network of its own.
+/// As many connections as there are places, each from a network of its own.
 #[test]
 fn what_several_networks_ask_for_is_not_displaced_by_what_one_does() {
     let mut domains = ForeignDomains::default();
     for network in [1, 2, 3] {
-        domains.ask(b"example.org", nth(network), NOW);
+        domains.record(b"example.org", nth(network), NOW, true);
     }
     for number in 0..4 * DOMAINS_MAX as u32 {
         let name = format!("invented-{number}.example");
-        domains.ask(name.as_bytes(), nth(100 + number), NOW + number);
+        domains.record(name.as_bytes(), nth(100 + number), NOW + number, true);
     }
     let now = NOW + 2000;
     let list = domains.list(now);
@@ -58,25 +63,25 @@ fn what_several_networks_ask_for_is_not_displaced_by_what_one_does() {
     let warned = due(&mut domains, now);
     assert_eq!(warned[0], "example.org");
     assert_eq!(warned.len(), 1 + WARNINGS_MAX as usize);
-    // Those of single networks have used up their warnings, and not those of others.
+    // Domains of single networks have used up their own warnings only.
     for network in [1, 2] {
-        domains.ask(b"other.example.org", nth(network), now);
+        domains.record(b"other.example.org", nth(network), now, true);
     }
     assert_eq!(due(&mut domains, now), ["other.example.org"]);
 }
 
-/// Nor do networks that confirm each other's inventions: a newcomer has its place.
+/// Networks that confirm each other's inventions leave space for other domains.
 #[test]
 fn confirmed_inventions_leave_places_to_newcomers() {
     let mut domains = ForeignDomains::default();
     for number in 0..2 * DOMAINS_MAX as u32 {
         let name = format!("invented-{number}.example");
         for network in [1000 + number / 8, 5000 + number] {
-            domains.ask(name.as_bytes(), nth(network), NOW + number);
+            domains.record(name.as_bytes(), nth(network), NOW + number, true);
         }
     }
     for network in [1, 2, 3] {
-        domains.ask(b"example.org", nth(network), NOW + 1000);
+        domains.record(b"example.org", nth(network), NOW + 1000, true);
     }
     let list = domains.list(NOW + 1000);
     assert_eq!(list.len(), DOMAINS_MAX);
@@ -86,44 +91,44 @@ fn confirmed_inventions_leave_places_to_newcomers() {
 #[test]
 fn two_networks_are_warned_of_at_once_and_one_when_it_has_settled() {
     let mut domains = ForeignDomains::default();
-    domains.ask(b"one.example", nth(1), NOW);
-    domains.ask(b"Two.Example.", nth(1), NOW);
-    domains.ask(b"two.example", "2001:db8::1".parse().unwrap(), NOW);
+    domains.record(b"one.example", nth(1), NOW, true);
+    domains.record(b"Two.Example.", nth(1), NOW, true);
+    domains.record(b"two.example", "2001:db8::1".parse().unwrap(), NOW, true);
     assert_eq!(due(&mut domains, NOW), ["two.example"]);
     assert!(due(&mut domains, NOW + SETTLE_SECS - 1).is_empty());
     assert_eq!(due(&mut domains, NOW + SETTLE_SECS), ["one.example"]);
     // Once a day, and only if it is asked for again.
     assert!(due(&mut domains, NOW + 2 * DAY).is_empty());
-    domains.ask(b"two.example", nth(3), NOW + 2 * DAY);
+    domains.record(b"two.example", nth(3), NOW + 2 * DAY, true);
     assert_eq!(due(&mut domains, NOW + 2 * DAY), ["two.example"]);
-    domains.ask(b"two.example", nth(3), NOW + 2 * DAY + 1);
+    domains.record(b"two.example", nth(3), NOW + 2 * DAY + 1, true);
     assert!(due(&mut domains, NOW + 2 * DAY + 1).is_empty());
 }
 
 #[test]
-fn who_names_many_once_looks_for_a_relay_and_who_comes_back_does_not() {
+fn a_network_that_names_many_once_looks_for_a_relay_and_one_that_returns_does_not() {
     let mut domains = ForeignDomains::default();
     for number in 0..=PROBE_DOMAINS {
-        domains.ask(format!("{number}.example").as_bytes(), nth(1), NOW);
+        domains.record(format!("{number}.example").as_bytes(), nth(1), NOW, true);
     }
     assert!(due(&mut domains, NOW + SETTLE_SECS).is_empty());
-    // Twice in a row is no coming back.
-    domains.ask(b"1.example", nth(1), NOW + 1);
+    // Twice in a row is no return.
+    domains.record(b"1.example", nth(1), NOW + 1, true);
     assert!(due(&mut domains, NOW + SETTLE_SECS).is_empty());
-    domains.ask(b"2.example", nth(1), NOW + REPEAT_SECS);
+    domains.record(b"2.example", nth(1), NOW + REPEAT_SECS, true);
     assert_eq!(due(&mut domains, NOW + REPEAT_SECS), ["2.example"]);
-    domains.ask(b"3.example", nth(2), NOW + REPEAT_SECS);
+    domains.record(b"3.example", nth(2), NOW + REPEAT_SECS, true);
     assert_eq!(due(&mut domains, NOW + REPEAT_SECS), ["3.example"]);
 }
 
-/// A day later it may name new ones; what it named before does not become mail by that.
+/// A day later it may name new ones, but those it named before remain probes.
 #[test]
-fn a_probe_that_comes_back_the_next_day_is_still_one() {
+fn a_probe_that_returns_the_next_day_is_still_one() {
     let mut domains = ForeignDomains::default();
     for number in 0..40 {
-        domains.ask(format!("{number}.example").as_bytes(), nth(1), NOW);
+        domains.record(format!("{number}.example").as_bytes(), nth(1), NOW, true);
     }
-    domains.ask(b"new.example", nth(1), NOW + DAY);
+    domains.record(b"new.example", nth(1), NOW + DAY, true);
     assert!(due(&mut domains, NOW + DAY + SETTLE_SECS).is_empty());
     let list = domains.list(NOW + DAY);
     assert!(list.iter().all(|domain| !domain.suspect), "{list:?}");
@@ -151,20 +156,20 @@ fn a_probe_that_comes_back_the_next_day_is_still_one() {
 #[case::escape(b"a\x1b[2J.example", false)]
 #[case::not_utf8(b"b\xfccher.example", false)]
 #[case::space(b"a b.example", false)]
-fn names_that_may_be_somebodys(#[case] name: &[u8], #[case] expected: bool) {
+fn names_that_may_have_real_mail(#[case] name: &[u8], #[case] expected: bool) {
     let mut domains = ForeignDomains::default();
     domains.set_own(["www.example.net", "*.below.example.net"]);
-    assert_eq!(domains.asked(name, nth(1), NOW, true), expected);
+    assert_eq!(domains.record(name, nth(1), NOW, true), expected);
     assert_eq!(domains.list(NOW).len(), usize::from(expected));
 }
 
 #[test]
 fn a_name_that_becomes_ours_is_forgotten_and_unlogged_peers_are_not_kept() {
     let mut domains = ForeignDomains::default();
-    assert!(domains.asked(b"example.org", nth(1), NOW, false));
+    assert!(domains.record(b"example.org", nth(1), NOW, false));
     assert!(domains.list(NOW).is_empty());
-    domains.ask(b"example.org", nth(1), NOW);
-    domains.ask(b"other.example", nth(1), NOW);
+    domains.record(b"example.org", nth(1), NOW, true);
+    domains.record(b"other.example", nth(1), NOW, true);
     domains.set_own(["example.org"]);
     assert_eq!(names(&domains.list(NOW)), ["other.example"]);
     assert!(domains.list(NOW + AGE_SECS).is_empty());
@@ -174,10 +179,10 @@ fn a_name_that_becomes_ours_is_forgotten_and_unlogged_peers_are_not_kept() {
 fn saved_and_restored() {
     let mut domains = ForeignDomains::default();
     for number in 0..=PROBE_DOMAINS {
-        domains.ask(format!("{number}.example").as_bytes(), nth(9), NOW);
+        domains.record(format!("{number}.example").as_bytes(), nth(9), NOW, true);
     }
     for network in [1, 2] {
-        domains.ask(b"example.org", nth(network), NOW);
+        domains.record(b"example.org", nth(network), NOW, true);
     }
     assert_eq!(due(&mut domains, NOW), ["example.org"]);
     let text = domains.save(NOW + 1);
@@ -189,7 +194,7 @@ fn saved_and_restored() {
     let mut again = ForeignDomains::restore(text.as_bytes(), NOW + 1).unwrap();
     assert_eq!(again.save(NOW + 1), text);
     assert_eq!(names(&again.list(NOW)), names(&domains.list(NOW)));
-    // It was warned of, and the probe is still one.
+    // One was warned about, and the probe is still one.
     assert!(due(&mut again, NOW + SETTLE_SECS).is_empty());
     let later = ForeignDomains::restore(text.as_bytes(), NOW + AGE_SECS).unwrap();
     assert!(later.list(NOW + AGE_SECS).is_empty());
@@ -218,7 +223,7 @@ fn the_longest_file_is_within_its_bound() {
             let address = format!("ffff:{number:x}:ff{network:02x}::1")
                 .parse()
                 .unwrap();
-            domains.ask(name.as_bytes(), address, NOW);
+            domains.record(name.as_bytes(), address, NOW, true);
         }
     }
     let text = domains.save(NOW);
@@ -228,14 +233,14 @@ fn the_longest_file_is_within_its_bound() {
 }
 
 proptest! {
-    /// Whatever is named by whomever, the bounds hold and the file can be read.
+    /// With any names from any networks the bounds hold and the file can be read.
     #[test]
     fn bounds_hold(asked in prop::collection::vec((0..40u32, 0..400u32, 0..5000u32), 0..1500)) {
         let mut domains = ForeignDomains::default();
         let mut now = NOW;
         for (network, name, wait) in asked {
             now += wait;
-            domains.ask(format!("{name}.example").as_bytes(), nth(network), now);
+            domains.record(format!("{name}.example").as_bytes(), nth(network), now, true);
             prop_assert!(domains.domains.len() <= DOMAINS_MAX);
         }
         let mut named: HashMap<Network, usize> = HashMap::new();

@@ -297,12 +297,14 @@ fn responder(out: &mut Exposition, status: &Status) {
         "nomail_talkers",
         "Connections closed because what they spoke was no SMTP.",
         "protocol",
-        &connections.talkers,
+        &connections.protocols,
     );
-    let mut family = out.family("nomail_commands", Kind::Counter, "Commands by their verb.");
-    for (verb, count) in &status.commands {
-        family.sample("_total", &[("verb", verb)], count);
-    }
+    out.by_label(
+        "nomail_commands",
+        "Commands by their verb.",
+        "verb",
+        &status.commands,
+    );
     out.gauge(
         "nomail_foreign_domains",
         "Other domains that mail arrived for in the last day, tests for an open relay left out.",
@@ -574,6 +576,7 @@ mod tests {
     use super::*;
     use crate::{
         commands::crowdsec::Pull,
+        smtp::command::Verb,
         status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
     };
 
@@ -622,7 +625,7 @@ mod tests {
                 interface("eth1", "generic", 5),
             ],
             elsewhere: counts(2),
-            commands: BTreeMap::from([("quit".to_owned(), 8)]),
+            commands: Counts::from_iter([(Verb::Quit, 8)]),
             durations: DurationStatus {
                 count: 3,
                 total_micros: 2_500_000,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     counts::Counts,
-    smtp::{Commands, Connections, Counter, Durations},
+    smtp::{Connections, Counter, Durations, command::Verb},
     status::{
         AddressStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus, GuardCounts,
         InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
@@ -65,13 +65,13 @@ fn connections() -> Connections {
         active: 502,
         refused: words(502),
         ended: words(506),
-        talkers: words(511),
+        protocols: words(511),
         counters: Counter::ALL.iter().copied().map(numbered).collect(),
         senders: 518,
         // Shown elsewhere or not at all.
         shed_lingering: 0,
         sources_tracked: 0,
-        commands: Commands::default(),
+        commands: Counts::default(),
         durations: Durations::default(),
     }
 }
@@ -190,7 +190,7 @@ fn full() -> Status {
         source_evictions: 915,
         contended: 916,
         elsewhere: counts(300),
-        commands: BTreeMap::from([("ehlo".to_owned(), 917), ("other".to_owned(), 918)]),
+        commands: Counts::from_iter([(Verb::Ehlo, 917), (Verb::Other, 918)]),
         durations: DurationStatus {
             count: 919,
             total_micros: 920_000_000,
@@ -213,7 +213,9 @@ fn process() -> Figures {
 /// What is committed; or `text`, which is then.
 fn golden(name: &str, text: &str) -> String {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap();
-    let file = Path::new(&manifest).join("src/status/http/golden").join(name);
+    let file = Path::new(&manifest)
+        .join("src/status/http/golden")
+        .join(name);
     if env::var_os("NOMAIL_GOLDEN_WRITE").is_some() {
         fs::write(&file, text).unwrap();
     }

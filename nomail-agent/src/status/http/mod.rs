@@ -54,7 +54,8 @@ use self::{
 };
 use crate::{
     commands::crowdsec::Pull,
-    smtp::{Counter, Outcome, command::Talker, dialog::Refusal},
+    refusal::RefusalPoint,
+    smtp::{Counter, Outcome, protocol::Protocol},
     status::Status,
     status::clients::{Asked, Clients},
 };
@@ -306,8 +307,8 @@ fn vocabulary() -> String {
         "syn": words::<Verdict>(),
         "answers": words::<Kind>(),
         "ended": words::<Outcome>(),
-        "refused": words::<Refusal>(),
-        "talkers": words::<Talker>(),
+        "refused": words::<RefusalPoint>(),
+        "talkers": words::<Protocol>(),
         "counters": words::<Counter>(),
         "pulls": words::<Pull>(),
     })

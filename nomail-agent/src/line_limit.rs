@@ -1,23 +1,23 @@
-//! Bounds the lines of the log that whoever sends packets can cause.
+//! Rate limits for log lines that anyone on the network can cause.
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
-/// Most lines of a kind in one second; the rest is counted.
+/// Lines of one kind per second.
 pub const LINES_PER_SECOND: u32 = 10;
 
-/// Lets a bounded number of lines through in each second.
+/// Admits at most [`LINES_PER_SECOND`] lines and counts those it skips.
 #[derive(Debug, Default)]
-pub struct Sample {
+pub struct LineLimiter {
     second: Option<Instant>,
     lines: u32,
     skipped: u64,
 }
 
-impl Sample {
-    /// Whether to write a line, and how many were skipped before it.
+impl LineLimiter {
+    /// Returns how many lines were skipped before this one, or None to skip this one.
     pub fn admit(&mut self, now: Instant) -> Option<Skipped> {
         let fresh = self
             .second
@@ -35,7 +35,7 @@ impl Sample {
     }
 }
 
-/// The end of a line before which others were skipped.
+/// The number of lines skipped before one, displayed as the end of that line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipped(pub u64);
 
@@ -53,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_bounded_and_counts_the_rest() {
+    fn lines_are_limited_and_skipped_ones_counted() {
         let begin = Instant::now();
-        let mut sample = Sample::default();
-        let admitted = (0..100).filter(|_| sample.admit(begin).is_some()).count();
+        let mut limiter = LineLimiter::default();
+        let admitted = (0..100).filter(|_| limiter.admit(begin).is_some()).count();
         assert_eq!(admitted, LINES_PER_SECOND as usize);
         let later = begin + Duration::from_secs(1);
-        assert_eq!(sample.admit(later), Some(Skipped(90)));
-        assert_eq!(sample.admit(later), Some(Skipped(0)));
+        assert_eq!(limiter.admit(later), Some(Skipped(90)));
+        assert_eq!(limiter.admit(later), Some(Skipped(0)));
     }
 }

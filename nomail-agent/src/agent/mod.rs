@@ -29,9 +29,10 @@ use caps::Capability;
 use log::{error, info, warn};
 use nomail_common::{
     abi::{self, MAX_GUARDED, Texts},
+    counted::Counted as _,
     guard::source::Source,
     stateless::dialog::TEXT_MAX,
-    verdict::{Answer, Verdict},
+    verdict::Verdict,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -68,11 +69,11 @@ use crate::{
         relay,
     },
     status::control::Control,
-    status::http::{self, History, Totals, View},
+    status::http::{self, Chart, History, View},
     status::reload::Reload,
     status::{
         AddressStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus, MetricsStatus,
-        ResponderStatus, Speaker, Status, Trouble, foreign_domains,
+        ResponderStatus, Speaker, StatelessCounter, Status, Trouble, foreign_domains,
     },
     walk::{self, WalkError},
 };
@@ -505,10 +506,8 @@ impl Agent {
         let shown = Arc::clone(&self.shared);
         self.metrics.serve(|server| {
             server.serve(move || {
-                Ok(View {
-                    status: shown.status(http::SOURCES_SHOWN)?,
-                    history: shown.history().clone(),
-                })
+                let status = shown.status(http::SOURCES_SHOWN)?;
+                Ok(View::new(status, shown.history().clone()))
             })
         });
     }
@@ -550,17 +549,11 @@ impl Agent {
         let Ok(counts) = self.shared.counts() else {
             return;
         };
-        let (syn, answers) = (counts.all.syn, counts.all.answers);
-        let totals = Totals {
-            syn: syn.sum(),
-            stopped: syn.sum() - syn[Verdict::Passed],
-            challenges: answers[Answer::Challenge],
-            connections: self.shared.responder.snapshot().accepted,
-        };
-        self.shared.history().look(totals, Instant::now());
-        let syn = syn[Verdict::Flood];
+        let accepted = self.shared.responder.snapshot().accepted;
+        let totals = Chart::totals(&counts.all, accepted);
+        self.shared.history().add(totals, Instant::now());
         let was = self.shared.flood.load(Ordering::Relaxed);
-        let is = self.flood.look(syn);
+        let is = self.flood.look(counts.all.syn[Verdict::Flood]);
         self.shared.flood.store(is, Ordering::Relaxed);
         match (was, is) {
             (false, true) => warn!(
@@ -1177,8 +1170,13 @@ impl Shared {
                     Some(_) => Speaker::Xdp,
                     None => self.by,
                 },
-                takeovers: self.takeovers.load(Ordering::Relaxed),
-                repeated: self.repeated.load(Ordering::Relaxed),
+                counts: [
+                    (StatelessCounter::Takeovers, &self.takeovers),
+                    (StatelessCounter::Repeated, &self.repeated),
+                ]
+                .into_iter()
+                .map(|(counter, count)| (counter, count.load(Ordering::Relaxed)))
+                .collect(),
             },
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.into(),
@@ -1186,10 +1184,7 @@ impl Shared {
             lists: told.lists,
             metrics: told.metrics,
             addresses: told.addresses,
-            syn: counts.all.syn,
-            answers: counts.all.answers,
-            contended: counts.all.contended,
-            source_evictions: counts.all.source_evictions,
+            counts: counts.all,
             elsewhere: counts.elsewhere,
             commands: commands_of(&connections.commands),
             durations: durations_of(&connections),

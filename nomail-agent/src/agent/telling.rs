@@ -24,8 +24,9 @@ use crate::{
     smtp::SourceHistory,
     status::client,
     status::{
-        GuardCounts, InterfaceStatus, ResponderStatus, SourceStatus, Speaker, Status, shown_source,
+        GuardCounts, InterfaceStatus, ResponderStatus, SourceStatus, Speaker, Status, TableCounter,
     },
+    text,
 };
 
 /// What was counted on an interface, or on all that are not guarded.
@@ -33,8 +34,10 @@ pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
     GuardCounts {
         syn: Counts::new(counters.verdicts),
         answers: Counts::new(counters.answers),
-        contended: counters.contended,
-        source_evictions: counters.evictions,
+        table: Counts::from_iter([
+            (TableCounter::Contended, counters.contended),
+            (TableCounter::SourceEvictions, counters.evictions),
+        ]),
     }
 }
 
@@ -97,7 +100,7 @@ pub(super) fn busiest(
     sources
         .into_iter()
         .map(|seen| SourceStatus {
-            source: shown_source(seen.address),
+            source: text::source(seen.address),
             syn: seen.syn,
             limited: seen.limited,
             connections: seen.connections,
@@ -195,11 +198,7 @@ fn kept(directory: &Path, sources_max: usize) -> Result<Option<Status>> {
         ..Status::default()
     };
     for counters in guard.counters()? {
-        let counts = counts_of(&counters);
-        status.syn += counts.syn;
-        status.answers += counts.answers;
-        status.contended += counts.contended;
-        status.source_evictions += counts.source_evictions;
+        status.counts += counts_of(&counters);
     }
     let sources = guard.sources()?;
     status.sources_tracked = sources.len() as u64;
@@ -218,8 +217,7 @@ fn responder_of(guard: &KeptGuard) -> ResponderStatus {
         by,
         fallback,
         serving,
-        takeovers: 0,
-        repeated: 0,
+        counts: Counts::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use nomail_common::{counted::Counted as _, verdict::Verdict};
 use crate::{
     guard::Limited,
     sample::{Sample, Skipped},
-    status::shown_source,
+    text,
 };
 
 /// Writes the lines, and bounds both kinds each for itself.
@@ -93,7 +93,7 @@ fn shown(event: &Limited) -> String {
     match (event.verdict, event.address) {
         (Verdict::LimitedPrefix, IpAddr::V4(address)) => format!("{address}/24"),
         (Verdict::LimitedPrefix, IpAddr::V6(address)) => format!("{address}/48"),
-        (_, address) => shown_source(address),
+        (_, address) => text::source(address),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, escaped};
+use crate::text::{count, escaped};
 
 /// Names that a status has room for; those beyond are counted.
 pub const NAMES_MAX: usize = 100;

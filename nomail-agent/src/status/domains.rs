@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, duration, escaped};
-use crate::smtp::{ForeignDomain, ForeignDomains};
+use crate::{
+    smtp::{ForeignDomain, ForeignDomains},
+    text::{duration, escaped, plural},
+};
 
 /// Most domains that a status has: those that matter most.
 const DOMAINS_MAX: usize = 128;
@@ -69,14 +71,11 @@ pub(super) fn about(domains: &[ForeignDomainStatus]) -> Vec<String> {
         .iter()
         .take(SHOWN_MAX)
         .map(|domain| {
-            let plural = |number: u64| if number == 1 { "" } else { "s" };
             format!(
-                "{}: {} recipient{} from {} network{}, last {} ago",
+                "{}: {} from {}, last {} ago",
                 escaped(&domain.domain),
-                count(domain.recipients),
-                plural(domain.recipients),
-                count(domain.networks),
-                plural(domain.networks),
+                plural(domain.recipients, "recipient"),
+                plural(domain.networks, "network"),
                 duration(domain.last_seen_secs)
             )
         })

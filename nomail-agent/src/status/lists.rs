@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, escaped};
-use crate::config::{Config, ListFile};
+use crate::{
+    config::{Config, ListFile},
+    text::{count, escaped},
+};
 
 /// The lists in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,10 @@
 //! What the kernel has between the wire and the listener beside rules: connection
 //! tracking, and its own defence.
 
-use super::{Check, Finding, kernel::number};
+use super::{
+    finding::{Check, Finding},
+    kernel::number,
+};
 use crate::smtp::LISTEN_BACKLOG;
 
 /// Percent of the table of connections from which on it is told.
@@ -83,20 +86,20 @@ fn somaxconn(value: Option<u64>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[test]
     fn numbers() {
         let result = |count, max| conntrack(Some(count), Some(max), Some(0)).result;
-        assert_eq!(result(79, 100), Outcome::Ok);
-        assert_eq!(result(80, 100), Outcome::Warn);
-        assert_eq!(conntrack(None, None, None).result, Outcome::Ok);
-        assert_eq!(syncookies(Some(1)).result, Outcome::Ok);
-        assert_eq!(syncookies(Some(0)).result, Outcome::Warn);
-        assert_eq!(syncookies(Some(2)).result, Outcome::Warn);
-        assert_eq!(syncookies(None).result, Outcome::Skip);
-        assert_eq!(somaxconn(Some(4096)).result, Outcome::Ok);
-        assert_eq!(somaxconn(Some(128)).result, Outcome::Warn);
-        assert_eq!(somaxconn(None).result, Outcome::Skip);
+        assert_eq!(result(79, 100), CheckResult::Ok);
+        assert_eq!(result(80, 100), CheckResult::Warn);
+        assert_eq!(conntrack(None, None, None).result, CheckResult::Ok);
+        assert_eq!(syncookies(Some(1)).result, CheckResult::Ok);
+        assert_eq!(syncookies(Some(0)).result, CheckResult::Warn);
+        assert_eq!(syncookies(Some(2)).result, CheckResult::Warn);
+        assert_eq!(syncookies(None).result, CheckResult::Skip);
+        assert_eq!(somaxconn(Some(4096)).result, CheckResult::Ok);
+        assert_eq!(somaxconn(Some(128)).result, CheckResult::Warn);
+        assert_eq!(somaxconn(None).result, CheckResult::Skip);
     }
 }

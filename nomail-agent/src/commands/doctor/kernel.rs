@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, io, path::Path};
 
 use anyhow::anyhow;
 
-use super::{Check, Finding};
+use super::finding::{Check, Finding};
 use crate::guard::{BpfError, Guard, OLDEST_KERNEL};
 
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
@@ -113,38 +113,38 @@ fn bpf_load(loaded: Result<(), BpfError>, root: bool) -> Finding {
 mod tests {
     use rstest::rstest;
 
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[rstest]
-    #[case("6.18.44-fc-v657", Outcome::Ok)]
-    #[case("6.0.0", Outcome::Ok)]
-    #[case("5.19.17", Outcome::Fail)]
-    #[case("4.19", Outcome::Fail)]
-    #[case("", Outcome::Skip)]
-    fn versions(#[case] release: &str, #[case] result: Outcome) {
+    #[case("6.18.44-fc-v657", CheckResult::Ok)]
+    #[case("6.0.0", CheckResult::Ok)]
+    #[case("5.19.17", CheckResult::Fail)]
+    #[case("4.19", CheckResult::Fail)]
+    #[case("", CheckResult::Skip)]
+    fn versions(#[case] release: &str, #[case] result: CheckResult) {
         assert_eq!(kernel(release).result, result);
     }
 
     #[test]
     fn switches() {
-        assert_eq!(btf(true).result, Outcome::Ok);
-        assert_eq!(btf(false).result, Outcome::Warn);
-        assert_eq!(jit(Some(1)).result, Outcome::Ok);
-        assert_eq!(jit(Some(0)).result, Outcome::Warn);
-        assert_eq!(jit(None).result, Outcome::Skip);
-        assert_eq!(unprivileged_bpf(Some(2)).result, Outcome::Ok);
-        assert_eq!(unprivileged_bpf(Some(0)).result, Outcome::Warn);
-        assert_eq!(unprivileged_bpf(None).result, Outcome::Skip);
+        assert_eq!(btf(true).result, CheckResult::Ok);
+        assert_eq!(btf(false).result, CheckResult::Warn);
+        assert_eq!(jit(Some(1)).result, CheckResult::Ok);
+        assert_eq!(jit(Some(0)).result, CheckResult::Warn);
+        assert_eq!(jit(None).result, CheckResult::Skip);
+        assert_eq!(unprivileged_bpf(Some(2)).result, CheckResult::Ok);
+        assert_eq!(unprivileged_bpf(Some(0)).result, CheckResult::Warn);
+        assert_eq!(unprivileged_bpf(None).result, CheckResult::Skip);
     }
 
     #[test]
     fn loading() {
         let denied = || Err(BpfError::Permission(io::Error::other("denied")));
-        assert_eq!(bpf_load(Ok(()), true).result, Outcome::Ok);
-        assert_eq!(bpf_load(denied(), false).result, Outcome::Skip);
-        assert_eq!(bpf_load(denied(), true).result, Outcome::Fail);
+        assert_eq!(bpf_load(Ok(()), true).result, CheckResult::Ok);
+        assert_eq!(bpf_load(denied(), false).result, CheckResult::Skip);
+        assert_eq!(bpf_load(denied(), true).result, CheckResult::Fail);
         let refused = bpf_load(Err(BpfError::Load(io::Error::other("no JIT"))), true);
-        assert_eq!(refused.result, Outcome::Fail);
+        assert_eq!(refused.result, CheckResult::Fail);
         assert!(refused.found.contains("no JIT"), "{refused:?}");
     }
 }

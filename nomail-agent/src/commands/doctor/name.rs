@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Check, Finding, port::Pair};
+use super::{
+    finding::{Check, Finding},
+    port::ListenPair,
+};
 use crate::{
     config::{self, Config, Hostname},
     status::Status,
@@ -30,7 +33,7 @@ const INTERNAL: &[&str] = &[
 ];
 
 /// What the agent greets with, or would.
-pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[Pair]) -> Hostname {
+pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[ListenPair]) -> Hostname {
     let told = status.and_then(|status| status.hostname.parse().ok());
     let found = told.or_else(|| config.hostname.clone());
     found.or_else(config::host_fqdn).unwrap_or_else(|| {
@@ -107,27 +110,27 @@ fn check_literal(name: &str, address: IpAddr) -> Finding {
 mod tests {
     use rstest::rstest;
 
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[rstest]
-    #[case("mailless.example.org", Outcome::Ok)]
-    #[case("notlocal.org", Outcome::Ok)]
-    #[case("local.example.org", Outcome::Ok)]
-    #[case("host", Outcome::Warn)]
-    #[case("localhost", Outcome::Warn)]
-    #[case("a.Local", Outcome::Warn)]
-    #[case("ip-10-0-0-1.eu.compute.internal", Outcome::Warn)]
-    #[case("a.lan", Outcome::Warn)]
-    #[case("a.home.arpa", Outcome::Warn)]
-    #[case("[203.0.113.7]", Outcome::Ok)]
-    #[case("[IPv6:2001:db8::1]", Outcome::Ok)]
-    #[case("[10.0.0.1]", Outcome::Warn)]
-    #[case("[100.64.0.1]", Outcome::Warn)]
-    #[case("[IPv6:fd00::1]", Outcome::Warn)]
-    #[case("[IPv6:::ffff:192.168.0.1]", Outcome::Warn)]
-    #[case("[127.0.0.1]", Outcome::Fail)]
-    #[case("[IPv6:::1]", Outcome::Fail)]
-    fn names(#[case] name: &str, #[case] result: Outcome) {
+    #[case("mailless.example.org", CheckResult::Ok)]
+    #[case("notlocal.org", CheckResult::Ok)]
+    #[case("local.example.org", CheckResult::Ok)]
+    #[case("host", CheckResult::Warn)]
+    #[case("localhost", CheckResult::Warn)]
+    #[case("a.Local", CheckResult::Warn)]
+    #[case("ip-10-0-0-1.eu.compute.internal", CheckResult::Warn)]
+    #[case("a.lan", CheckResult::Warn)]
+    #[case("a.home.arpa", CheckResult::Warn)]
+    #[case("[203.0.113.7]", CheckResult::Ok)]
+    #[case("[IPv6:2001:db8::1]", CheckResult::Ok)]
+    #[case("[10.0.0.1]", CheckResult::Warn)]
+    #[case("[100.64.0.1]", CheckResult::Warn)]
+    #[case("[IPv6:fd00::1]", CheckResult::Warn)]
+    #[case("[IPv6:::ffff:192.168.0.1]", CheckResult::Warn)]
+    #[case("[127.0.0.1]", CheckResult::Fail)]
+    #[case("[IPv6:::1]", CheckResult::Fail)]
+    fn names(#[case] name: &str, #[case] result: CheckResult) {
         assert!(name.parse::<Hostname>().is_ok());
         assert_eq!(check(name).result, result, "{name}");
     }

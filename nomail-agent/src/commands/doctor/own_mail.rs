@@ -10,8 +10,9 @@ use std::{
 };
 
 use super::{
-    Check, Finding, Host,
     dns::{Destination, destination_of},
+    finding::{Check, Finding},
+    host::Host,
 };
 use crate::net::{holder_of, is_held};
 
@@ -23,7 +24,7 @@ const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 25);
 const OWN_PROGRAM: &str = "nomail-agent";
 
 /// A mail server that may be installed.
-struct Kind {
+struct KnownServer {
     name: &'static str,
     /// Any of these programs means that it is.
     programs: &'static [&'static str],
@@ -32,47 +33,47 @@ struct Kind {
     remedy: &'static str,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const KNOWN_SERVERS: &[KnownServer] = &[
+    KnownServer {
         name: "Postfix",
         programs: &["usr/sbin/postfix"],
         origin: postfix,
         remedy: "postconf -e myorigin=example.org, a domain that takes mail; then systemctl reload \
                  postfix",
     },
-    Kind {
+    KnownServer {
         name: "Exim",
         programs: &["usr/sbin/exim4", "usr/sbin/exim", "usr/exim/bin/exim"],
         origin: mailname,
         remedy: "write a domain that takes mail into /etc/mailname (elsewhere than on Debian: \
                  qualify_domain), and restart Exim",
     },
-    Kind {
+    KnownServer {
         name: "OpenSMTPD",
         programs: &["usr/sbin/smtpd"],
         origin: opensmtpd,
         remedy: "action \"relay\" relay mail-from \"@example.org\", in smtpd.conf, with a domain that \
                  takes mail",
     },
-    Kind {
+    KnownServer {
         name: "msmtp",
         programs: &["usr/bin/msmtp"],
         origin: msmtp,
         remedy: "from %U@example.org, in /etc/msmtprc, with a domain that takes mail",
     },
-    Kind {
+    KnownServer {
         name: "nullmailer",
         programs: &["usr/sbin/nullmailer-send"],
         origin: nullmailer,
         remedy: "write an address of a domain that takes mail into /etc/nullmailer/allmailfrom",
     },
-    Kind {
+    KnownServer {
         name: "dma",
         programs: &["usr/sbin/dma", "usr/libexec/dma"],
         origin: dma,
         remedy: "MASQUERADE example.org, in /etc/dma/dma.conf, with a domain that takes mail",
     },
-    Kind {
+    KnownServer {
         name: "Sendmail",
         programs: &["usr/sbin/sendmail-mta", "usr/libexec/sendmail/sendmail"],
         origin: sendmail,
@@ -85,7 +86,7 @@ const REMEDY: &str = "have it send with an envelope sender of a domain that take
 
 /// What may send in the host's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sender {
+struct MailServer {
     name: String,
     /// The domain that it sends with. None: the host's name, as most do.
     origin: Option<String>,
@@ -118,23 +119,23 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
 }
 
 /// The mail servers that are installed below `root`.
-fn installed(root: &Path) -> Vec<Sender> {
-    let is_there = |kind: &&Kind| {
-        let mut programs = kind.programs.iter();
+fn installed(root: &Path) -> Vec<MailServer> {
+    let is_there = |server: &&KnownServer| {
+        let mut programs = server.programs.iter();
         programs.any(|program| root.join(program).exists())
     };
-    let kinds = KINDS.iter().filter(is_there);
-    kinds
-        .map(|kind| Sender {
-            name: kind.name.to_owned(),
-            origin: (kind.origin)(root).and_then(|origin| plain(&origin)),
-            remedy: kind.remedy,
+    let found = KNOWN_SERVERS.iter().filter(is_there);
+    found
+        .map(|server| MailServer {
+            name: server.name.to_owned(),
+            origin: (server.origin)(root).and_then(|origin| plain(&origin)),
+            remedy: server.remedy,
         })
         .collect()
 }
 
 /// A program that is none of these and takes mail on loopback.
-fn listening() -> Option<Sender> {
+fn listening() -> Option<MailServer> {
     let address = SocketAddr::from(LOOPBACK);
     let holder = holder_of(address);
     let is_ours = |holder: &String| holder.starts_with(OWN_PROGRAM);
@@ -142,14 +143,14 @@ fn listening() -> Option<Sender> {
         return None;
     }
     let shown = format!("what listens on {address}");
-    Some(Sender {
+    Some(MailServer {
         name: holder.unwrap_or(shown),
         origin: None,
         remedy: REMEDY,
     })
 }
 
-fn finding(sender: &Sender, domain: &str, own: &str, destination: &Destination) -> Finding {
+fn finding(sender: &MailServer, domain: &str, own: &str, destination: &Destination) -> Finding {
     let check = Check::OwnMail;
     let name = &sender.name;
     let how = match sender.origin {
@@ -284,115 +285,4 @@ fn sendmail(root: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use rstest::rstest;
-    use tempfile::TempDir;
-
-    use super::{super::Outcome, *};
-
-    fn root(files: &[(&str, &str)]) -> TempDir {
-        let root = TempDir::new().unwrap();
-        for (name, content) in files {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        root
-    }
-
-    #[rstest]
-    #[case::postfix_of_debian(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "myhostname = a.example.org\nmyorigin = /etc/mailname\n"),
-          ("etc/mailname", "example.org\n")],
-        Some("example.org")
-    )]
-    #[case::postfix_default(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "# myorigin = no.example\nmyhostname=a.example.org\n")],
-        Some("a.example.org")
-    )]
-    #[case::postfix_domain(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "myhostname=a.example.org\nmyorigin = $mydomain\n")],
-        Some("example.org")
-    )]
-    #[case::postfix_itself("usr/sbin/postfix", &[("etc/postfix/main.cf", "myorigin=$myorigin")], None)]
-    #[case::postfix_nothing("usr/sbin/postfix", &[("etc/postfix/main.cf", "")], None)]
-    #[case::exim("usr/sbin/exim4", &[("etc/mailname", "Mail.Example.org.\n")], Some("mail.example.org"))]
-    #[case::exim_single("usr/sbin/exim4", &[("etc/mailname", "host\n")], None)]
-    #[case::opensmtpd("usr/sbin/smtpd", &[("etc/mailname", "example.org")], Some("example.org"))]
-    #[case::msmtp(
-        "usr/bin/msmtp",
-        &[("etc/msmtprc", "account default\nfrom  root@example.org\n")],
-        Some("example.org")
-    )]
-    #[case::nullmailer(
-        "usr/sbin/nullmailer-send",
-        &[("etc/nullmailer/me", "a.example.org"), ("etc/nullmailer/allmailfrom", "x@example.org")],
-        Some("example.org")
-    )]
-    #[case::dma(
-        "usr/sbin/dma",
-        &[("etc/dma/dma.conf", "MAILNAME /etc/mailname\n"), ("etc/mailname", "a.example.org")],
-        Some("a.example.org")
-    )]
-    #[case::dma_masquerade(
-        "usr/sbin/dma",
-        &[("etc/dma/dma.conf", "#MASQUERADE x\nMASQUERADE root@example.org\n")],
-        Some("example.org")
-    )]
-    #[case::sendmail(
-        "usr/sbin/sendmail-mta",
-        &[("etc/mail/sendmail.cf", "Djhost.example.org\nDM\nDMexample.org\n")],
-        Some("example.org")
-    )]
-    #[case::no_files("usr/sbin/exim", &[], None)]
-    #[case::escape("usr/sbin/exim", &[("etc/mailname", "a\x1b[2J.example")], None)]
-    fn origins(
-        #[case] program: &str,
-        #[case] files: &[(&str, &str)],
-        #[case] expected: Option<&str>,
-    ) {
-        let root = root(&[files, &[(program, "")]].concat());
-        let senders = installed(root.path());
-        assert_eq!(senders.len(), 1, "{senders:?}");
-        assert_eq!(senders[0].origin.as_deref(), expected);
-    }
-
-    /// Files of a server that was removed are no server.
-    #[test]
-    fn files_alone_send_nothing() {
-        let root = root(&[("etc/mailname", "example.org"), ("etc/postfix/main.cf", "")]);
-        assert_eq!(installed(root.path()), []);
-    }
-
-    #[test]
-    fn what_becomes_of_replies() {
-        let own = "mailless.example.org";
-        let sender = |origin: Option<&str>| Sender {
-            name: "Postfix".to_owned(),
-            origin: origin.map(str::to_owned),
-            remedy: "postconf",
-        };
-        let result = |origin: Option<&str>, destination: &Destination| {
-            let domain = origin.unwrap_or(own);
-            finding(&sender(origin), domain, own, destination)
-        };
-        let elsewhere = Destination::Elsewhere("mx.example.org".to_owned());
-        let unknown = Destination::Unknown("late".to_owned());
-        let other = Some("example.org");
-        assert_eq!(result(other, &elsewhere).result, Outcome::Ok);
-        assert_eq!(result(other, &unknown).result, Outcome::Skip);
-        for destination in [Destination::Here, Destination::NullMx, Destination::Nowhere] {
-            let found = result(other, &destination);
-            assert_eq!(found.result, Outcome::Warn);
-            assert_eq!(found.remedy.as_deref(), Some("postconf"));
-        }
-        let found = result(None, &unknown);
-        assert_eq!(found.result, Outcome::Warn);
-        assert!(found.found.contains("most likely as @mailless.example.org"));
-    }
-}
+mod tests;

@@ -16,7 +16,12 @@ use std::{
 use nomail_common::verdict::Verdict;
 use procfs::net::{tcp, tcp6};
 
-use super::{Check, Finding, Host, link::Link, syn::Attempt};
+use super::{
+    device::Device,
+    finding::{Check, Finding},
+    host::Host,
+    syn::Attempt,
+};
 use crate::{
     guard::Guard,
     net::{Interfaces, LocalAddress, is_held},
@@ -65,13 +70,13 @@ struct Tried {
 
 /// What was tried, or why nothing was.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(super) struct ReachTest {
     tried: Result<Vec<Tried>, Finding>,
     /// Addresses that were not tried because there are too many.
     left_out: usize,
 }
 
-impl Reach {
+impl ReachTest {
     /// Whether SYNs from outside reach this listener; none: it is not known.
     pub(super) fn of(&self, listener: SocketAddr) -> Option<bool> {
         let mut fates = self.tried.iter().flatten().filter(|tried| {
@@ -92,11 +97,11 @@ impl Reach {
 pub(super) async fn attempt(
     kernel: &Interfaces,
     host: &Host,
-    links: &[Link],
+    devices: &[Device],
     local: &BTreeSet<LocalAddress>,
-) -> Reach {
+) -> ReachTest {
     let check = Check::Firewall;
-    let none = |finding| Reach {
+    let none = |finding| ReachTest {
         tried: Err(finding),
         left_out: 0,
     };
@@ -119,7 +124,7 @@ pub(super) async fn attempt(
             "look again when it is over",
         ));
     }
-    let mut targets = targets(host, links, local);
+    let mut targets = targets(host, devices, local);
     let left_out = targets.len().saturating_sub(ATTEMPTS_MAX);
     targets.truncate(ATTEMPTS_MAX);
     let listeners: Vec<_> = targets
@@ -136,20 +141,22 @@ pub(super) async fn attempt(
         )
     });
     drop(listeners);
-    Reach { tried, left_out }
+    ReachTest { tried, left_out }
 }
 
 /// Addresses that live on the interfaces, with the ports that are listened on there. Not
 /// those of a single link: no stranger comes to them.
 fn targets<'a>(
     host: &Host,
-    links: &'a [Link],
+    devices: &'a [Device],
     local: &BTreeSet<LocalAddress>,
-) -> Vec<(&'a Link, SocketAddr)> {
+) -> Vec<(&'a Device, SocketAddr)> {
     let mut targets = Vec::new();
-    for link in links {
+    for device in devices {
         let on_it = local.iter().filter(|found| {
-            found.interface == link.index && !found.is_link_local() && !found.address.is_loopback()
+            found.interface == device.index
+                && !found.is_link_local()
+                && !found.address.is_loopback()
         });
         for LocalAddress { address, .. } in on_it {
             let ports: BTreeSet<_> = host
@@ -164,7 +171,7 @@ fn targets<'a>(
                 .map(|pair| pair.port())
                 .collect();
             let pairs = ports.into_iter();
-            targets.extend(pairs.map(|port| (link, SocketAddr::new(*address, port))));
+            targets.extend(pairs.map(|port| (device, SocketAddr::new(*address, port))));
         }
     }
     targets
@@ -172,7 +179,7 @@ fn targets<'a>(
 
 async fn let_in(
     kernel: &Interfaces,
-    targets: &[(&Link, SocketAddr)],
+    targets: &[(&Device, SocketAddr)],
     local: &BTreeSet<LocalAddress>,
 ) -> anyhow::Result<Vec<Tried>> {
     // It has no port to guard: it passes everything.
@@ -181,21 +188,21 @@ async fn let_in(
     let cookies = cookies_sent();
     let mut tried = Vec::with_capacity(targets.len());
     let mut attempts = Vec::with_capacity(targets.len());
-    for (number, (link, to)) in (0..).zip(targets) {
+    for (number, (device, to)) in (0..).zip(targets) {
         let from = stranger(to.ip(), random, number, local);
-        let leads_back = kernel.way_to(from.ip()).await? == Some(link.index);
+        let leads_back = kernel.way_to(from.ip()).await? == Some(device.index);
         if leads_back {
             let attempt = Attempt {
                 from,
                 to: *to,
-                hardware: link.hardware,
+                hardware: device.hardware,
                 sequence: (random >> 32) as u32,
             };
-            guard.let_in(link.index, &attempt.syn())?;
-            attempts.push((tried.len(), link.index, attempt));
+            guard.let_in(device.index, &attempt.syn())?;
+            attempts.push((tried.len(), device.index, attempt));
         }
         tried.push(Tried {
-            interface: link.name.clone(),
+            interface: device.name.clone(),
             from: from.ip(),
             to: *to,
             fate: if leads_back {
@@ -297,7 +304,7 @@ fn counter(netstat: &str, name: &str) -> Option<u64> {
     values.split_whitespace().nth(place)?.parse().ok()
 }
 
-pub(super) fn findings(host: &Host, reach: &Reach) -> Vec<Finding> {
+pub(super) fn findings(host: &Host, reach: &ReachTest) -> Vec<Finding> {
     let tried = match &reach.tried {
         Ok(tried) => tried,
         Err(finding) => return vec![finding.clone()],
@@ -393,7 +400,10 @@ const PASSED_MIN: u64 = 20;
 
 /// What a running agent has counted says the same of its whole life.
 fn counted(status: &Status) -> Option<Finding> {
-    let (passed, accepted) = (status.syn[Verdict::Passed], status.connections.accepted);
+    let (passed, accepted) = (
+        status.counts.syn[Verdict::Passed],
+        status.connections.accepted,
+    );
     (passed >= PASSED_MIN && accepted == 0).then(|| {
         Finding::warn(
             Check::Firewall,
@@ -404,108 +414,4 @@ fn counted(status: &Status) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Outcome, *};
-
-    fn local(addresses: &[&str]) -> BTreeSet<LocalAddress> {
-        let of = |address: &&str| LocalAddress {
-            address: address.parse().unwrap(),
-            interface: 2,
-        };
-        addresses.iter().map(of).collect()
-    }
-
-    #[test]
-    fn strangers_are_nobodys() {
-        let own = local(&["198.51.100.1", "2001:db8:6e6f:6d61::1"]);
-        for random in [0, 1, 0xff00, u64::MAX, 221, 222] {
-            for number in [0, ATTEMPTS_MAX as u8 - 1] {
-                let v4 = stranger("198.51.100.1".parse().unwrap(), random, number, &own);
-                assert!(v4.to_string().starts_with("203.0.113."), "{v4}");
-                let IpAddr::V4(address) = v4.ip() else {
-                    panic!("IPv4");
-                };
-                assert!(!matches!(address.octets()[3], 0 | 255), "{v4}");
-                let v6 = stranger("::1".parse().unwrap(), random, number, &own);
-                assert!(v6.to_string().starts_with("[3fff:6e6f:6d61:696c::"), "{v6}");
-                assert!(v4.port() >= STRANGER_PORTS);
-            }
-        }
-        let v4 = stranger("192.0.2.1".parse().unwrap(), 7, 0, &local(&["192.0.2.1"]));
-        assert!(v4.to_string().starts_with("198.51.100."), "{v4}");
-    }
-
-    fn results(fate: Fate) -> Vec<Outcome> {
-        let tried = Tried {
-            interface: "eth0".to_owned(),
-            from: "198.51.100.7".parse().unwrap(),
-            to: "192.0.2.1:25".parse().unwrap(),
-            fate,
-        };
-        let listening = ["192.0.2.1:25", "192.0.2.1:2525", "[::]:26"];
-        let listening = listening.map(|on| on.parse().unwrap());
-        judged(&[tried], &listening)
-            .into_iter()
-            .map(|finding| finding.result)
-            .collect()
-    }
-
-    #[test]
-    fn fates() {
-        let by = |by: &str| Fate::Reached(by.parse().unwrap());
-        assert_eq!(results(by("192.0.2.1:25")), [Outcome::Ok]);
-        assert_eq!(results(by("192.0.2.1:2525")), [Outcome::Ok]);
-        assert_eq!(results(by("192.0.2.1:26")), [Outcome::Fail]);
-        assert_eq!(results(by("[2001:db8::1]:26")), [Outcome::Ok]);
-        assert_eq!(results(Fate::Lost), [Outcome::Fail]);
-        assert_eq!(results(Fate::Cookies), [Outcome::Skip]);
-        assert_eq!(results(Fate::NoWayBack), [Outcome::Skip]);
-    }
-
-    #[test]
-    fn cookies_are_counted() {
-        let netstat = "TcpExt: SyncookiesSent SyncookiesRecv\nTcpExt: 7 3\nIpExt: A\nIpExt: 9\n";
-        assert_eq!(counter(netstat, "SyncookiesSent"), Some(7));
-        assert_eq!(counter(netstat, "SyncookiesRecv"), Some(3));
-        assert_eq!(counter(netstat, "A"), None);
-        assert_eq!(counter("TcpExt: A", "A"), None);
-        assert!(cookies_sent().is_some());
-    }
-
-    #[test]
-    fn many_syns_and_no_connection_are_told() {
-        let status = |passed, accepted| {
-            let mut status = Status::default();
-            (status.syn[Verdict::Passed], status.connections.accepted) = (passed, accepted);
-            status
-        };
-        assert_eq!(counted(&status(PASSED_MIN - 1, 0)), None);
-        assert_eq!(counted(&status(1000, 1)), None);
-        let told = counted(&status(PASSED_MIN, 0)).unwrap();
-        assert_eq!(told.result, Outcome::Warn);
-    }
-
-    #[test]
-    fn a_listener_is_reached_or_not() {
-        let tried = |to: &str, fate| Tried {
-            interface: "eth0".to_owned(),
-            from: "198.51.100.7".parse().unwrap(),
-            to: to.parse().unwrap(),
-            fate,
-        };
-        let to = "192.0.2.1:25".parse().unwrap();
-        let reach = Reach {
-            tried: Ok(vec![
-                tried("192.0.2.1:25", Fate::Reached(to)),
-                tried("192.0.2.2:25", Fate::Lost),
-                tried("192.0.2.3:25", Fate::NoWayBack),
-            ]),
-            left_out: 0,
-        };
-        let of = |listener: &str| reach.of(listener.parse().unwrap());
-        assert_eq!(of("192.0.2.1:25"), Some(true));
-        assert_eq!(of("192.0.2.2:25"), Some(false));
-        assert_eq!(of("192.0.2.3:25"), None);
-        assert_eq!(of("192.0.2.1:26"), None);
-    }
-}
+mod tests;

@@ -752,7 +752,7 @@ fn neighbours_alone_are_no_strangers() {
     found.has(
         "firewall",
         "skip",
-        &["192.0.2.1:25", "no route to strangers"],
+        &["192.0.2.1:25", "no route to outside"],
     );
 }
 
@@ -776,7 +776,7 @@ fn a_host_that_may_not_send_mail_is_well() {
         found.has(
             "greeting",
             "skip",
-            &["192.0.2.1:25", "own rules", "another host"],
+            &["192.0.2.1:25", "rules for outgoing mail", "another host"],
         );
         assert_eq!(found.code, 0, "{verdict}: {:#?}", found.all);
     }
@@ -821,7 +821,7 @@ fn an_agent_of_another_network_namespace_is_named() {
         &["another network namespace", lab.host.name(), &pid, &remedy],
     );
     // What is said below is about this one, and not about that agent's.
-    found.has("port", "ok", &["nobody listens on", "192.0.2.100:25"]);
+    found.has("port", "ok", &["no process listens on", "192.0.2.100:25"]);
     found.all_are("greeting", "skip");
     agent.stop();
 }

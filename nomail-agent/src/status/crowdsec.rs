@@ -1,4 +1,4 @@
-//! How the pulls of CrowdSec's decisions go.
+//! The decisions of CrowdSec, and the pulls that get them.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     text::{count, duration, escaped},
 };
 
-/// How the pulls of CrowdSec's decisions go.
+/// The decisions of CrowdSec, and the pulls that get them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrowdsecStatus {
     /// The local API; empty since a reload without `[crowdsec]`.

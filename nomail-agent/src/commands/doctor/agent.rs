@@ -1,5 +1,4 @@
-//! The configuration, the agent that runs or would, and what it needs on the
-//! host.
+//! Checks of the configuration, of the running agent, and of what an agent needs on the host.
 
 use std::{
     fs, io,
@@ -32,10 +31,10 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What the pin of a link begins with.
+/// Prefix of the name of a pinned link.
 const LINK: &str = "link_";
 
-/// Whom the agent becomes.
+/// The account that the agent changes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Account {
     uid: u32,
@@ -48,7 +47,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Ok(config) => {
             let file = config.file.as_deref().filter(|file| file.exists());
             let found = match file {
-                Some(file) => format!("{} is right", file.display()),
+                Some(file) => format!("{} is valid", file.display()),
                 None => format!("there is no {}: the defaults apply", config::DEFAULT_FILE),
             };
             vec![Finding::ok(check, found)]
@@ -56,31 +55,31 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Err(error) => error
             .lines()
             .map(|line| {
-                let remedy = "mend it; below, the defaults are looked at in place of the file";
+                let remedy = "correct it; until then the checks below use the defaults";
                 Finding::fail(check, line, remedy)
             })
             .collect(),
     }
 }
 
-/// The status of the agent that runs, if one does.
+/// The status of the running agent, if there is one.
 pub(super) fn running(config: &Config) -> (Option<Status>, Finding) {
     let told = client::ask(&config.control, 0);
     if told.is_ok()
         && let Some(elsewhere) = elsewhere(&config.control)
     {
-        // What it guards is not here.
+        // It guards another network namespace.
         return (None, elsewhere);
     }
     let finding = agent(&told, &config.control);
     (told.ok(), finding)
 }
 
-/// What is to be said of an agent whose network namespace is not this one. None also
-/// where that may not be seen.
+/// A finding if the agent runs in another network namespace. None also if that cannot be
+/// seen.
 fn elsewhere(control: &Path) -> Option<Finding> {
     let socket = UnixStream::connect(control).ok()?;
-    // Of the process that has begun to listen.
+    // Of the process that called listen(2).
     let pid = getsockopt(&socket, sockopt::PeerCredentials).ok()?.pid();
     let its = format!("/proc/{pid}/ns/net");
     let (ours, theirs) = (namespace("/proc/self/ns/net")?, namespace(&its)?);
@@ -89,21 +88,21 @@ fn elsewhere(control: &Path) -> Option<Finding> {
         Finding::fail(
             Check::Agent,
             format!(
-                "nomail-agent (pid {pid}) runs in another network namespace{name}: what is said \
-                 below is about this one, and not about that agent's"
+                "nomail-agent (pid {pid}) runs in another network namespace{name}: the checks \
+                 below are about this one, and not about that agent"
             ),
             format!("nsenter --net={its} nomail-agent doctor"),
         )
     })
 }
 
-/// What a network namespace is known by: the device and number of its file.
+/// The device and inode of a network namespace, which identify it.
 fn namespace(file: impl AsRef<Path>) -> Option<(u64, u64)> {
     let found = fs::metadata(file).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-/// How `ip netns` calls it, if it has a name.
+/// Its name of `ip netns`, if it has one.
 fn name_of_namespace(wanted: (u64, u64)) -> Option<String> {
     let named = fs::read_dir("/run/netns").ok()?.filter_map(Result::ok);
     let mut found = named.filter(|entry| namespace(entry.path()) == Some(wanted));
@@ -135,7 +134,7 @@ fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {
         Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Finding::unseen(
             check,
             format!("no agent answers on {}", control.display()),
-            "start nomail-agent, and look again",
+            "start nomail-agent, and run doctor again",
         ),
         Some(io::ErrorKind::PermissionDenied) => Finding::needs_root(check, "the control socket"),
         _ => Finding::fail(check, format!("{error:#}"), "restart the agent"),
@@ -161,7 +160,7 @@ pub(super) fn check(config: &Config, status: Option<&Status>, root: bool) -> Vec
     ]
 }
 
-/// Addresses that the running agent does not serve as others.
+/// Addresses that the running agent does not guard or serve as the others.
 pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     let check = Check::Addresses;
     let Some(status) = status else {
@@ -172,7 +171,7 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     if let Some(unguarded) = addresses.unguarded.shown() {
         findings.push(Finding::warn(
             check,
-            format!("not guarded, there is no room for: {unguarded}"),
+            format!("not guarded, because there is no room: {unguarded}"),
             "listen = [\"ADDRESS:25\", ...] with the addresses that matter",
         ));
     }
@@ -186,7 +185,7 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     if let Some(absent) = addresses.absent.shown() {
         findings.push(Finding::warn(
             check,
-            format!("configured, and not on this host: {absent}"),
+            format!("configured, but not on this host: {absent}"),
             "ip address add ADDRESS/LENGTH dev NAME, or leave it out of the configuration",
         ));
     }
@@ -200,12 +199,15 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let guarded = status.guarded.len();
-        findings.push(Finding::ok(check, format!("{guarded} are served alike")));
+        findings.push(Finding::ok(
+            check,
+            format!("all {guarded} are guarded and served"),
+        ));
     }
     findings
 }
 
-/// A number is an account also where no name belongs to it.
+/// The account of a name or a uid. A uid needs no name.
 fn look_up(user: &str) -> Option<Account> {
     let found = match user.parse::<u32>() {
         Ok(uid) => {
@@ -235,14 +237,12 @@ fn user(user: &config::User, known: Option<Account>) -> Finding {
             format!("user = {name:?} is root"),
             format!("{create}, and user = \"nomail\""),
         ),
-        Some(Account { uid, .. }) => {
-            Finding::ok(Check::User, format!("{name} is there, uid {uid}"))
-        }
+        Some(Account { uid, .. }) => Finding::ok(Check::User, format!("{name} exists, uid {uid}")),
         None if user.is_default => Finding::warn(
             Check::User,
             format!(
                 "there is no user {name}: the agent runs as a uid from {} to {} that nothing else \
-                 uses, and that may be another one the next time",
+                 uses, and that may change at each start",
                 dynamic::RANGE.start(),
                 dynamic::RANGE.end()
             ),
@@ -289,25 +289,27 @@ fn descriptors(
         ),
         Some(_) => Finding::ok(
             check,
-            format!("limits.connections = {connections} needs {needed}, which are allowed"),
+            format!(
+                "limits.connections = {connections} needs {needed} descriptors, which are allowed"
+            ),
         ),
     }
 }
 
-/// What `state_dir` is.
+/// The state of `state_dir`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Directory {
     Missing,
     Writable,
-    /// By others than the agent.
+    /// The agent may not write to it.
     Locked,
-    /// Something else than a directory.
+    /// It is not a directory.
     Other,
     Unseen,
 }
 
 impl Directory {
-    /// For an account; none: for a uid that is chosen at the start, and that takes the
+    /// For an account, or without one for a uid that is chosen at the start and takes the
     /// directory over from the last one.
     fn of(path: &Path, account: Option<Account>) -> Self {
         match fs::metadata(path) {
@@ -327,7 +329,7 @@ impl Directory {
                     (false, true) => 3,
                     (false, false) => 0,
                 };
-                // To write and to search.
+                // Write and search.
                 match found.mode() >> shift & 0o3 {
                     0o3 => Self::Writable,
                     _ => Self::Locked,
@@ -341,14 +343,14 @@ fn state_dir(config: &Config, found: Directory) -> Finding {
     let check = Check::StateDir;
     let path = config.state_dir.path.display();
     if config.refuse_at != RefuseAt::Auto {
-        return Finding::skip(check, "only refuse_at = \"auto\" has something to remember");
+        return Finding::skip(check, "only refuse_at = \"auto\" stores anything there");
     }
     let user = &config.user.value;
-    let forgets = "\"auto\" forgets at each restart who was here";
+    let forgets = "\"auto\" forgets at each restart which networks it has refused";
     match found {
-        Directory::Writable => Finding::ok(check, format!("{path} is the agent's to write")),
+        Directory::Writable => Finding::ok(check, format!("{path} is writable for the agent")),
         Directory::Missing if !config.state_dir.is_default => {
-            Finding::ok(check, format!("{path} is made at the start"))
+            Finding::ok(check, format!("{path} is created at the start"))
         }
         Directory::Missing => Finding::warn(
             check,
@@ -369,7 +371,7 @@ fn state_dir(config: &Config, found: Directory) -> Finding {
     }
 }
 
-/// Links that are pinned, by the version of their directory.
+/// The number of pinned links in each versioned directory.
 fn find_pins(directory: &Path) -> io::Result<Vec<(PathBuf, usize)>> {
     let mut versions = Vec::new();
     let entries = match fs::read_dir(directory) {
@@ -419,13 +421,16 @@ fn pins(
         .filter(|(path, _)| !(kept && *path == ours))
         .collect();
     match left.first() {
-        None if kept => Finding::ok(check, format!("{directory} has the running agent's")),
-        None => Finding::ok(check, format!("{directory} has none")),
+        None if kept => Finding::ok(
+            check,
+            format!("{directory} has the pins of the running agent"),
+        ),
+        None => Finding::ok(check, format!("{directory} has no pins")),
         Some((path, links)) => Finding::warn(
             check,
             format!(
-                "{} has the pins of an agent that is gone: {links} interfaces stay guarded without \
-                 one",
+                "{} has the pins of an agent that no longer runs: {links} interfaces stay guarded \
+                 without an agent",
                 path.display()
             ),
             match config.on_exit {

@@ -1,5 +1,5 @@
-//! What name servers say of this host: whether any domain sends its mail here,
-//! which RFC 1846 section 4.3 forbids, and what a domain without mail publishes.
+//! Checks of DNS: whether an MX record of a domain points to this host, which RFC 1846 section
+//! 4.3 forbids, and what a domain without mail publishes.
 
 use std::net::IpAddr;
 
@@ -16,14 +16,14 @@ use crate::config::Relay;
 const ADDRESSES_MAX: usize = 8;
 /// Names that one address has.
 const NAMES_MAX: usize = 4;
-/// Domains that are looked at without having been asked for.
+/// Domains beside those of `--domain`.
 const DOMAINS_MAX: usize = 32;
 /// Domains that mail has arrived for: those that matter most.
 const ARRIVED_MAX: usize = 32;
 /// Domains at a time.
 const DOMAINS_AT_ONCE: usize = 8;
 
-/// What tells that an exchange is this host.
+/// By which a mail exchanger is recognised as this host.
 struct ThisHost<'a> {
     name: &'a str,
     addresses: &'a [IpAddr],
@@ -40,7 +40,7 @@ impl ThisHost<'_> {
         exchange.name.eq_ignore_ascii_case(self.name) || self.has(&exchange.addresses)
     }
 
-    /// Whether mail for the domain is to come here, to be refused.
+    /// Whether `[relay]` lists the domain: its mail comes here on purpose, to be refused.
     fn relays(&self, domain: &str) -> bool {
         self.relay.is_some_and(|relay| {
             relay
@@ -111,14 +111,14 @@ pub(super) async fn check(host: &Host, asked: &[String]) -> Vec<Finding> {
     findings.extend(asked.iter().map(|domain| spf(domain, &own)));
     if asked.is_empty() {
         for check in [Check::NullMx, Check::Spf] {
-            findings.push(Finding::skip(check, "only looked at with --domain NAME"));
+            findings.push(Finding::skip(check, "checked with --domain NAME only"));
         }
     }
     findings
 }
 
-/// The domains to look at, each once: those asked for, the name of the greeting,
-/// those of the addresses, and what these are below.
+/// The domains to check, each once: those of `--domain`, the name of the greeting, the names
+/// of the addresses, and the domains above these.
 async fn wanted(
     resolver: &Resolver,
     name: &str,
@@ -154,14 +154,14 @@ async fn wanted(
     wanted
 }
 
-/// The domains that mail has arrived for, as the running agent says.
+/// The domains that mail has arrived for, from the running agent.
 fn arrived(host: &Host) -> Vec<(String, Reason)> {
     let domains = host
         .status
         .iter()
         .flat_map(|status| &status.foreign_domains);
     let named = domains.filter_map(|domain| {
-        // What an agent says may be anything.
+        // The name is from the network.
         let name = plain_domain(&domain.domain).ok()?;
         Some((name, Reason::Arrived(domain.networks)))
     });
@@ -171,19 +171,19 @@ fn arrived(host: &Host) -> Vec<(String, Reason)> {
 /// Where mail for a domain goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// To this host of others.
+    /// To this mail exchanger, another host.
     Elsewhere(String),
-    /// Here.
+    /// To this host.
     Here,
-    /// It says that it takes none.
+    /// The domain has a null MX: it takes no mail.
     NullMx,
-    /// There is no such domain, or it has no address.
+    /// The domain does not exist, or has no address.
     Nowhere,
-    /// Why that could not be found out.
+    /// The name servers did not say, and why.
     Unknown(String),
 }
 
-/// Asks where mail for a domain goes.
+/// Where mail for a domain goes.
 pub(super) async fn destination_of(host: &Host, domain: &str) -> Destination {
     let resolver = match Resolver::of_system() {
         Ok(resolver) => resolver,
@@ -217,7 +217,7 @@ fn destination(domain: &Domain, own: &ThisHost<'_>) -> Destination {
     }
 }
 
-/// The domains that a name is below, of two labels and more.
+/// The domains above a name, of two labels or more.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(parent(name), |name| parent(name)).filter(|parent| parent.contains('.'))
 }
@@ -311,7 +311,7 @@ fn implicit(domain: &Domain, why: &str, own: &ThisHost<'_>) -> Finding {
     }
 }
 
-/// Whether somebody else takes the domain's mail.
+/// A mail exchanger of the domain that is another host.
 fn elsewhere<'a>(domain: &'a Domain, own: &ThisHost<'_>) -> Option<&'a Exchange> {
     let mut exchanges = domain.exchanges.records().iter();
     exchanges.find(|exchange| !exchange.is_null() && !own.is(exchange))

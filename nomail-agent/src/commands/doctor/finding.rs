@@ -341,7 +341,7 @@ mod tests {
     /// With `NOMAIL_GOLDEN_WRITE` first writes it.
     #[test]
     fn the_reference_of_checks_is_the_committed_one() {
-        const HEAD: &str = "| check | what is looked at | what to do |\n|---|---|---|\n";
+        const HEAD: &str = "| check | what is checked | what to do |\n|---|---|---|\n";
         let row = |[name, what, remedy]: &[&str; 3]| {
             format!("| `{name}` | {} | {remedy} |\n", what.trim())
         };

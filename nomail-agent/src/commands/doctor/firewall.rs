@@ -1,5 +1,4 @@
-//! What the kernel has between the wire and the listener beside rules: connection
-//! tracking, and its own defence.
+//! Checks of connection tracking, SYN cookies and the length of the listener's queue.
 
 use super::{
     finding::{Check, Finding},
@@ -7,7 +6,7 @@ use super::{
 };
 use crate::smtp::LISTEN_BACKLOG;
 
-/// Percent of the table of connections from which on it is told.
+/// Percentage of a full table of connections that is worth a warning.
 const CONNTRACK_FULL: u64 = 80;
 
 pub(super) fn check() -> [Finding; 3] {
@@ -31,18 +30,20 @@ fn conntrack(count: Option<u64>, max: Option<u64>, loose: Option<u64>) -> Findin
     if count * 100 >= max * CONNTRACK_FULL {
         return Finding::warn(
             check,
-            format!("{count} of {max} entries are in use: when it is full, all services suffer"),
+            format!(
+                "{count} of {max} entries are in use: a full table drops new connections of all services"
+            ),
             format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 2),
         );
     }
     let loose = match loose {
-        Some(0) => "; tcp_loose = 0, which does not harm challenges",
+        Some(0) => "; tcp_loose = 0, which does not affect challenges",
         _ => "",
     };
     Finding::ok(
         check,
         format!(
-            "{count} of {max} entries are in use; what XDP drops or challenges makes none{loose}"
+            "{count} of {max} entries are in use; SYNs that XDP drops or challenges take none{loose}"
         ),
     )
 }
@@ -80,7 +81,7 @@ fn somaxconn(value: Option<u64>) -> Finding {
             ),
             format!("sysctl -w net.core.somaxconn={wanted}, and restart the agent"),
         ),
-        None => Finding::skip(check, "the kernel does not tell net.core.somaxconn"),
+        None => Finding::skip(check, "the kernel does not show net.core.somaxconn"),
     }
 }
 

@@ -13,17 +13,16 @@ use crate::{
     text::count,
 };
 
-/// Largest MTU with which a packet fits one buffer: a page, less the head room of
-/// XDP (256), what the kernel keeps behind a packet (320) and an Ethernet header.
+/// Largest MTU with which a packet fits one buffer: a page without the headroom of XDP (256),
+/// the kernel's data behind a packet (320) and an Ethernet header.
 const SINGLE_BUFFER_MTU: u32 = 4096 - 256 - 320 - 14;
-/// Features that the kernel or the driver switches off while XDP is attached, and
-/// how `ethtool -K` calls them.
+/// Features that are off while XDP is attached, and their names for `ethtool -K`.
 const COSTS: [(&str, &str); 2] = [("rx-lro", "lro"), ("rx-gro-hw", "rx-gro-hw")];
-/// Interfaces and drivers whose neighbours may be on the same machine, and leave
-/// the checksums to be completed by hardware that is not there. Whether the answer
-/// to such a packet arrives in generic mode was tried with [`VETH`] alone.
+/// Kinds of interfaces and drivers whose neighbours may be on the same machine, and leave
+/// checksums to hardware that does not exist. In generic mode an answer to such a packet is
+/// known to arrive with [`VETH`] only.
 const LOCAL: [&str; 6] = ["bridge", "macvlan", "macvtap", "tun", VETH, "virtio_net"];
-/// Challenges without one answer that are worth a word.
+/// Challenges without one answer that are worth a warning.
 const UNANSWERED: u64 = 1000;
 
 pub(super) fn check(
@@ -78,7 +77,7 @@ fn interface(device: &Device, runs: Mode) -> Finding {
     if !device.carrier {
         return Finding::warn(
             check,
-            format!("{name} is up, but nothing is at its other end"),
+            format!("{name} is up, but has no carrier"),
             format!("plug it in, or bring its peer up: ethtool {name}"),
         );
     }
@@ -108,7 +107,7 @@ fn topology(device: &Device) -> Finding {
                 check,
                 format!(
                     "{name} is a port of {controller} ({kind}), which has the addresses; there XDP \
-                     limits, and challenges nobody"
+                     limits, but does not challenge"
                 ),
                 format!("listen = [\"ADDRESS:25\"], with an address of {controller}"),
             );
@@ -119,13 +118,13 @@ fn topology(device: &Device) -> Finding {
         return Finding::ok(
             check,
             format!(
-                "{name} has VLAN devices ({}): what listens on their addresses is limited, and not \
+                "{name} has VLAN devices ({}): SYNs to their addresses are limited, but not \
                  challenged",
                 device.vlans.join(", ")
             ),
         );
     }
-    Finding::ok(check, format!("{name} is no part of a bridge or bond"))
+    Finding::ok(check, format!("{name} is not a port of a bridge or bond"))
 }
 
 fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool) -> Finding {
@@ -136,9 +135,9 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
         let reason = &told.reason;
         return Finding::fail(
             check,
-            format!("{name} is not guarded, though an agent runs: {reason}"),
+            format!("{name} is not guarded, although an agent runs: {reason}"),
             format!(
-                "end what takes the program away (`bpftool link` and `bpftool net` name what is \
+                "stop what removes the program (`bpftool link` and `bpftool net` show what is \
                  attached), or: ip link set dev {name} xdp off; the agent then attaches again"
             ),
         );
@@ -147,38 +146,41 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
         return match told {
             Some(told) if told.xdp_mode != "off" => Finding::fail(
                 check,
-                format!("{name} has none, and the running agent takes it to be guarded"),
-                "look again in a second: the agent attaches it again by itself; else restart it",
+                format!("{name} has no XDP program, but the running agent reports it as guarded"),
+                "run doctor again in a second: the agent attaches it again by itself; else restart it",
             ),
-            _ => Finding::ok(check, format!("{name} has none")),
+            _ => Finding::ok(check, format!("{name} has no XDP program")),
         };
     };
     let id = program.id;
     if told.is_some_and(|told| told.program_id == id) {
-        return Finding::ok(check, format!("{name} has the running agent's (id {id})"));
+        return Finding::ok(
+            check,
+            format!("{name} has that of the running agent (id {id})"),
+        );
     }
     match program.name.as_deref() {
         Some(abi::PROGRAM) => Finding::warn(
             check,
-            format!("{name} has a nomail program (id {id}) of an agent that does not answer"),
+            format!("{name} has a nomail program (id {id}) whose agent does not answer"),
             "nomail-agent detach, or `control = \"PATH\"` of the agent that runs",
         ),
         None if !root => {
-            Finding::needs_root(check, &format!("whose XDP program {id} on {name} is"))
+            Finding::needs_root(check, &format!("which XDP program {id} on {name} is"))
         }
         _ if runs == Mode::Off => Finding::ok(
             check,
-            format!("{name} has somebody else's (id {id}), and xdp_mode is off"),
+            format!("{name} has another program (id {id}), and xdp_mode is off"),
         ),
         found => Finding::fail(
             check,
             format!(
-                "{name} has the XDP program {:?} (id {id}), which is not nomail's, and nomail \
-                 replaces nobody's",
+                "{name} has the XDP program {:?} (id {id}), which is not nomail's; nomail replaces \
+                 no other program",
                 found.unwrap_or("unknown")
             ),
             format!(
-                "end what attached it (`bpftool link` names it), or: ip link set dev {name} xdp off"
+                "stop what attached it (`bpftool link` shows it), or: ip link set dev {name} xdp off"
             ),
         ),
     }
@@ -214,13 +216,13 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
         }
         (_, None) => Finding::unseen(
             check,
-            format!("{name}: the kernel does not tell what {kind} can do, as before Linux 6.3"),
-            "start nomail-agent: its log says the mode",
+            format!("{name}: the kernel does not say what {kind} can do, as before Linux 6.3"),
+            "start nomail-agent: its log names the mode",
         ),
     }
 }
 
-/// Whether what XDP sends arrives.
+/// Whether what XDP sends leaves the host.
 fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
     let check = Check::Answers;
     let name = &device.name;
@@ -228,7 +230,7 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
     if let Some(told) = told.filter(|told| told.trouble == Some(Trouble::AnswersLost)) {
         return Finding::fail(
             check,
-            format!("{name}: {}: no answer of XDP arrives", told.reason),
+            format!("{name}: {}: clients get no answer from XDP", told.reason),
             match runs {
                 Mode::Native => "xdp_mode = \"auto\", and restart the agent",
                 _ => "`ip -s link` and `ethtool -S` show what the driver drops",
@@ -263,7 +265,7 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
             check,
             format!(
                 "{name}: none of {} challenges was answered: all sources are forged, or challenges \
-                 are lost on their way",
+                 get lost",
                 count(counts[Answer::Challenge])
             ),
             "if honest clients are not served during a flood: xdp_mode = \"generic\"",
@@ -274,14 +276,14 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
         return Finding::unseen(
             check,
             format!(
-                "{name}: the kernel does not tell whether the other end of the veth pair takes \
+                "{name}: the kernel does not say whether the other end of the veth pair accepts \
                  them, as before Linux 6.3"
             ),
             "xdp_mode = \"auto\", which uses generic mode on such a kernel; or there: \
              ethtool -K INTERFACE gro on",
         );
     }
-    Finding::ok(check, format!("{name}: nothing is known to lose them"))
+    Finding::ok(check, format!("{name}: no cause of lost answers is known"))
 }
 
 fn mtu(device: &Device, runs: Mode) -> Finding {
@@ -306,8 +308,8 @@ fn mtu(device: &Device, runs: Mode) -> Finding {
         ),
         None => Finding::unseen(
             check,
-            format!("{name}: {mtu}; the kernel does not tell whether {kind} hands that to XDP"),
-            "start nomail-agent: its log says the mode",
+            format!("{name}: {mtu}; the kernel does not say whether {kind} can hand that to XDP"),
+            "start nomail-agent: its log names the mode",
         ),
     }
 }
@@ -326,7 +328,7 @@ fn offloads(device: &Device, runs: Mode) -> Finding {
     let Some(on) = &device.features_on else {
         return Finding::skip(
             check,
-            format!("{name}: the kernel does not tell its features"),
+            format!("{name}: the kernel does not show its features"),
         );
     };
     let lost: Vec<_> = COSTS
@@ -336,7 +338,7 @@ fn offloads(device: &Device, runs: Mode) -> Finding {
     if lost.is_empty() {
         return Finding::ok(
             check,
-            format!("{name}: none is on that XDP would switch off"),
+            format!("{name}: no feature is on that XDP would switch off"),
         );
     }
     let names: Vec<_> = lost.iter().map(|(feature, _)| *feature).collect();
@@ -347,11 +349,11 @@ fn offloads(device: &Device, runs: Mode) -> Finding {
     Finding::warn(
         check,
         format!(
-            "{name}: {} goes off while XDP is attached: what comes in as large streams costs more",
+            "{name}: {} is off while XDP is attached: large incoming streams cost more",
             names.join(", ")
         ),
         format!(
-            "to see what that costs first: ethtool -K {name} {}",
+            "to measure that first: ethtool -K {name} {}",
             switches.join(" ")
         ),
     )
@@ -363,22 +365,22 @@ fn checksums(device: &Device, runs: Mode) -> Finding {
     let local = device.kind.iter().chain(&device.driver);
     let local = local.map(String::as_str).find(|kind| LOCAL.contains(kind));
     match (runs, local) {
-        (_, None) => Finding::ok(check, format!("{name}: its neighbours are on a wire")),
+        (_, None) => Finding::ok(check, format!("{name}: its neighbours are other machines")),
         (Mode::Native, Some(_)) => Finding::ok(check, format!("{name}: complete in native mode")),
         (Mode::Unknown, Some(kind)) => Finding::unseen(
             check,
             format!("{name}: {kind} may need generic mode"),
-            "start nomail-agent: its log says the mode",
+            "start nomail-agent: its log names the mode",
         ),
         (_, Some(VETH)) => Finding::ok(
             check,
-            format!("{name}: not complete from the same machine; challenges arrive all the same"),
+            format!("{name}: incomplete from the same machine; challenges arrive all the same"),
         ),
         (_, Some(kind)) => Finding::warn(
             check,
             format!(
-                "{name}: {kind} in generic mode: neighbours on the same machine send checksums \
-                 that are not complete, and whether challenges reach them was not tried"
+                "{name}: {kind} in generic mode: neighbours on the same machine send incomplete \
+                 checksums, and challenges may not reach them"
             ),
             "on the neighbour: ethtool -K INTERFACE tx off",
         ),

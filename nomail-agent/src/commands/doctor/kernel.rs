@@ -1,4 +1,4 @@
-//! What the kernel can do.
+//! Checks of the kernel.
 
 use std::{collections::HashSet, fs, io, path::Path};
 
@@ -10,7 +10,7 @@ use crate::guard::{BpfError, Guard, OLDEST_KERNEL};
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// What the loaded program is told to guard; it is attached to nothing.
+/// The port that the loaded program guards; it is attached to nothing.
 const PORT: u16 = 25;
 
 pub(super) fn check(root: bool) -> Vec<Finding> {
@@ -46,16 +46,16 @@ fn kernel(release: &str) -> Finding {
             ),
             "boot a newer kernel, or run the responder alone: xdp_mode = \"off\"",
         ),
-        _ => Finding::skip(Check::Kernel, "the kernel does not tell its version"),
+        _ => Finding::skip(Check::Kernel, "the kernel does not show its version"),
     }
 }
 
 fn btf(there: bool) -> Finding {
     match there {
-        true => Finding::ok(Check::Btf, format!("{BTF} is there")),
+        true => Finding::ok(Check::Btf, format!("{BTF} exists")),
         false => Finding::warn(
             Check::Btf,
-            format!("there is no {BTF}: bpf_load tells whether the program loads without it"),
+            format!("there is no {BTF}: bpf_load shows whether the program loads without it"),
             "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount /sys",
         ),
     }
@@ -72,7 +72,7 @@ fn jit(enabled: Option<u64>) -> Finding {
         None => Finding::unseen(
             Check::BpfJit,
             format!("there is no {JIT} in this network namespace"),
-            "look in the host's: nsenter --target 1 --net sysctl net.core.bpf_jit_enable",
+            "check the host's: nsenter --target 1 --net sysctl net.core.bpf_jit_enable",
         ),
     }
 }
@@ -96,7 +96,7 @@ fn bpf_load(loaded: Result<(), BpfError>, root: bool) -> Finding {
     match loaded {
         Ok(()) => Finding::ok(
             Check::BpfLoad,
-            "the kernel takes the XDP program and its maps",
+            "the kernel loads the XDP program and its maps",
         ),
         Err(BpfError::Permission(_)) if !root => {
             Finding::needs_root(Check::BpfLoad, "whether the XDP program loads")

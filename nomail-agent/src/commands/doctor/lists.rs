@@ -1,4 +1,4 @@
-//! Whether the list files are in force, and wholly.
+//! Checks of the list files.
 
 use super::finding::{Check, Finding};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     status::{ListsStatus, Status},
 };
 
-/// Of the running agent, else of the configuration as it is now.
+/// Of the running agent, else of the files as they are now.
 pub(super) fn check(config: &Config, status: Option<&Status>) -> Vec<Finding> {
     match status {
         Some(status) => findings(&status.lists),
@@ -17,7 +17,7 @@ pub(super) fn check(config: &Config, status: Option<&Status>) -> Vec<Finding> {
 fn findings(lists: &ListsStatus) -> Vec<Finding> {
     let check = Check::Lists;
     if lists.files.is_empty() {
-        return vec![Finding::skip(check, "no list files are named")];
+        return vec![Finding::skip(check, "no list files are configured")];
     }
     let mut findings = Vec::new();
     if lists.denies_nothing {
@@ -51,7 +51,7 @@ fn findings(lists: &ListsStatus) -> Vec<Finding> {
         findings.push(Finding::ok(
             check,
             format!(
-                "{whole} of {} list files are in force as a whole",
+                "{whole} of {} list files are wholly in force",
                 lists.files.len()
             ),
         ));

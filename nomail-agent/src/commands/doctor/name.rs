@@ -1,4 +1,4 @@
-//! The name that the greeting begins with.
+//! Checks of the name that the greeting begins with.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::{
     status::Status,
 };
 
-const REMEDY: &str = "hostname = \"mailless.example.org\", a name that others can look up";
+const REMEDY: &str = "hostname = \"mailless.example.org\", a name in public DNS";
 
-/// Domains that are for one network or for no network: RFC 2606, 6761, 6762, 8375,
-/// what ICANN keeps for private use, and what people use without having asked.
+/// Domains for private networks or for none: RFC 2606, 6761, 6762 and 8375, ICANN's for
+/// private use, and unregistered ones in wide use.
 const INTERNAL: &[&str] = &[
     "corp",
     "example",
@@ -32,10 +32,10 @@ const INTERNAL: &[&str] = &[
     "test",
 ];
 
-/// What the agent greets with, or would.
+/// The name that the agent greets with, or would.
 pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[ListenPair]) -> Hostname {
-    let told = status.and_then(|status| status.hostname.parse().ok());
-    let found = told.or_else(|| config.hostname.clone());
+    let running = status.and_then(|status| status.hostname.parse().ok());
+    let found = running.or_else(|| config.hostname.clone());
     found.or_else(config::host_fqdn).unwrap_or_else(|| {
         let mut addresses: Vec<IpAddr> = pairs.iter().map(|pair| pair.address.ip()).collect();
         addresses.sort_unstable();
@@ -62,7 +62,7 @@ pub(super) fn check(name: &str) -> Finding {
     if let Some(domain) = INTERNAL.iter().find(internal) {
         return Finding::warn(
             Check::Hostname,
-            format!("{name} is an internal name: nobody outside knows .{domain}"),
+            format!("{name} is an internal name: .{domain} is unknown outside"),
             REMEDY,
         );
     }
@@ -70,7 +70,7 @@ pub(super) fn check(name: &str) -> Finding {
         true => Finding::ok(Check::Hostname, name),
         false => Finding::warn(
             Check::Hostname,
-            format!("{name} is a single label: nobody outside knows it"),
+            format!("{name} is a single label: it is unknown outside"),
             REMEDY,
         ),
     }
@@ -96,12 +96,12 @@ fn check_literal(name: &str, address: IpAddr) -> Finding {
     match private {
         true => Finding::warn(
             Check::Hostname,
-            format!("{name} is a private address: it tells senders nothing"),
+            format!("{name} is a private address: it means nothing to senders"),
             REMEDY,
         ),
         false => Finding::ok(
             Check::Hostname,
-            format!("{name}: an address, as the host has no name"),
+            format!("{name}: an address, because the host has no name"),
         ),
     }
 }

@@ -1,6 +1,5 @@
-//! The host's own mail: whether a mail server on it sends with addresses that are
-//! refused here. Receivers that verify senders by a call back reject such mail for
-//! good, and its bounces are lost.
+//! Checks whether a mail server on the host sends with addresses that are refused here.
+//! Receivers that verify senders by calling back reject such mail, and its bounces are lost.
 
 use std::{
     fs::File,
@@ -16,19 +15,19 @@ use super::{
 };
 use crate::net::{holder_of, is_held};
 
-/// As much of a file as is read.
+/// Bytes that are read of a file.
 const FILE_MAX: u64 = 256 << 10;
-/// Where a mail server takes the mail of the host itself.
+/// Where a mail server accepts mail from the host itself.
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 25);
-/// The name of this program, as the kernel has it.
+/// The kernel's name of this program.
 const OWN_PROGRAM: &str = "nomail-agent";
 
 /// A mail server that may be installed.
 struct KnownServer {
     name: &'static str,
-    /// Any of these programs means that it is.
+    /// It is installed if any of these programs exists.
     programs: &'static [&'static str],
-    /// The domain that it sends with, as far as its files say.
+    /// The domain that it sends with, if its files say.
     origin: fn(&Path) -> Option<String>,
     remedy: &'static str,
 }
@@ -84,11 +83,11 @@ const KNOWN_SERVERS: &[KnownServer] = &[
 
 const REMEDY: &str = "have it send with an envelope sender of a domain that takes mail";
 
-/// What may send in the host's name.
+/// A mail server that may send the host's mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct MailServer {
     name: String,
-    /// The domain that it sends with. None: the host's name, as most do.
+    /// The domain that it sends with; none if its files do not say.
     origin: Option<String>,
     remedy: &'static str,
 }
@@ -101,7 +100,7 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
     if senders.is_empty() {
         return vec![Finding::ok(
             Check::OwnMail,
-            "no mail server was found that sends this host's own mail",
+            "no mail server for this host's own mail was found",
         )];
     }
     let own = host.name.as_str().to_ascii_lowercase();
@@ -109,7 +108,7 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
     for sender in senders {
         let domain = sender.origin.clone().unwrap_or_else(|| own.clone());
         let destination = match domain.starts_with('[') {
-            // An address is this host's, and nothing to look up.
+            // An address literal is this host's: there is nothing to look up.
             true => Destination::Here,
             false => destination_of(host, &domain).await,
         };
@@ -134,7 +133,7 @@ fn installed(root: &Path) -> Vec<MailServer> {
         .collect()
 }
 
-/// A program that is none of these and takes mail on loopback.
+/// Any other process that listens on loopback.
 fn listening() -> Option<MailServer> {
     let address = SocketAddr::from(LOOPBACK);
     let holder = holder_of(address);
@@ -142,7 +141,7 @@ fn listening() -> Option<MailServer> {
     if !is_held(address) || holder.as_ref().is_some_and(is_ours) {
         return None;
     }
-    let shown = format!("what listens on {address}");
+    let shown = format!("the process that listens on {address}");
     Some(MailServer {
         name: holder.unwrap_or(shown),
         origin: None,
@@ -166,7 +165,7 @@ fn finding(sender: &MailServer, domain: &str, own: &str, destination: &Destinati
         Destination::Here => warn("whose mail is refused here"),
         Destination::NullMx => warn("which has a null MX (RFC 7505 section 4.2)"),
         Destination::Nowhere => warn("which has neither an MX nor an address"),
-        // Few hosts have an MX of their own.
+        // Few hosts have an MX record for their own name.
         Destination::Unknown(_) if domain == own => warn("whose mail is refused here"),
         Destination::Unknown(error) => Finding::unseen(
             check,
@@ -226,7 +225,7 @@ fn postfix(root: &Path) -> Option<String> {
         values.last()
     };
     let mut value = parameter("myorigin").unwrap_or_else(|| "$myhostname".to_owned());
-    // A parameter that names itself is Postfix' to complain of.
+    // Bounded, because parameters may name each other in a circle.
     for _ in 0..4 {
         let Some(name) = value.strip_prefix('$') else {
             break;
@@ -274,7 +273,7 @@ fn dma(root: &Path) -> Option<String> {
     }
 }
 
-/// `DM`, whom it masquerades as, or `Dj`, its own name.
+/// `DM`, the masquerade, or `Dj`, the host's name.
 fn sendmail(root: &Path) -> Option<String> {
     let text = read(root, "etc/mail/sendmail.cf")?;
     let macro_of = |prefix: &str| {

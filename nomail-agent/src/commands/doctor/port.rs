@@ -1,4 +1,5 @@
-//! Who answers where the agent listens, or would.
+//! Checks of the addresses that the agent listens on, or would: which process has them, and
+//! how it greets.
 
 use std::{
     collections::BTreeSet,
@@ -27,16 +28,16 @@ use crate::{
 };
 
 const SMTP_PORT: u16 = 25;
-/// Longest for a connection, which a first lost SYN delays by a second.
+/// Longest time for a connection; a lost first SYN takes a second of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Longest for its greeting and its end.
+/// Longest time for greeting and QUIT.
 const DIALOG_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Connections at once.
 const DIALOGS: usize = 32;
 /// Longest reply line (RFC 5321 section 4.5.3.1.5).
 const REPLY_MAX: usize = 512;
 
-/// Where to listen, and how people write it.
+/// An address and port to listen on, and how it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListenPair {
     pub(super) address: SocketAddr,
@@ -51,7 +52,7 @@ impl ListenPair {
         }
     }
 
-    /// As the status has it: `[fe80::1%eth0]:25`, too.
+    /// Of the text in a status, which may have a scope: `[fe80::1%eth0]:25`.
     fn parse(shown: &str) -> Option<Self> {
         let address = match shown.split_once('%') {
             None => shown.parse().ok()?,
@@ -68,8 +69,8 @@ impl ListenPair {
         })
     }
 
-    /// An address of a single link means nothing without it: an agent that listens on the
-    /// wildcard tells it without.
+    /// With the scope that a link-local address needs: an agent that listens on the wildcard
+    /// reports it without.
     fn scoped(self, local: &BTreeSet<LocalAddress>) -> Self {
         let SocketAddr::V6(address) = self.address else {
             return self;
@@ -96,7 +97,7 @@ impl ListenPair {
     }
 }
 
-/// What the running agent listens on, or else one of this configuration would.
+/// What the running agent listens on, else what one with this configuration would.
 pub(super) fn pairs(
     config: &Config,
     status: Option<&Status>,
@@ -151,8 +152,8 @@ pub(super) async fn check(host: &Host, reach: &ReachTest) -> Vec<Finding> {
     if host.answers_in_xdp() {
         findings.push(Finding::skip(
             Check::Greeting,
-            "XDP answers what comes in over an interface, and not this host itself: ask from \
-             another one",
+            "XDP answers traffic that arrives over an interface, not this host itself: try it \
+             from another host",
         ));
         return findings;
     }
@@ -187,7 +188,7 @@ fn ports(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !free.is_empty() {
         let free = shown(free.into_iter());
-        findings.push(Finding::ok(check, format!("nobody listens on {free}")));
+        findings.push(Finding::ok(check, format!("no process listens on {free}")));
     }
     findings.extend(
         held.into_iter()
@@ -199,7 +200,7 @@ fn ports(host: &Host) -> Vec<Finding> {
 fn port(pair: &ListenPair, holder: Option<String>, root: bool) -> Finding {
     let shown = &pair.shown;
     if holder.is_none() && !root {
-        return Finding::needs_root(Check::Port, &format!("who listens on {shown}"));
+        return Finding::needs_root(Check::Port, &format!("which process listens on {shown}"));
     }
     let holder = holder.unwrap_or_else(|| "a process of another PID namespace".to_owned());
     Finding::fail(
@@ -214,14 +215,14 @@ fn shown<'a>(pairs: impl Iterator<Item = &'a ListenPair>) -> String {
     shown.join(", ")
 }
 
-/// What a connection to there came to.
+/// What came of a connection.
 #[derive(Debug)]
 enum Greeted {
-    /// The first line that was said.
+    /// The first line of the greeting.
     Line(Vec<u8>),
-    /// It stood, and then failed.
+    /// It failed after it was established.
     Broken(io::Error),
-    /// It never stood.
+    /// It was not established.
     Unconnected(io::Error),
 }
 
@@ -234,7 +235,7 @@ async fn greet(to: SocketAddr) -> Greeted {
     };
     let dialog = async {
         let line = read_line(&mut stream).await?;
-        // Politely; what becomes of it does not matter.
+        // The reply does not matter.
         if stream.write_all(b"QUIT\r\n").await.is_ok() {
             let _ = read_line(&mut stream).await;
         }
@@ -260,7 +261,7 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// `reached`: whether SYNs from outside reach a listener, if that is known.
+/// `reached`: whether SYNs from outside reach a listener, if known.
 fn greetings(
     heard: &[(&ListenPair, Greeted)],
     name: &str,
@@ -273,7 +274,7 @@ fn greetings(
         let shown = &pair.shown;
         let line = match heard {
             Greeted::Line(line) => line.trim_ascii_end(),
-            // A host that may not send mail may not connect to itself either.
+            // A host whose rules forbid outgoing mail cannot connect to itself either.
             Greeted::Unconnected(error) if reached(pair) != Some(false) => {
                 let from_outside = match reached(pair) {
                     Some(_) => "a SYN from outside reaches the listener",
@@ -282,10 +283,10 @@ fn greetings(
                 findings.push(Finding::unseen(
                     check,
                     format!(
-                        "{shown}, from this host itself: {error}: its own rules may keep it from \
-                         connecting to that port; {from_outside}"
+                        "{shown}, from this host itself: {error}: rules for outgoing mail may forbid \
+                         the connection; {from_outside}"
                     ),
-                    "ask from another host",
+                    "connect from another host",
                 ));
                 continue;
             }
@@ -293,12 +294,12 @@ fn greetings(
                 findings.push(Finding::fail(
                     check,
                     format!("{shown}, from this host itself: {error}"),
-                    "look at the agent's log, and at the firewall's rules for lo",
+                    "check the agent's log, and the firewall's rules for lo",
                 ));
                 continue;
             }
         };
-        let mut words = line.split(|&octet| octet == b' ');
+        let mut words = line.split(|&byte| byte == b' ');
         let code = words.next().unwrap_or_default();
         let named = words.next().is_some_and(|word| word == name.as_bytes());
         let line = line.escape_ascii();
@@ -307,7 +308,7 @@ fn greetings(
             b"421" if named => findings.push(Finding::warn(
                 check,
                 format!("{shown} has no room: {line}"),
-                "limits.connections = N, with a larger number",
+                "limits.connections = N, with a larger N",
             )),
             _ => findings.push(Finding::fail(
                 check,

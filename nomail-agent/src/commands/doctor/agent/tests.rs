@@ -15,9 +15,9 @@ fn each_kind_of_address_that_is_not_served_as_others_is_a_finding() {
     let found = addresses(Some(&status));
     let texts: Vec<_> = found.iter().map(|finding| finding.found.as_str()).collect();
     let expected = [
-        "not guarded, there is no room for: 203.0.113.0/24 port 25",
+        "not guarded, because there is no room: 203.0.113.0/24 port 25",
         "guarded but cannot be challenged: 192.0.2.1:25",
-        "configured, and not on this host: eth9",
+        "configured, but not on this host: eth9",
         "XDP has no room for 3 of this host's own addresses",
     ];
     assert_eq!(texts, expected);

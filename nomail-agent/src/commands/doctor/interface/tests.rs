@@ -110,7 +110,7 @@ fn topologies() {
         assert!(found.found.contains(controller) && found.found.contains(kind));
     }
     let found = topology(&device_with(|device| {
-        device.vlans = vec!["eth0.5".to_owned()]
+        device.vlans = vec!["eth0.5".to_owned()];
     }));
     assert!(found.found.contains("eth0.5"), "{found:?}");
 }

@@ -148,7 +148,7 @@ fn what_is_counted_is_shown_by_its_label_once_there_is_any() {
     let connections = &mut status.connections;
     connections.refused[Refusal::Rcpt] = 4000;
     connections.talkers[Talker::Tls] = 2;
-    for (number, counter) in (1..).zip(Counter::ALL) {
+    for (number, counter) in (1..).zip(Counter::ALL.iter().take(4)) {
         connections.counters[*counter] = number;
     }
     status.crowdsec = Some(CrowdsecStatus {

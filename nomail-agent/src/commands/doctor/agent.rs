@@ -64,15 +64,15 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
 
 /// The status of the running agent, if there is one.
 pub(super) fn running(config: &Config) -> (Option<Status>, Finding) {
-    let told = client::ask(&config.control, 0);
-    if told.is_ok()
+    let asked = client::ask(&config.control, 0);
+    if asked.is_ok()
         && let Some(elsewhere) = elsewhere(&config.control)
     {
         // It guards another network namespace.
         return (None, elsewhere);
     }
-    let finding = agent(&told, &config.control);
-    (told.ok(), finding)
+    let finding = agent(&asked, &config.control);
+    (asked.ok(), finding)
 }
 
 /// A finding if the agent runs in another network namespace. None also if that cannot be
@@ -109,9 +109,9 @@ fn name_of_namespace(wanted: (u64, u64)) -> Option<String> {
     found.next()?.file_name().into_string().ok()
 }
 
-fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {
+fn agent(asked: &Result<Status, Error>, control: &Path) -> Finding {
     let check = Check::Agent;
-    let error = match told {
+    let error = match asked {
         Ok(Status { version, .. }) if version != VERSION => {
             return Finding::warn(
                 check,
@@ -415,13 +415,13 @@ fn pins(
         }
     };
     let ours = config.pin_dir.join(format!("v{ABI_VERSION}"));
-    let kept = status.is_some_and(|status| status.interfaces.iter().any(|on| on.pinned));
+    let pinned = status.is_some_and(|status| status.interfaces.iter().any(|on| on.pinned));
     let left: Vec<_> = versions
         .iter()
-        .filter(|(path, _)| !(kept && *path == ours))
+        .filter(|(path, _)| !(pinned && *path == ours))
         .collect();
     match left.first() {
-        None if kept => Finding::ok(
+        None if pinned => Finding::ok(
             check,
             format!("{directory} has the pins of the running agent"),
         ),

@@ -20,7 +20,7 @@ use crate::{
 /// Checks everything, and gives what was found in a steady order.
 ///
 /// # Errors
-/// A domain that is none (78), or a host that tells nothing at all (1).
+/// When a `--domain` is no domain name (78), or netlink cannot be used (1).
 pub fn examine(asked: &Doctor) -> Result<Vec<Finding>, Failure> {
     let domains = asked
         .domains
@@ -32,7 +32,7 @@ pub fn examine(asked: &Doctor) -> Result<Vec<Finding>, Failure> {
         .build()
         .context("no event loop can be made")?;
     let findings = runtime.block_on(all(asked, &domains));
-    // A look-up that nobody waits for any more is not waited for.
+    // Look-ups that ran into their time-out may still be running.
     runtime.shutdown_background();
     let mut findings = findings?;
     if asked.quiet {

@@ -130,9 +130,9 @@ fn topology(device: &Device) -> Finding {
 fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool) -> Finding {
     let check = Check::XdpProgram;
     let name = &device.name;
-    let told = device.status_of(status);
-    if let Some(told) = told.filter(|told| told.trouble.is_some_and(Trouble::is_loss)) {
-        let reason = &told.reason;
+    let on = device.status_of(status);
+    if let Some(on) = on.filter(|on| on.trouble.is_some_and(Trouble::is_loss)) {
+        let reason = &on.reason;
         return Finding::fail(
             check,
             format!("{name} is not guarded, although an agent runs: {reason}"),
@@ -143,8 +143,8 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
         );
     }
     let Some(program) = &device.program else {
-        return match told {
-            Some(told) if told.xdp_mode != "off" => Finding::fail(
+        return match on {
+            Some(on) if on.is_guarded() => Finding::fail(
                 check,
                 format!("{name} has no XDP program, but the running agent reports it as guarded"),
                 "run doctor again in a second: the agent attaches it again by itself; else restart it",
@@ -153,7 +153,7 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
         };
     };
     let id = program.id;
-    if told.is_some_and(|told| told.program_id == id) {
+    if on.is_some_and(|on| on.program_id == id) {
         return Finding::ok(
             check,
             format!("{name} has that of the running agent (id {id})"),
@@ -226,11 +226,11 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
 fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
     let check = Check::Answers;
     let name = &device.name;
-    let told = device.status_of(status);
-    if let Some(told) = told.filter(|told| told.trouble == Some(Trouble::AnswersLost)) {
+    let on = device.status_of(status);
+    if let Some(on) = on.filter(|on| on.trouble == Some(Trouble::AnswersLost)) {
         return Finding::fail(
             check,
-            format!("{name}: {}: clients get no answer from XDP", told.reason),
+            format!("{name}: {}: clients get no answer from XDP", on.reason),
             match runs {
                 Mode::Native => "xdp_mode = \"auto\", and restart the agent",
                 _ => "`ip -s link` and `ethtool -S` show what the driver drops",
@@ -259,7 +259,7 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
         }
         _ => {}
     }
-    let counts = told.map(|told| told.counts.answers).unwrap_or_default();
+    let counts = on.map(|on| on.counts.answers).unwrap_or_default();
     if counts[Answer::Challenge] >= UNANSWERED && counts[Answer::Proven] == 0 {
         return Finding::warn(
             check,

@@ -331,7 +331,7 @@ impl Model {
     }
 }
 
-/// Counters only rise: one that fell has begun anew.
+/// The rise of a counter; one that fell has restarted from 0.
 fn since(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

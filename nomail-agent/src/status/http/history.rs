@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{counts::Counts, status::shape::GuardCounts};
 
-/// Rates that are kept of each chart.
+/// Rates in a chart.
 const LOOKS_MAX: usize = 300;
 /// Totals that follow each other faster count as one: late ticks come in bunches.
 const APART_MIN: Duration = Duration::from_millis(500);

@@ -43,8 +43,8 @@ fn an_agent_without_the_new_keys_is_understood() {
         agent_running: true,
         ..Status::default()
     };
-    let mut told = serde_json::to_value(&status).unwrap();
-    let keys = told.as_object_mut().unwrap();
+    let mut json = serde_json::to_value(&status).unwrap();
+    let keys = json.as_object_mut().unwrap();
     for key in [
         "agent_running",
         "unguarded",
@@ -54,5 +54,5 @@ fn an_agent_without_the_new_keys_is_understood() {
     ] {
         keys.remove(key).unwrap();
     }
-    assert_eq!(serde_json::from_value::<Status>(told).unwrap(), status);
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
 }

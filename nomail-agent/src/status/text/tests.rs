@@ -91,27 +91,27 @@ fn a_guard_that_is_lost_or_mute_comes_first() {
 
 #[test]
 fn the_side_that_refuses_is_shown_where_xdp_may() {
-    let told = |status: &Status| {
+    let shown = |status: &Status| {
         let text = status.text(false);
         let line = text.lines().find(|line| line.starts_with("responder"));
         line.map(|line| line["responder".len()..].trim().to_owned())
     };
     let mut status = sample();
-    assert_eq!(told(&status), None);
+    assert_eq!(shown(&status), None);
     status.responder.fallback = Speaker::Xdp;
     status.responder.counts[StatelessCounter::Takeovers] = 1200;
     let expected = "listener, with XDP as fallback; 1,200 takeovers";
-    assert_eq!(told(&status).unwrap(), expected);
+    assert_eq!(shown(&status).unwrap(), expected);
     status.responder.serving = Speaker::Xdp;
     status.counts.answers[Answer::Greeting] = 7;
     let expected = "XDP, IN PLACE OF THE LISTENER; 7 greetings sent, 1,200 takeovers";
-    assert_eq!(told(&status).unwrap(), expected);
+    assert_eq!(shown(&status).unwrap(), expected);
     assert!(status.text(false).contains("\nlistening "));
     status.responder.by = Speaker::Xdp;
     status.counts.answers[Answer::Goodbye] = 2;
     status.responder.counts = Counts::default();
     let expected = "XDP, without a socket; 7 greetings sent, 2 QUITs answered";
-    assert_eq!(told(&status).unwrap(), expected);
+    assert_eq!(shown(&status).unwrap(), expected);
     assert!(!status.text(false).contains("\nlistening "));
 }
 
@@ -236,8 +236,8 @@ fn a_reload_is_shown_where_there_is_something_to_do(
         ..Status::default()
     };
     let text = status.text(false);
-    let told = text
+    let shown = text
         .lines()
         .find_map(|line| line.strip_prefix("reload       "));
-    assert_eq!(told, expected);
+    assert_eq!(shown, expected);
 }

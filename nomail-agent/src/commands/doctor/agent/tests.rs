@@ -54,7 +54,7 @@ fn status(version: &str, observe: bool) -> Status {
     }
 }
 
-fn asked(kind: io::ErrorKind) -> Result<Status, Error> {
+fn refused(kind: io::ErrorKind) -> Result<Status, Error> {
     Err(Error::new(io::Error::from(kind)).context("asking"))
 }
 
@@ -62,16 +62,16 @@ fn asked(kind: io::ErrorKind) -> Result<Status, Error> {
 #[case(Ok(status(VERSION, false)), CheckResult::Ok)]
 #[case(Ok(status(VERSION, true)), CheckResult::Warn)]
 #[case(Ok(status("0.0.1", false)), CheckResult::Warn)]
-#[case(asked(io::ErrorKind::NotFound), CheckResult::Skip)]
-#[case(asked(io::ErrorKind::ConnectionRefused), CheckResult::Skip)]
-#[case(asked(io::ErrorKind::PermissionDenied), CheckResult::Skip)]
-#[case(asked(io::ErrorKind::TimedOut), CheckResult::Fail)]
+#[case(refused(io::ErrorKind::NotFound), CheckResult::Skip)]
+#[case(refused(io::ErrorKind::ConnectionRefused), CheckResult::Skip)]
+#[case(refused(io::ErrorKind::PermissionDenied), CheckResult::Skip)]
+#[case(refused(io::ErrorKind::TimedOut), CheckResult::Fail)]
 #[case(
     Err(Error::msg("the agent's answer is not complete")),
     CheckResult::Fail
 )]
-fn agents(#[case] told: Result<Status, Error>, #[case] result: CheckResult) {
-    assert_eq!(agent(&told, Path::new("/c")).result, result);
+fn agents(#[case] asked: Result<Status, Error>, #[case] result: CheckResult) {
+    assert_eq!(agent(&asked, Path::new("/c")).result, result);
 }
 
 #[test]

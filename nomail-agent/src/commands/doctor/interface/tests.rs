@@ -66,7 +66,7 @@ fn whose_interfaces() {
 fn modes(
     #[case] wanted: XdpMode,
     #[case] features: Option<u64>,
-    #[case] told: Option<&str>,
+    #[case] mode: Option<&str>,
     #[case] runs: Mode,
 ) {
     let config = Config {
@@ -74,7 +74,7 @@ fn modes(
         ..Config::default()
     };
     let device = device_with(|device| device.xdp_features = features);
-    assert_eq!(device.runs(&config, told.map(agent).as_ref()), runs);
+    assert_eq!(device.runs(&config, mode.map(agent).as_ref()), runs);
 }
 
 #[test]

@@ -77,8 +77,8 @@ fn many_syns_and_no_connection_are_told() {
     };
     assert_eq!(counted(&status(PASSED_MIN - 1, 0)), None);
     assert_eq!(counted(&status(1000, 1)), None);
-    let told = counted(&status(PASSED_MIN, 0)).unwrap();
-    assert_eq!(told.result, CheckResult::Warn);
+    let found = counted(&status(PASSED_MIN, 0)).unwrap();
+    assert_eq!(found.result, CheckResult::Warn);
 }
 
 #[test]

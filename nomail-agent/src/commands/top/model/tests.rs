@@ -175,7 +175,7 @@ fn letters_are_no_commands_while_a_filter_is_typed() {
 }
 
 proptest! {
-    /// Whatever is told in whatever order: no panic, no bound exceeded, no rate
+    /// Any statuses in any order: no panic, no bound exceeded, no rate
     /// that is not a number.
     #[test]
     fn anything_may_be_told(
@@ -184,11 +184,11 @@ proptest! {
         ),
     ) {
         let mut model = Model::new(2);
-        for (at, told) in samples {
-            let told = told.ok_or_else(|| "gone".to_owned()).map(|(a, b, name)| {
+        for (at, sample) in samples {
+            let polled = sample.ok_or_else(|| "gone".to_owned()).map(|(a, b, name)| {
                 status(a.into(), b.into(), &[source(&name, a.into(), b.into())])
             });
-            model.take(Duration::from_millis(at), told);
+            model.take(Duration::from_millis(at), polled);
             for series in Series::all() {
                 prop_assert!(model.rate(series).is_finite() && model.rate(series) >= 0.0);
                 prop_assert!(model.history(series).count() <= HISTORY_MAX);

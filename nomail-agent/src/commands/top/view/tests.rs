@@ -17,10 +17,10 @@ fn busy() -> Model {
             source("192.0.2.1", 7 * second, 5 * second),
             source("2001:db8:ffff:ffff::/64", second, 0),
         ];
-        let mut told = status(second * second, 5 * second, &sources);
-        told.unguarded = vec!["wg0".to_owned()];
-        told.counts.table[TableCounter::SourceEvictions] = second;
-        model.take(Duration::from_secs(second), Ok(told));
+        let mut sample = status(second * second, 5 * second, &sources);
+        sample.unguarded = vec!["wg0".to_owned()];
+        sample.counts.table[TableCounter::SourceEvictions] = second;
+        model.take(Duration::from_secs(second), Ok(sample));
     }
     model
 }
@@ -76,14 +76,14 @@ fn a_wide_terminal_shows_everything() {
 #[test]
 fn who_serves_is_seen() {
     use crate::status::{ResponderStatus, Speaker};
-    let mut told = status(1, 1, &[]);
-    told.responder = ResponderStatus {
+    let mut sample = status(1, 1, &[]);
+    sample.responder = ResponderStatus {
         fallback: Speaker::Xdp,
         serving: Speaker::Xdp,
         ..ResponderStatus::default()
     };
     let mut model = Model::new(9);
-    model.take(Duration::ZERO, Ok(told));
+    model.take(Duration::ZERO, Ok(sample));
     let taken_over = "XDP, IN PLACE OF THE LISTENER";
     assert!(drawn(&model, 80, 30).join("\n").contains(taken_over));
     assert!(text(&model, 1, 9).contains(taken_over));
@@ -143,13 +143,13 @@ fn trouble_pause_help_and_filter_are_seen() {
 #[test]
 fn nothing_that_was_told_reaches_the_terminal_as_it_is() {
     let evil = "\u{1b}[2J\u{9b}\u{7}\u{202e}\n";
-    let mut told = status(1, 1, &[source(evil, 3, 1)]);
-    told.hostname = evil.to_owned();
-    told.interfaces[0].name = evil.to_owned();
-    told.interfaces[0].xdp_mode = evil.to_owned();
-    told.unguarded = vec![evil.to_owned()];
+    let mut sample = status(1, 1, &[source(evil, 3, 1)]);
+    sample.hostname = evil.to_owned();
+    sample.interfaces[0].name = evil.to_owned();
+    sample.interfaces[0].xdp_mode = evil.to_owned();
+    sample.unguarded = vec![evil.to_owned()];
     let mut model = Model::new(9);
-    model.take(Duration::ZERO, Ok(told));
+    model.take(Duration::ZERO, Ok(sample));
     let mut all = drawn(&model, 300, 30).concat();
     all += &text(&model, 1, 9).replace('\n', "");
     model.take(Duration::ZERO, Err(evil.to_owned()));

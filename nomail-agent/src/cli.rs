@@ -14,7 +14,10 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, value_parser};
 use nomail_common::abi::ABI_VERSION;
 
-use crate::config::{GivenBy, Overrides};
+use crate::{
+    config::{GivenBy, Overrides},
+    text,
+};
 
 /// Exit code of a wrong command line, EX_USAGE of sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -645,18 +648,10 @@ fn exit_code(error: &clap::Error) -> u8 {
     }
 }
 
-/// A usage error repeats the words of the command line: nothing in them may
-/// reach the terminal as a command.
-fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && character != '\n' {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
+/// A usage error, which repeats words of the command line, with these escaped.
+fn escaped(error: &str) -> String {
+    let lines: Vec<_> = error.split('\n').map(text::escaped).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn examine(asked: &Doctor) -> Result<bool, Failure> {
         false => doctor::text(&findings, is_coloured()) + &doctor::summary(&findings),
     };
     print(&text)?;
-    let failed = |finding: &doctor::Finding| finding.result == doctor::Outcome::Fail;
+    let failed = |finding: &doctor::Finding| finding.result == doctor::CheckResult::Fail;
     Ok(!findings.iter().any(failed))
 }
 

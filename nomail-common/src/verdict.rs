@@ -11,13 +11,13 @@ crate::counted! {
         Malformed "malformed" "malformed";
         /// Dropped: its source is on the deny list.
         Denied "denied" "denied";
-        /// Its source is over its bucket: dropped if proven, else answered.
+        /// Its source is over its limit: dropped if proven, else answered by XDP.
         LimitedSource "limited_source" "over source's limit";
-        /// Its prefix is over its bucket: dropped if proven, else answered.
+        /// Its prefix is over its limit: dropped if proven, else answered by XDP.
         LimitedPrefix "limited_prefix" "over prefix's limit";
-        /// Not proven, and more than the listener can take: answered.
+        /// Not proven, and more than the listener can accept: answered by XDP.
         Flood "flood" "flood";
-        /// Dropped: the ticket of its tuple is used up ([`crate::guard::tickets`]).
+        /// Dropped: its ticket is spent: it admitted 8 SYNs, or the client reset what it opened.
         Replayed "replayed" "replayed";
     }
 }
@@ -28,19 +28,20 @@ crate::counted! {
     pub enum Answer {
         /// A SYN was answered with a challenge.
         Challenge "challenge" "challenges sent";
-        /// A RST has answered one: its tuple has a ticket.
+        /// A client proved its address by answering a challenge.
         Proven "proven" "challenges answered";
-        /// A SYN that was to be answered could not be, and was given to the network stack.
+        /// A SYN that XDP was to answer and could not: the network stack got it.
         Unanswerable "unanswerable" "left to the kernel";
         /// A SYN was answered with a SYN cookie.
         Cookie "cookie" "SYN cookies";
-        /// The responder sent a segment, of a handshake or of a dialog.
+        /// XDP sent a segment of a connection without a socket (responder or fallback = "xdp").
         Stateless "stateless" "stateless segments";
-        /// One of these had a greeting in it. One that was lost is sent again.
+        /// Stateless segments with a greeting; one that is sent again counts again.
         Greeting "greeted" "greetings sent";
-        /// One of these had the reply to QUIT in it.
+        /// Stateless segments with the reply to QUIT.
         Goodbye "quit" "QUITs answered";
-        /// A SYN, or a segment of the responder's, that could not be answered was dropped.
+        /// Dropped: SYNs that no client sends, beyond a quarter of the cap, and stateless
+        /// segments that could not be sent.
         UnanswerableDropped "unanswerable_dropped" "dropped unanswered";
     }
 }

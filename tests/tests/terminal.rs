@@ -524,7 +524,7 @@ fn top_lives_in_a_terminal_and_gives_it_back() {
     let again = Agent::start(&lab.host, &[ARGUMENTS, &["--observe"]].concat());
     fs::create_dir_all(control.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink(again.control(), &control).unwrap();
-    terminal.until_seen("the agent was started anew since this began");
+    terminal.until_seen("the agent has restarted 1 time");
     terminal.until_seen("observing");
     terminal.press("q");
     terminal.until_seen("ended 0");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use nomail_common::{abi, verdict::Verdict};
+use nomail_common::{abi, counted::Counted as _, verdict::Verdict};
 
 use super::{counters::busiest, keeper::Keeper, network::Network, reload::Reloader};
 use crate::{
@@ -54,10 +54,7 @@ impl StatusInputs<'_> {
             lists: ListsStatus::from(config),
             metrics,
             addresses: self.network.addresses.clone(),
-            syn: counts.all.syn,
-            answers: counts.all.answers,
-            contended: counts.all.contended,
-            source_evictions: counts.all.source_evictions,
+            counts: counts.all,
             elsewhere: counts.elsewhere,
             commands: connections.commands,
             durations: durations_of(&connections),
@@ -82,10 +79,8 @@ impl StatusInputs<'_> {
 
     /// What is shown by HTTP.
     pub(super) fn view(&self, started: Instant, metrics: MetricsStatus) -> Result<View> {
-        Ok(View {
-            status: self.assemble(started, metrics, SOURCES_SHOWN)?,
-            history: self.keeper.history.clone(),
-        })
+        let status = self.assemble(started, metrics, SOURCES_SHOWN)?;
+        Ok(View::new(status, self.keeper.history.clone()))
     }
 
     /// What the service manager shows. Counters that cannot be read are 0.

@@ -30,7 +30,7 @@ pub(super) struct AttachedGuard {
 
 /// What the guard counted in all, and where.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct GuardTotals {
     pub(super) all: GuardCounts,
     /// By slot.
     pub(super) of_interfaces: Vec<GuardCounts>,
@@ -269,12 +269,12 @@ impl AttachedGuard {
     }
 
     /// What the guard counted so far.
-    pub(super) fn counts(&self) -> Result<Counts, BpfError> {
+    pub(super) fn counts(&self) -> Result<GuardTotals, BpfError> {
         let Some(guard) = &self.guard else {
-            return Ok(Counts::default());
+            return Ok(GuardTotals::default());
         };
         let elsewhere = counts_of(&guard.counters(None)?);
-        let mut counts = Counts {
+        let mut counts = GuardTotals {
             all: elsewhere,
             of_interfaces: Vec::new(),
             elsewhere,

@@ -8,7 +8,8 @@ use crate::{
     counts::Counts,
     guard::SourceCount,
     smtp::SourceHistory,
-    status::{GuardCounts, SourceStatus, shown_source},
+    status::{GuardCounts, SourceStatus, TableCounter},
+    text,
 };
 
 /// The counters of an interface, or of all interfaces that are not guarded.
@@ -16,8 +17,10 @@ pub(super) fn counts_of(counters: &Counters) -> GuardCounts {
     GuardCounts {
         syn: Counts::new(counters.verdicts),
         answers: Counts::new(counters.answers),
-        contended: counters.contended,
-        source_evictions: counters.evictions,
+        table: Counts::from_iter([
+            (TableCounter::Contended, counters.contended),
+            (TableCounter::SourceEvictions, counters.evictions),
+        ]),
     }
 }
 
@@ -81,7 +84,7 @@ pub(super) fn busiest(
     sources
         .into_iter()
         .map(|seen| SourceStatus {
-            source: shown_source(seen.address),
+            source: text::source(seen.address),
             syn: seen.syn,
             limited: seen.limited,
             connections: seen.connections,

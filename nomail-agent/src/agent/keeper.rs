@@ -6,7 +6,7 @@ use std::{
 };
 
 use log::{error, info, warn};
-use nomail_common::verdict::{Answer, Verdict};
+use nomail_common::verdict::Verdict;
 use tokio::{
     select,
     time::{Interval, interval},
@@ -23,12 +23,13 @@ use super::{
 use crate::{
     commands::crowdsec::Change,
     config::FloodAnswer,
+    counts::Counts,
     guard::BpfError,
     logging::limited::LimitedLog,
     smtp::Responder,
     status::{
-        ResponderStatus, Speaker,
-        http::{History, Totals},
+        ResponderStatus, Speaker, StatelessCounter,
+        http::{Chart, History},
     },
 };
 
@@ -137,15 +138,9 @@ impl Keeper {
         let Ok(counts) = self.guard.counts() else {
             return;
         };
-        let syn = counts.all.syn;
-        let totals = Totals {
-            syn: syn.sum(),
-            stopped: syn.sum() - syn[Verdict::Passed],
-            challenges: counts.all.answers[Answer::Challenge],
-            connections,
-        };
-        self.history.look(totals, now);
-        self.floods.look(syn[Verdict::Flood]);
+        let totals = Chart::totals(&counts.all, connections);
+        self.history.add(totals, now);
+        self.floods.look(counts.all.syn[Verdict::Flood]);
     }
 
     /// Follows the sysctl without which there are no SYN cookies.
@@ -229,8 +224,10 @@ impl Keeper {
                 Some(_) => Speaker::Xdp,
                 None => by,
             },
-            takeovers: self.failover.takeovers(),
-            repeated: self.retransmitter.sent(),
+            counts: Counts::from_iter([
+                (StatelessCounter::Takeovers, self.failover.takeovers()),
+                (StatelessCounter::Repeated, self.retransmitter.sent()),
+            ]),
         }
     }
 }

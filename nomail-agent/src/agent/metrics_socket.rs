@@ -12,15 +12,15 @@ use crate::{
     exit::Failure,
     net::{listening_process, own_vrf},
     status::MetricsStatus,
-    status::http::{Prepared, Server},
+    status::http::{HttpServer, ProcessFiles},
 };
 
 /// The configured socket, bound or not.
 #[derive(Default)]
 pub(super) struct MetricsSocket {
-    wanted: Option<(SocketAddr, Prepared)>,
+    wanted: Option<(SocketAddr, ProcessFiles)>,
     /// Bound, and not served yet.
-    bound: Option<Server>,
+    bound: Option<HttpServer>,
     /// Why it is not bound: the kind of the error, and its text.
     failure: Option<(io::ErrorKind, String)>,
     task: Option<JoinHandle<()>>,
@@ -37,7 +37,7 @@ impl MetricsSocket {
                 "anyone who can reach {address} can read the metrics, which contain client addresses"
             );
         }
-        let prepared = Prepared::open().context("/proc/self is needed for the metrics")?;
+        let prepared = ProcessFiles::open().context("/proc/self is needed for the metrics")?;
         let mut socket = Self {
             wanted: Some((address, prepared)),
             ..Self::default()
@@ -62,7 +62,7 @@ impl MetricsSocket {
         let Some((address, prepared)) = &self.wanted else {
             return;
         };
-        match Server::bind(*address, prepared) {
+        match HttpServer::bind(*address, prepared) {
             Ok(server) => {
                 if self.failure.take().is_some() {
                     info!("the metrics are now shown on {address}");
@@ -90,7 +90,7 @@ impl MetricsSocket {
     }
 
     /// Serves it by `serve` if it was bound since the last call.
-    pub(super) fn serve<F>(&mut self, serve: impl FnOnce(Server) -> F)
+    pub(super) fn serve<F>(&mut self, serve: impl FnOnce(HttpServer) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {

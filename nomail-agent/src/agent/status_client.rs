@@ -14,6 +14,7 @@ use nomail_common::{abi, guard::policy::RESPOND_FOR_LISTENERS};
 use super::counters::{busiest, counts_of};
 use crate::{
     config,
+    counts::Counts,
     guard::{BpfError, PinnedGuard},
     net::Interfaces,
     status::client,
@@ -110,10 +111,7 @@ fn pinned_status(directory: &Path, sources_max: usize) -> Result<Option<Status>>
     };
     for counters in guard.counters()? {
         let counts = counts_of(&counters);
-        status.syn += counts.syn;
-        status.answers += counts.answers;
-        status.contended += counts.contended;
-        status.source_evictions += counts.source_evictions;
+        status.counts += counts;
     }
     let sources = guard.sources()?;
     status.sources_tracked = sources.len() as u64;
@@ -132,8 +130,7 @@ fn responder_of(guard: &PinnedGuard) -> ResponderStatus {
         by,
         fallback,
         serving,
-        takeovers: 0,
-        repeated: 0,
+        counts: Counts::default(),
     }
 }
 

@@ -9,9 +9,10 @@ use toml::Value as Toml;
 use super::{
     AfterGreeting, Config, Crowdsec, FLOOD_ANSWERS, Fallback, Limits, Log, LogFormat, Metrics,
     OnExit, RefuseAt, Relay, RelayCode, Responder, XdpMode,
-    error::{Origin, escaped},
+    error::Origin,
     layer::{Chosen, Entry, Value},
 };
+use crate::text::escaped;
 
 /// The column that the origins begin in, where a line leaves room for it.
 const ORIGIN_COLUMN: usize = 44;

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::text::escaped;
+
 /// Most characters of a value or a key that an error repeats.
 pub(super) const SHOWN_MAX: usize = 64;
 
@@ -146,16 +148,4 @@ pub(super) fn quoted(value: &str) -> String {
         Some((end, _)) => format!("{:?}...", &value[..end]),
         None => format!("{value:?}"),
     }
-}
-
-/// `text` on one line, with nothing that a terminal would act on.
-pub(super) fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '"' | '\'' | '\\' => line.push(character),
-            _ => line.extend(character.escape_debug()),
-        }
-    }
-    line
 }

@@ -12,7 +12,7 @@ use log::{
 };
 use serde_json::Value as Json;
 
-use crate::config::LogFormat;
+use crate::{config::LogFormat, text::escaped};
 
 /// The keys that each line of JSON has. A key-value with one of these names is left out.
 const KEYS: [&str; 3] = ["time", "level", "message"];
@@ -186,19 +186,6 @@ const fn priority(level: Level) -> u8 {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     }
-}
-
-/// No line of the log may look like two, or reach a terminal as commands.
-fn escaped(message: &str) -> String {
-    let mut line = String::with_capacity(message.len());
-    for character in message.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use nomail_common::{counted::Counted as _, verdict::Verdict};
 use crate::{
     guard::Limited,
     line_limit::{LineLimiter, Skipped},
-    status::shown_source,
+    text,
 };
 
 /// Logs the lines; the rate of each kind is bounded on its own.
@@ -93,7 +93,7 @@ fn shown(event: &Limited) -> String {
     match (event.verdict, event.address) {
         (Verdict::LimitedPrefix, IpAddr::V4(address)) => format!("{address}/24"),
         (Verdict::LimitedPrefix, IpAddr::V6(address)) => format!("{address}/48"),
-        (_, address) => shown_source(address),
+        (_, address) => text::source(address),
     }
 }
 

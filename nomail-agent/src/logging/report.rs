@@ -16,7 +16,7 @@ use crate::{
         Activity, Tally,
         stats::{ACTIVITY_SOURCES_MAX, SOURCES_MAX},
     },
-    status::shown_source,
+    text,
 };
 
 /// Turns activity into lines, from interval to interval.
@@ -81,7 +81,7 @@ impl Reporter {
             let syn_limited = if now < before { now } else { now - before };
             if lines.len() < sources_max {
                 lines.push(Line {
-                    who: Who::Source(shown_source(source.address())),
+                    who: Who::Source(text::source(source.address())),
                     tally,
                     syn_limited,
                     secs,

@@ -1,19 +1,19 @@
-//! What a status tells of addresses that are not served as others are.
+//! Addresses that are not guarded or served as the others are.
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, escaped};
+use crate::text::{count, escaped};
 
-/// Names that a status has room for; those beyond are counted.
+/// Names in a status; further ones are only counted.
 pub const NAMES_MAX: usize = 100;
-/// Names on one line for people.
+/// Names on one line of text.
 const SHOWN_MAX: usize = 8;
 
-/// Names, the first [`NAMES_MAX`] of all.
+/// The first [`NAMES_MAX`] of some names, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Named {
-    /// How many there are.
+    /// Number of all.
     pub count: u64,
     /// The first of them.
     pub names: Vec<String>,
@@ -33,7 +33,7 @@ impl<S: ToString> FromIterator<S> for Named {
 }
 
 impl Named {
-    /// The first few, and how many more there are; nothing if there are none.
+    /// The first few, and how many more there are; none if there are none.
     pub fn shown(&self) -> Option<String> {
         let first = self.names.iter().take(SHOWN_MAX);
         let names: Vec<_> = first.map(|name| escaped(name)).collect();
@@ -47,28 +47,28 @@ impl Named {
     }
 }
 
-/// Addresses that are not served as others are.
+/// Addresses that are not guarded or served as the others are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AddressStatus {
-    /// Pairs of address and port beyond those that can be guarded. With a wildcard
-    /// socket they are answered, else they are not listened on.
+    /// Pairs of address and port that XDP has no room for. With a wildcard socket they are
+    /// answered, else they are not listened on.
     pub unguarded: Named,
-    /// Guarded pairs that XDP never answers for: it is not known that frames for them
-    /// have no VLAN tag.
+    /// Guarded pairs whose clients XDP cannot challenge, because frames for them may have a
+    /// VLAN tag.
     pub unchallenged: Named,
-    /// Configured addresses and interfaces that are not there yet.
+    /// Configured addresses and interfaces that this host does not have yet.
     pub absent: Named,
-    /// Own addresses that XDP has no room for, so that it may answer a packet that
-    /// pretends to be from one.
+    /// Addresses of this host that XDP has no room for, so that it may answer a packet with one
+    /// as its forged source.
     pub own_left_out: u64,
-    /// Further hardware addresses that XDP has no room for, so that it does not answer
-    /// frames for them.
+    /// Hardware addresses that XDP has no room for, so that it does not answer frames for
+    /// them.
     pub hardware_left_out: u64,
 }
 
 impl AddressStatus {
-    /// A line for each thing to know: its label, and what it is.
+    /// A label and a text for each kind of such addresses.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
         if let Some(shown) = self.unguarded.shown() {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_should_be_needs_no_line() {
+    fn a_status_without_such_addresses_has_no_line() {
         assert!(AddressStatus::default().lines().is_empty());
         let status = AddressStatus {
             unguarded: ["192.0.2.1:25"].into_iter().collect(),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::status::{Status, escaped};
+use crate::{status::Status, text::escaped};
 
 /// Most sources in one answer.
 pub const SOURCES_MAX: usize = 65_536;

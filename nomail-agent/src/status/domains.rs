@@ -2,31 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, duration, escaped};
-use crate::smtp::{ForeignDomain, ForeignDomains};
+use crate::{
+    smtp::{ForeignDomain, ForeignDomains},
+    text::{duration, escaped, plural},
+};
 
-/// Most domains that a status has: those that matter most.
+/// Domains in a status: those that matter most.
 const DOMAINS_MAX: usize = 128;
-/// Most domains that people are shown.
+/// Domains in the text.
 const SHOWN_MAX: usize = 5;
-/// A domain asked for in this time counts as one that mail arrives for now.
+/// Mail arrives now for a domain whose last recipient is not older than this.
 const NOW_SECS: u64 = 24 * 3600;
 
-/// A domain other than this host's names that mail has arrived for. While an MX record
-/// of it points here, its mail is lost.
+/// A domain other than this host's names that mail has arrived for. If an MX record of it
+/// points here, its mail is lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignDomainStatus {
     /// Its name, in A-labels.
     pub domain: String,
-    /// Networks (/24, /48) that asked for it; 8 means 8 or more.
+    /// Networks (/24, /48) that sent to it; 8 means 8 or more.
     pub networks: u64,
     /// Recipients that were refused.
     pub recipients: u64,
-    /// Seconds since it was first asked for.
+    /// Seconds since its first recipient.
     pub first_seen_secs: u64,
-    /// Seconds since it was last asked for.
+    /// Seconds since its last recipient.
     pub last_seen_secs: u64,
-    /// Whether it does not look like a test for an open relay.
+    /// Whether this is mail, not a test for an open relay.
     pub suspect: bool,
 }
 
@@ -56,27 +58,24 @@ pub fn foreign_domains(domains: &ForeignDomains, now: u32) -> Vec<ForeignDomainS
     .collect()
 }
 
-/// How many domains mail arrives for now, tests for an open relay left out.
+/// Number of domains that mail arrives for now, without tests for an open relay.
 pub fn suspects(domains: &[ForeignDomainStatus]) -> usize {
     let now = |domain: &&ForeignDomainStatus| domain.suspect && domain.last_seen_secs < NOW_SECS;
     domains.iter().filter(now).count()
 }
 
-/// What to know of the suspects, a line for each of a few; empty if there are none.
+/// A line for each of the first suspects, and what to do; empty if there are none.
 pub(super) fn about(domains: &[ForeignDomainStatus]) -> Vec<String> {
     let suspects: Vec<_> = domains.iter().filter(|domain| domain.suspect).collect();
     let mut lines: Vec<_> = suspects
         .iter()
         .take(SHOWN_MAX)
         .map(|domain| {
-            let plural = |number: u64| if number == 1 { "" } else { "s" };
             format!(
-                "{}: {} recipient{} from {} network{}, last {} ago",
+                "{}: {} from {}, last {} ago",
                 escaped(&domain.domain),
-                count(domain.recipients),
-                plural(domain.recipients),
-                count(domain.networks),
-                plural(domain.networks),
+                plural(domain.recipients, "recipient"),
+                plural(domain.networks, "network"),
                 duration(domain.last_seen_secs)
             )
         })
@@ -88,7 +87,7 @@ pub(super) fn about(domains: &[ForeignDomainStatus]) -> Vec<String> {
         ));
     }
     if !lines.is_empty() {
-        lines.push("is this host their MX? nomail-agent doctor looks".to_owned());
+        lines.push("is this host their MX? nomail-agent doctor checks that".to_owned());
     }
     lines
 }
@@ -113,7 +112,7 @@ mod tests {
             about(&domains),
             [
                 "a.example: 1,200 recipients from 3 networks, last 1m01s ago",
-                "is this host their MX? nomail-agent doctor looks",
+                "is this host their MX? nomail-agent doctor checks that",
             ]
         );
         assert_eq!(suspects(&domains), 1);

@@ -1,20 +1,22 @@
-//! The lists of prefixes and of domains, and what of their files is not in force.
+//! The lists of prefixes and domains, and the errors of their files.
 
 use serde::{Deserialize, Serialize};
 
-use super::{count, escaped};
-use crate::config::{Config, ListFile};
+use crate::{
+    config::{Config, ListFile},
+    text::{count, escaped},
+};
 
 /// The lists in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListsStatus {
     /// Prefixes that are allowed.
     pub allow: u64,
-    /// Prefixes that are denied, CrowdSec's decisions apart.
+    /// Prefixes that are denied, without CrowdSec's decisions.
     pub deny: u64,
     /// Domains of `[relay]`.
     pub domains: u64,
-    /// Whether nothing is denied, because a file of allowed sources could not be read.
+    /// Whether nothing is denied, because a file of `lists.allow_files` could not be read.
     pub denies_nothing: bool,
     /// The files.
     pub files: Vec<ListFileStatus>,
@@ -23,15 +25,15 @@ pub struct ListsStatus {
 /// A list file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListFileStatus {
-    /// Where it is.
+    /// Its path.
     pub path: String,
-    /// The key that names it.
+    /// The configuration key that names it.
     pub key: String,
-    /// Lines that were taken.
+    /// Lines in force.
     pub entries: u64,
-    /// Lines that are wrong, and were left out.
+    /// Wrong lines, which are left out.
     pub left_out: u64,
-    /// Why nothing of it is in force; empty if it was read.
+    /// Why it could not be read, so that nothing of it is in force; empty if it was.
     pub error: String,
 }
 
@@ -61,7 +63,7 @@ impl From<&Config> for ListsStatus {
 }
 
 impl ListsStatus {
-    /// The files of a key: how many could not be read, and lines left out of the others.
+    /// For the files of a key: the number of unread files, and of lines left out of the others.
     pub fn missing_of(&self, key: &str) -> (u64, u64) {
         let files = self.files.iter().filter(|file| file.key == key);
         files.fold((0, 0), |(unread, left_out), file| {
@@ -72,12 +74,13 @@ impl ListsStatus {
         })
     }
 
-    /// What is not in force, a line for each file; empty if all is.
+    /// A line for each file that is not wholly in force.
     pub fn about(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.denies_nothing {
             lines.push(
-                "NOTHING IS DENIED until a reload reads the file of allowed sources".to_owned(),
+                "NOTHING IS DENIED until a reload can read every file of lists.allow_files"
+                    .to_owned(),
             );
         }
         for file in &self.files {
@@ -123,7 +126,7 @@ mod tests {
         assert_eq!(
             lists.about(),
             [
-                "NOTHING IS DENIED until a reload reads the file of allowed sources",
+                "NOTHING IS DENIED until a reload can read every file of lists.allow_files",
                 "/a NOT READ: there is no such file",
                 "/\\u{1b}[2J: 1,200 wrong lines are left out",
                 "/d: 1 wrong lines are left out",

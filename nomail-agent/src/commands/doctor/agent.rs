@@ -1,5 +1,4 @@
-//! The configuration, the agent that runs or would, and what it needs on the
-//! host.
+//! Checks of the configuration, of the running agent, and of what an agent needs on the host.
 
 use std::{
     fs, io,
@@ -18,7 +17,10 @@ use nix::{
 };
 use nomail_common::abi::ABI_VERSION;
 
-use super::{Check, Finding, kernel::number};
+use super::{
+    finding::{Check, Finding},
+    kernel::number,
+};
 use crate::{
     agent::DESCRIPTORS_SPARE,
     config::{self, Config, ConfigError, OnExit, RefuseAt},
@@ -29,10 +31,10 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What the pin of a link begins with.
+/// Prefix of the name of a pinned link.
 const LINK: &str = "link_";
 
-/// Whom the agent becomes.
+/// The account that the agent changes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Account {
     uid: u32,
@@ -45,7 +47,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Ok(config) => {
             let file = config.file.as_deref().filter(|file| file.exists());
             let found = match file {
-                Some(file) => format!("{} is right", file.display()),
+                Some(file) => format!("{} is valid", file.display()),
                 None => format!("there is no {}: the defaults apply", config::DEFAULT_FILE),
             };
             vec![Finding::ok(check, found)]
@@ -53,31 +55,31 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Err(error) => error
             .lines()
             .map(|line| {
-                let remedy = "mend it; below, the defaults are looked at in place of the file";
+                let remedy = "correct it; until then the checks below use the defaults";
                 Finding::fail(check, line, remedy)
             })
             .collect(),
     }
 }
 
-/// The status of the agent that runs, if one does.
+/// The status of the running agent, if there is one.
 pub(super) fn running(config: &Config) -> (Option<Status>, Finding) {
-    let told = client::ask(&config.control, 0);
-    if told.is_ok()
+    let asked = client::ask(&config.control, 0);
+    if asked.is_ok()
         && let Some(elsewhere) = elsewhere(&config.control)
     {
-        // What it guards is not here.
+        // It guards another network namespace.
         return (None, elsewhere);
     }
-    let finding = agent(&told, &config.control);
-    (told.ok(), finding)
+    let finding = agent(&asked, &config.control);
+    (asked.ok(), finding)
 }
 
-/// What is to be said of an agent whose network namespace is not this one. None also
-/// where that may not be seen.
+/// A finding if the agent runs in another network namespace. None also if that cannot be
+/// seen.
 fn elsewhere(control: &Path) -> Option<Finding> {
     let socket = UnixStream::connect(control).ok()?;
-    // Of the process that has begun to listen.
+    // Of the process that called listen(2).
     let pid = getsockopt(&socket, sockopt::PeerCredentials).ok()?.pid();
     let its = format!("/proc/{pid}/ns/net");
     let (ours, theirs) = (namespace("/proc/self/ns/net")?, namespace(&its)?);
@@ -86,30 +88,30 @@ fn elsewhere(control: &Path) -> Option<Finding> {
         Finding::fail(
             Check::Agent,
             format!(
-                "nomail-agent (pid {pid}) runs in another network namespace{name}: what is said \
-                 below is about this one, and not about that agent's"
+                "nomail-agent (pid {pid}) runs in another network namespace{name}: the checks \
+                 below are about this one, and not about that agent"
             ),
             format!("nsenter --net={its} nomail-agent doctor"),
         )
     })
 }
 
-/// What a network namespace is known by: the device and number of its file.
+/// The device and inode of a network namespace, which identify it.
 fn namespace(file: impl AsRef<Path>) -> Option<(u64, u64)> {
     let found = fs::metadata(file).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-/// How `ip netns` calls it, if it has a name.
+/// Its name of `ip netns`, if it has one.
 fn name_of_namespace(wanted: (u64, u64)) -> Option<String> {
     let named = fs::read_dir("/run/netns").ok()?.filter_map(Result::ok);
     let mut found = named.filter(|entry| namespace(entry.path()) == Some(wanted));
     found.next()?.file_name().into_string().ok()
 }
 
-fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {
+fn agent(asked: &Result<Status, Error>, control: &Path) -> Finding {
     let check = Check::Agent;
-    let error = match told {
+    let error = match asked {
         Ok(Status { version, .. }) if version != VERSION => {
             return Finding::warn(
                 check,
@@ -132,7 +134,7 @@ fn agent(told: &Result<Status, Error>, control: &Path) -> Finding {
         Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Finding::unseen(
             check,
             format!("no agent answers on {}", control.display()),
-            "start nomail-agent, and look again",
+            "start nomail-agent, and run doctor again",
         ),
         Some(io::ErrorKind::PermissionDenied) => Finding::needs_root(check, "the control socket"),
         _ => Finding::fail(check, format!("{error:#}"), "restart the agent"),
@@ -158,7 +160,7 @@ pub(super) fn check(config: &Config, status: Option<&Status>, root: bool) -> Vec
     ]
 }
 
-/// Addresses that the running agent does not serve as others.
+/// Addresses that the running agent does not guard or serve as the others.
 pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     let check = Check::Addresses;
     let Some(status) = status else {
@@ -169,7 +171,7 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     if let Some(unguarded) = addresses.unguarded.shown() {
         findings.push(Finding::warn(
             check,
-            format!("not guarded, there is no room for: {unguarded}"),
+            format!("not guarded, because there is no room: {unguarded}"),
             "listen = [\"ADDRESS:25\", ...] with the addresses that matter",
         ));
     }
@@ -183,7 +185,7 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     if let Some(absent) = addresses.absent.shown() {
         findings.push(Finding::warn(
             check,
-            format!("configured, and not on this host: {absent}"),
+            format!("configured, but not on this host: {absent}"),
             "ip address add ADDRESS/LENGTH dev NAME, or leave it out of the configuration",
         ));
     }
@@ -197,12 +199,15 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let guarded = status.guarded.len();
-        findings.push(Finding::ok(check, format!("{guarded} are served alike")));
+        findings.push(Finding::ok(
+            check,
+            format!("all {guarded} are guarded and served"),
+        ));
     }
     findings
 }
 
-/// A number is an account also where no name belongs to it.
+/// The account of a name or a uid. A uid needs no name.
 fn look_up(user: &str) -> Option<Account> {
     let found = match user.parse::<u32>() {
         Ok(uid) => {
@@ -232,14 +237,12 @@ fn user(user: &config::User, known: Option<Account>) -> Finding {
             format!("user = {name:?} is root"),
             format!("{create}, and user = \"nomail\""),
         ),
-        Some(Account { uid, .. }) => {
-            Finding::ok(Check::User, format!("{name} is there, uid {uid}"))
-        }
+        Some(Account { uid, .. }) => Finding::ok(Check::User, format!("{name} exists, uid {uid}")),
         None if user.is_default => Finding::warn(
             Check::User,
             format!(
                 "there is no user {name}: the agent runs as a uid from {} to {} that nothing else \
-                 uses, and that may be another one the next time",
+                 uses, and that may change at each start",
                 dynamic::RANGE.start(),
                 dynamic::RANGE.end()
             ),
@@ -286,25 +289,27 @@ fn descriptors(
         ),
         Some(_) => Finding::ok(
             check,
-            format!("limits.connections = {connections} needs {needed}, which are allowed"),
+            format!(
+                "limits.connections = {connections} needs {needed} descriptors, which are allowed"
+            ),
         ),
     }
 }
 
-/// What `state_dir` is.
+/// The state of `state_dir`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Directory {
     Missing,
     Writable,
-    /// By others than the agent.
+    /// The agent may not write to it.
     Locked,
-    /// Something else than a directory.
+    /// It is not a directory.
     Other,
     Unseen,
 }
 
 impl Directory {
-    /// For an account; none: for a uid that is chosen at the start, and that takes the
+    /// For an account, or without one for a uid that is chosen at the start and takes the
     /// directory over from the last one.
     fn of(path: &Path, account: Option<Account>) -> Self {
         match fs::metadata(path) {
@@ -324,7 +329,7 @@ impl Directory {
                     (false, true) => 3,
                     (false, false) => 0,
                 };
-                // To write and to search.
+                // Write and search.
                 match found.mode() >> shift & 0o3 {
                     0o3 => Self::Writable,
                     _ => Self::Locked,
@@ -338,14 +343,14 @@ fn state_dir(config: &Config, found: Directory) -> Finding {
     let check = Check::StateDir;
     let path = config.state_dir.path.display();
     if config.refuse_at != RefuseAt::Auto {
-        return Finding::skip(check, "only refuse_at = \"auto\" has something to remember");
+        return Finding::skip(check, "only refuse_at = \"auto\" stores anything there");
     }
     let user = &config.user.value;
-    let forgets = "\"auto\" forgets at each restart who was here";
+    let forgets = "\"auto\" forgets at each restart which networks it has refused";
     match found {
-        Directory::Writable => Finding::ok(check, format!("{path} is the agent's to write")),
+        Directory::Writable => Finding::ok(check, format!("{path} is writable for the agent")),
         Directory::Missing if !config.state_dir.is_default => {
-            Finding::ok(check, format!("{path} is made at the start"))
+            Finding::ok(check, format!("{path} is created at the start"))
         }
         Directory::Missing => Finding::warn(
             check,
@@ -366,7 +371,7 @@ fn state_dir(config: &Config, found: Directory) -> Finding {
     }
 }
 
-/// Links that are pinned, by the version of their directory.
+/// The number of pinned links in each versioned directory.
 fn find_pins(directory: &Path) -> io::Result<Vec<(PathBuf, usize)>> {
     let mut versions = Vec::new();
     let entries = match fs::read_dir(directory) {
@@ -410,19 +415,22 @@ fn pins(
         }
     };
     let ours = config.pin_dir.join(format!("v{ABI_VERSION}"));
-    let kept = status.is_some_and(|status| status.interfaces.iter().any(|on| on.pinned));
+    let pinned = status.is_some_and(|status| status.interfaces.iter().any(|on| on.pinned));
     let left: Vec<_> = versions
         .iter()
-        .filter(|(path, _)| !(kept && *path == ours))
+        .filter(|(path, _)| !(pinned && *path == ours))
         .collect();
     match left.first() {
-        None if kept => Finding::ok(check, format!("{directory} has the running agent's")),
-        None => Finding::ok(check, format!("{directory} has none")),
+        None if pinned => Finding::ok(
+            check,
+            format!("{directory} has the pins of the running agent"),
+        ),
+        None => Finding::ok(check, format!("{directory} has no pins")),
         Some((path, links)) => Finding::warn(
             check,
             format!(
-                "{} has the pins of an agent that is gone: {links} interfaces stay guarded without \
-                 one",
+                "{} has the pins of an agent that no longer runs: {links} interfaces stay guarded \
+                 without an agent",
                 path.display()
             ),
             match config.on_exit {
@@ -436,167 +444,4 @@ fn pins(
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::{super::Outcome, *};
-    use crate::{config::Overrides, status::InterfaceStatus};
-
-    #[test]
-    fn each_kind_of_address_that_is_not_served_as_others_is_a_finding() {
-        assert_eq!(addresses(None)[0].result, Outcome::Skip);
-        let mut status = Status::default();
-        assert_eq!(addresses(Some(&status))[0].result, Outcome::Ok);
-        status.addresses.unguarded = ["203.0.113.0/24 port 25"].into_iter().collect();
-        status.addresses.unchallenged = ["192.0.2.1:25"].into_iter().collect();
-        status.addresses.absent = ["eth9"].into_iter().collect();
-        status.addresses.own_left_out = 3;
-        let found = addresses(Some(&status));
-        let texts: Vec<_> = found.iter().map(|finding| finding.found.as_str()).collect();
-        let expected = [
-            "not guarded, there is no room for: 203.0.113.0/24 port 25",
-            "guarded but cannot be challenged: 192.0.2.1:25",
-            "configured, and not on this host: eth9",
-            "XDP has no room for 3 of this host's own addresses",
-        ];
-        assert_eq!(texts, expected);
-        assert!(found.iter().all(|finding| finding.result == Outcome::Warn));
-    }
-
-    #[test]
-    fn a_wrong_configuration_is_a_finding_for_each_problem() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("nomail.toml");
-        fs::write(&file, "hostname = \"a b\"\nnonsense = 1\n").unwrap();
-        let load = || config::load(&Overrides::of_file(Some(file.clone())));
-        let findings = configuration(load().as_ref());
-        assert_eq!(findings.len(), 2, "{findings:?}");
-        assert!(findings.iter().all(|found| found.result == Outcome::Fail));
-        fs::write(&file, "hostname = \"mailless.example.org\"\n").unwrap();
-        let findings = configuration(load().as_ref());
-        assert_eq!(findings[0].result, Outcome::Ok);
-    }
-
-    fn status(version: &str, observe: bool) -> Status {
-        Status {
-            version: version.to_owned(),
-            observe,
-            ..Status::default()
-        }
-    }
-
-    fn asked(kind: io::ErrorKind) -> Result<Status, Error> {
-        Err(Error::new(io::Error::from(kind)).context("asking"))
-    }
-
-    #[rstest]
-    #[case(Ok(status(VERSION, false)), Outcome::Ok)]
-    #[case(Ok(status(VERSION, true)), Outcome::Warn)]
-    #[case(Ok(status("0.0.1", false)), Outcome::Warn)]
-    #[case(asked(io::ErrorKind::NotFound), Outcome::Skip)]
-    #[case(asked(io::ErrorKind::ConnectionRefused), Outcome::Skip)]
-    #[case(asked(io::ErrorKind::PermissionDenied), Outcome::Skip)]
-    #[case(asked(io::ErrorKind::TimedOut), Outcome::Fail)]
-    #[case(Err(Error::msg("the agent's answer is not complete")), Outcome::Fail)]
-    fn agents(#[case] told: Result<Status, Error>, #[case] result: Outcome) {
-        assert_eq!(agent(&told, Path::new("/c")).result, result);
-    }
-
-    #[test]
-    fn users() {
-        let default = config::User::default();
-        let named = config::User {
-            value: "mail".to_owned(),
-            is_default: false,
-        };
-        let known = Some(Account { uid: 7, gid: 7 });
-        assert_eq!(user(&default, known).result, Outcome::Ok);
-        assert_eq!(user(&default, None).result, Outcome::Warn);
-        assert_eq!(user(&named, None).result, Outcome::Fail);
-        let root = Some(Account { uid: 0, gid: 0 });
-        assert_eq!(user(&named, root).result, Outcome::Fail);
-        assert_eq!(look_up("4711").map(|found| found.uid), Some(4711));
-        assert_eq!(look_up("root").map(|found| found.uid), Some(0));
-        assert_eq!(look_up("no such user"), None);
-    }
-
-    #[test]
-    fn descriptors_for_all_connections() {
-        let many = 1 << 20;
-        let result =
-            |nr_open, hard, raisable| descriptors(10_000, Some(nr_open), hard, raisable).result;
-        assert_eq!(result(many, 1024, Some(true)), Outcome::Ok);
-        assert_eq!(result(many, many, Some(false)), Outcome::Ok);
-        assert_eq!(result(many, 1024, Some(false)), Outcome::Warn);
-        assert_eq!(result(1024, many, Some(true)), Outcome::Warn);
-        assert_eq!(result(many, 1024, None), Outcome::Skip);
-    }
-
-    #[test]
-    fn state_directories() {
-        let mut config = Config::default();
-        let result = |config: &Config, found| state_dir(config, found).result;
-        assert_eq!(result(&config, Directory::Writable), Outcome::Ok);
-        assert_eq!(result(&config, Directory::Missing), Outcome::Warn);
-        assert_eq!(result(&config, Directory::Locked), Outcome::Warn);
-        assert_eq!(result(&config, Directory::Other), Outcome::Fail);
-        assert_eq!(result(&config, Directory::Unseen), Outcome::Skip);
-        config.state_dir.is_default = false;
-        assert_eq!(result(&config, Directory::Missing), Outcome::Ok);
-        config.refuse_at = RefuseAt::Rcpt;
-        assert_eq!(result(&config, Directory::Missing), Outcome::Skip);
-    }
-
-    #[test]
-    fn a_directory_is_the_accounts_or_not() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        let own = fs::metadata(path).unwrap();
-        let ours = Account {
-            uid: own.uid(),
-            gid: own.gid(),
-        };
-        let other = Account {
-            uid: own.uid() + 1,
-            gid: own.gid() + 1,
-        };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o750)).unwrap();
-        let (ours, other) = (Some(ours), Some(other));
-        assert_eq!(Directory::of(path, ours), Directory::Writable);
-        assert_eq!(Directory::of(path, other), Directory::Locked);
-        assert_eq!(Directory::of(&path.join("x"), ours), Directory::Missing);
-        fs::write(path.join("x"), "").unwrap();
-        assert_eq!(Directory::of(&path.join("x"), ours), Directory::Other);
-    }
-
-    #[test]
-    fn pins_of_the_living_and_the_dead() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = Config {
-            pin_dir: directory.path().join("nomail"),
-            ..Config::default()
-        };
-        let find = || find_pins(&config.pin_dir);
-        assert_eq!(pins(find(), &config, None).result, Outcome::Ok);
-        let version = config.pin_dir.join(format!("v{ABI_VERSION}"));
-        fs::create_dir_all(&version).unwrap();
-        fs::write(version.join("link_2"), "").unwrap();
-        fs::write(version.join("SOURCES"), "").unwrap();
-        assert_eq!(find().unwrap(), [(version, 1)]);
-        let left = pins(find(), &config, None);
-        assert_eq!(left.result, Outcome::Warn);
-        assert_eq!(left.remedy.as_deref(), Some("nomail-agent detach"));
-        let mut status = Status {
-            interfaces: vec![InterfaceStatus::default()],
-            ..Status::default()
-        };
-        assert_eq!(pins(find(), &config, Some(&status)).result, Outcome::Warn);
-        status.interfaces[0].pinned = true;
-        assert_eq!(pins(find(), &config, Some(&status)).result, Outcome::Ok);
-        let denied = Err(io::ErrorKind::PermissionDenied.into());
-        assert_eq!(pins(denied, &config, None).result, Outcome::Skip);
-        let wrong = Err(io::ErrorKind::NotADirectory.into());
-        assert_eq!(pins(wrong, &config, None).result, Outcome::Fail);
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
-//! What the kernel has between the wire and the listener beside rules: connection
-//! tracking, and its own defence.
+//! Checks of connection tracking, SYN cookies and the length of the listener's queue.
 
-use super::{Check, Finding, kernel::number};
+use super::{
+    finding::{Check, Finding},
+    kernel::number,
+};
 use crate::smtp::LISTEN_BACKLOG;
 
-/// Percent of the table of connections from which on it is told.
+/// Percentage of a full table of connections that is worth a warning.
 const CONNTRACK_FULL: u64 = 80;
 
 pub(super) fn check() -> [Finding; 3] {
@@ -28,18 +30,20 @@ fn conntrack(count: Option<u64>, max: Option<u64>, loose: Option<u64>) -> Findin
     if count * 100 >= max * CONNTRACK_FULL {
         return Finding::warn(
             check,
-            format!("{count} of {max} entries are in use: when it is full, all services suffer"),
+            format!(
+                "{count} of {max} entries are in use: a full table drops new connections of all services"
+            ),
             format!("sysctl -w net.netfilter.nf_conntrack_max={}", max * 2),
         );
     }
     let loose = match loose {
-        Some(0) => "; tcp_loose = 0, which does not harm challenges",
+        Some(0) => "; tcp_loose = 0, which does not affect challenges",
         _ => "",
     };
     Finding::ok(
         check,
         format!(
-            "{count} of {max} entries are in use; what XDP drops or challenges makes none{loose}"
+            "{count} of {max} entries are in use; SYNs that XDP drops or challenges take none{loose}"
         ),
     )
 }
@@ -77,26 +81,26 @@ fn somaxconn(value: Option<u64>) -> Finding {
             ),
             format!("sysctl -w net.core.somaxconn={wanted}, and restart the agent"),
         ),
-        None => Finding::skip(check, "the kernel does not tell net.core.somaxconn"),
+        None => Finding::skip(check, "the kernel does not show net.core.somaxconn"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[test]
     fn numbers() {
         let result = |count, max| conntrack(Some(count), Some(max), Some(0)).result;
-        assert_eq!(result(79, 100), Outcome::Ok);
-        assert_eq!(result(80, 100), Outcome::Warn);
-        assert_eq!(conntrack(None, None, None).result, Outcome::Ok);
-        assert_eq!(syncookies(Some(1)).result, Outcome::Ok);
-        assert_eq!(syncookies(Some(0)).result, Outcome::Warn);
-        assert_eq!(syncookies(Some(2)).result, Outcome::Warn);
-        assert_eq!(syncookies(None).result, Outcome::Skip);
-        assert_eq!(somaxconn(Some(4096)).result, Outcome::Ok);
-        assert_eq!(somaxconn(Some(128)).result, Outcome::Warn);
-        assert_eq!(somaxconn(None).result, Outcome::Skip);
+        assert_eq!(result(79, 100), CheckResult::Ok);
+        assert_eq!(result(80, 100), CheckResult::Warn);
+        assert_eq!(conntrack(None, None, None).result, CheckResult::Ok);
+        assert_eq!(syncookies(Some(1)).result, CheckResult::Ok);
+        assert_eq!(syncookies(Some(0)).result, CheckResult::Warn);
+        assert_eq!(syncookies(Some(2)).result, CheckResult::Warn);
+        assert_eq!(syncookies(None).result, CheckResult::Skip);
+        assert_eq!(somaxconn(Some(4096)).result, CheckResult::Ok);
+        assert_eq!(somaxconn(Some(128)).result, CheckResult::Warn);
+        assert_eq!(somaxconn(None).result, CheckResult::Skip);
     }
 }

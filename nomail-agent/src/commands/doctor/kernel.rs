@@ -1,16 +1,16 @@
-//! What the kernel can do.
+//! Checks of the kernel.
 
 use std::{collections::HashSet, fs, io, path::Path};
 
 use anyhow::anyhow;
 
-use super::{Check, Finding};
+use super::finding::{Check, Finding};
 use crate::guard::{BpfError, Guard, OLDEST_KERNEL};
 
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// What the loaded program is told to guard; it is attached to nothing.
+/// The port that the loaded program guards; it is attached to nothing.
 const PORT: u16 = 25;
 
 pub(super) fn check(root: bool) -> Vec<Finding> {
@@ -46,16 +46,16 @@ fn kernel(release: &str) -> Finding {
             ),
             "boot a newer kernel, or run the responder alone: xdp_mode = \"off\"",
         ),
-        _ => Finding::skip(Check::Kernel, "the kernel does not tell its version"),
+        _ => Finding::skip(Check::Kernel, "the kernel does not show its version"),
     }
 }
 
 fn btf(there: bool) -> Finding {
     match there {
-        true => Finding::ok(Check::Btf, format!("{BTF} is there")),
+        true => Finding::ok(Check::Btf, format!("{BTF} exists")),
         false => Finding::warn(
             Check::Btf,
-            format!("there is no {BTF}: bpf_load tells whether the program loads without it"),
+            format!("there is no {BTF}: bpf_load shows whether the program loads without it"),
             "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount /sys",
         ),
     }
@@ -72,7 +72,7 @@ fn jit(enabled: Option<u64>) -> Finding {
         None => Finding::unseen(
             Check::BpfJit,
             format!("there is no {JIT} in this network namespace"),
-            "look in the host's: nsenter --target 1 --net sysctl net.core.bpf_jit_enable",
+            "check the host's: nsenter --target 1 --net sysctl net.core.bpf_jit_enable",
         ),
     }
 }
@@ -96,7 +96,7 @@ fn bpf_load(loaded: Result<(), BpfError>, root: bool) -> Finding {
     match loaded {
         Ok(()) => Finding::ok(
             Check::BpfLoad,
-            "the kernel takes the XDP program and its maps",
+            "the kernel loads the XDP program and its maps",
         ),
         Err(BpfError::Permission(_)) if !root => {
             Finding::needs_root(Check::BpfLoad, "whether the XDP program loads")
@@ -113,38 +113,38 @@ fn bpf_load(loaded: Result<(), BpfError>, root: bool) -> Finding {
 mod tests {
     use rstest::rstest;
 
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[rstest]
-    #[case("6.18.44-fc-v657", Outcome::Ok)]
-    #[case("6.0.0", Outcome::Ok)]
-    #[case("5.19.17", Outcome::Fail)]
-    #[case("4.19", Outcome::Fail)]
-    #[case("", Outcome::Skip)]
-    fn versions(#[case] release: &str, #[case] result: Outcome) {
+    #[case("6.18.44-fc-v657", CheckResult::Ok)]
+    #[case("6.0.0", CheckResult::Ok)]
+    #[case("5.19.17", CheckResult::Fail)]
+    #[case("4.19", CheckResult::Fail)]
+    #[case("", CheckResult::Skip)]
+    fn versions(#[case] release: &str, #[case] result: CheckResult) {
         assert_eq!(kernel(release).result, result);
     }
 
     #[test]
     fn switches() {
-        assert_eq!(btf(true).result, Outcome::Ok);
-        assert_eq!(btf(false).result, Outcome::Warn);
-        assert_eq!(jit(Some(1)).result, Outcome::Ok);
-        assert_eq!(jit(Some(0)).result, Outcome::Warn);
-        assert_eq!(jit(None).result, Outcome::Skip);
-        assert_eq!(unprivileged_bpf(Some(2)).result, Outcome::Ok);
-        assert_eq!(unprivileged_bpf(Some(0)).result, Outcome::Warn);
-        assert_eq!(unprivileged_bpf(None).result, Outcome::Skip);
+        assert_eq!(btf(true).result, CheckResult::Ok);
+        assert_eq!(btf(false).result, CheckResult::Warn);
+        assert_eq!(jit(Some(1)).result, CheckResult::Ok);
+        assert_eq!(jit(Some(0)).result, CheckResult::Warn);
+        assert_eq!(jit(None).result, CheckResult::Skip);
+        assert_eq!(unprivileged_bpf(Some(2)).result, CheckResult::Ok);
+        assert_eq!(unprivileged_bpf(Some(0)).result, CheckResult::Warn);
+        assert_eq!(unprivileged_bpf(None).result, CheckResult::Skip);
     }
 
     #[test]
     fn loading() {
         let denied = || Err(BpfError::Permission(io::Error::other("denied")));
-        assert_eq!(bpf_load(Ok(()), true).result, Outcome::Ok);
-        assert_eq!(bpf_load(denied(), false).result, Outcome::Skip);
-        assert_eq!(bpf_load(denied(), true).result, Outcome::Fail);
+        assert_eq!(bpf_load(Ok(()), true).result, CheckResult::Ok);
+        assert_eq!(bpf_load(denied(), false).result, CheckResult::Skip);
+        assert_eq!(bpf_load(denied(), true).result, CheckResult::Fail);
         let refused = bpf_load(Err(BpfError::Load(io::Error::other("no JIT"))), true);
-        assert_eq!(refused.result, Outcome::Fail);
+        assert_eq!(refused.result, CheckResult::Fail);
         assert!(refused.found.contains("no JIT"), "{refused:?}");
     }
 }

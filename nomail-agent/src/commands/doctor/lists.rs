@@ -1,12 +1,12 @@
-//! Whether the list files are in force, and wholly.
+//! Checks of the list files.
 
-use super::{Check, Finding};
+use super::finding::{Check, Finding};
 use crate::{
     config::Config,
     status::{ListsStatus, Status},
 };
 
-/// Of the running agent, else of the configuration as it is now.
+/// Of the running agent, else of the files as they are now.
 pub(super) fn check(config: &Config, status: Option<&Status>) -> Vec<Finding> {
     match status {
         Some(status) => findings(&status.lists),
@@ -17,7 +17,7 @@ pub(super) fn check(config: &Config, status: Option<&Status>) -> Vec<Finding> {
 fn findings(lists: &ListsStatus) -> Vec<Finding> {
     let check = Check::Lists;
     if lists.files.is_empty() {
-        return vec![Finding::skip(check, "no list files are named")];
+        return vec![Finding::skip(check, "no list files are configured")];
     }
     let mut findings = Vec::new();
     if lists.denies_nothing {
@@ -51,7 +51,7 @@ fn findings(lists: &ListsStatus) -> Vec<Finding> {
         findings.push(Finding::ok(
             check,
             format!(
-                "{whole} of {} list files are in force as a whole",
+                "{whole} of {} list files are wholly in force",
                 lists.files.len()
             ),
         ));
@@ -61,10 +61,10 @@ fn findings(lists: &ListsStatus) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
     use crate::status::ListFileStatus;
 
-    fn results(lists: &ListsStatus) -> Vec<Outcome> {
+    fn results(lists: &ListsStatus) -> Vec<CheckResult> {
         let findings = findings(lists).into_iter();
         findings.map(|found| found.result).collect()
     }
@@ -79,14 +79,17 @@ mod tests {
             error: error.to_owned(),
         };
         let mut lists = ListsStatus::default();
-        assert_eq!(results(&lists), [Outcome::Skip]);
+        assert_eq!(results(&lists), [CheckResult::Skip]);
         lists.files = vec![file(0, "")];
-        assert_eq!(results(&lists), [Outcome::Ok]);
+        assert_eq!(results(&lists), [CheckResult::Ok]);
         lists.files = vec![file(0, ""), file(1, ""), file(0, "there is no such file")];
-        assert_eq!(results(&lists), [Outcome::Warn, Outcome::Fail, Outcome::Ok]);
+        assert_eq!(
+            results(&lists),
+            [CheckResult::Warn, CheckResult::Fail, CheckResult::Ok]
+        );
         lists.files = vec![file(0, "there is no such file")];
         lists.denies_nothing = true;
-        assert_eq!(results(&lists), [Outcome::Fail; 2]);
+        assert_eq!(results(&lists), [CheckResult::Fail; 2]);
     }
 
     #[test]
@@ -100,7 +103,7 @@ mod tests {
             ..Status::default()
         };
         let config = Config::default();
-        assert_eq!(check(&config, None)[0].result, Outcome::Skip);
-        assert_eq!(check(&config, Some(&status))[0].result, Outcome::Fail);
+        assert_eq!(check(&config, None)[0].result, CheckResult::Skip);
+        assert_eq!(check(&config, Some(&status))[0].result, CheckResult::Fail);
     }
 }

@@ -1,17 +1,20 @@
-//! The name that the greeting begins with.
+//! Checks of the name that the greeting begins with.
 
 use std::net::IpAddr;
 
-use super::{Check, Finding, port::Pair};
+use super::{
+    finding::{Check, Finding},
+    port::ListenPair,
+};
 use crate::{
     config::{self, Config, Hostname},
     status::Status,
 };
 
-const REMEDY: &str = "hostname = \"mailless.example.org\", a name that others can look up";
+const REMEDY: &str = "hostname = \"mailless.example.org\", a name in public DNS";
 
-/// Domains that are for one network or for no network: RFC 2606, 6761, 6762, 8375,
-/// what ICANN keeps for private use, and what people use without having asked.
+/// Domains for private networks or for none: RFC 2606, 6761, 6762 and 8375, ICANN's for
+/// private use, and unregistered ones in wide use.
 const INTERNAL: &[&str] = &[
     "corp",
     "example",
@@ -29,10 +32,10 @@ const INTERNAL: &[&str] = &[
     "test",
 ];
 
-/// What the agent greets with, or would.
-pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[Pair]) -> Hostname {
-    let told = status.and_then(|status| status.hostname.parse().ok());
-    let found = told.or_else(|| config.hostname.clone());
+/// The name that the agent greets with, or would.
+pub(super) fn of_host(config: &Config, status: Option<&Status>, pairs: &[ListenPair]) -> Hostname {
+    let running = status.and_then(|status| status.hostname.parse().ok());
+    let found = running.or_else(|| config.hostname.clone());
     found.or_else(config::host_fqdn).unwrap_or_else(|| {
         let mut addresses: Vec<IpAddr> = pairs.iter().map(|pair| pair.address.ip()).collect();
         addresses.sort_unstable();
@@ -59,7 +62,7 @@ pub(super) fn check(name: &str) -> Finding {
     if let Some(domain) = INTERNAL.iter().find(internal) {
         return Finding::warn(
             Check::Hostname,
-            format!("{name} is an internal name: nobody outside knows .{domain}"),
+            format!("{name} is an internal name: .{domain} is unknown outside"),
             REMEDY,
         );
     }
@@ -67,7 +70,7 @@ pub(super) fn check(name: &str) -> Finding {
         true => Finding::ok(Check::Hostname, name),
         false => Finding::warn(
             Check::Hostname,
-            format!("{name} is a single label: nobody outside knows it"),
+            format!("{name} is a single label: it is unknown outside"),
             REMEDY,
         ),
     }
@@ -93,12 +96,12 @@ fn check_literal(name: &str, address: IpAddr) -> Finding {
     match private {
         true => Finding::warn(
             Check::Hostname,
-            format!("{name} is a private address: it tells senders nothing"),
+            format!("{name} is a private address: it means nothing to senders"),
             REMEDY,
         ),
         false => Finding::ok(
             Check::Hostname,
-            format!("{name}: an address, as the host has no name"),
+            format!("{name}: an address, because the host has no name"),
         ),
     }
 }
@@ -107,27 +110,27 @@ fn check_literal(name: &str, address: IpAddr) -> Finding {
 mod tests {
     use rstest::rstest;
 
-    use super::{super::Outcome, *};
+    use super::{super::finding::CheckResult, *};
 
     #[rstest]
-    #[case("mailless.example.org", Outcome::Ok)]
-    #[case("notlocal.org", Outcome::Ok)]
-    #[case("local.example.org", Outcome::Ok)]
-    #[case("host", Outcome::Warn)]
-    #[case("localhost", Outcome::Warn)]
-    #[case("a.Local", Outcome::Warn)]
-    #[case("ip-10-0-0-1.eu.compute.internal", Outcome::Warn)]
-    #[case("a.lan", Outcome::Warn)]
-    #[case("a.home.arpa", Outcome::Warn)]
-    #[case("[203.0.113.7]", Outcome::Ok)]
-    #[case("[IPv6:2001:db8::1]", Outcome::Ok)]
-    #[case("[10.0.0.1]", Outcome::Warn)]
-    #[case("[100.64.0.1]", Outcome::Warn)]
-    #[case("[IPv6:fd00::1]", Outcome::Warn)]
-    #[case("[IPv6:::ffff:192.168.0.1]", Outcome::Warn)]
-    #[case("[127.0.0.1]", Outcome::Fail)]
-    #[case("[IPv6:::1]", Outcome::Fail)]
-    fn names(#[case] name: &str, #[case] result: Outcome) {
+    #[case("mailless.example.org", CheckResult::Ok)]
+    #[case("notlocal.org", CheckResult::Ok)]
+    #[case("local.example.org", CheckResult::Ok)]
+    #[case("host", CheckResult::Warn)]
+    #[case("localhost", CheckResult::Warn)]
+    #[case("a.Local", CheckResult::Warn)]
+    #[case("ip-10-0-0-1.eu.compute.internal", CheckResult::Warn)]
+    #[case("a.lan", CheckResult::Warn)]
+    #[case("a.home.arpa", CheckResult::Warn)]
+    #[case("[203.0.113.7]", CheckResult::Ok)]
+    #[case("[IPv6:2001:db8::1]", CheckResult::Ok)]
+    #[case("[10.0.0.1]", CheckResult::Warn)]
+    #[case("[100.64.0.1]", CheckResult::Warn)]
+    #[case("[IPv6:fd00::1]", CheckResult::Warn)]
+    #[case("[IPv6:::ffff:192.168.0.1]", CheckResult::Warn)]
+    #[case("[127.0.0.1]", CheckResult::Fail)]
+    #[case("[IPv6:::1]", CheckResult::Fail)]
+    fn names(#[case] name: &str, #[case] result: CheckResult) {
         assert!(name.parse::<Hostname>().is_ok());
         assert_eq!(check(name).result, result, "{name}");
     }

@@ -1,19 +1,17 @@
-//! What a driver can do, and has switched on, as the kernel tells it by generic
-//! netlink.
+//! Features of drivers, by generic netlink.
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
 
 use crate::net::Drivers;
 
-/// What the driver can do with XDP, as bits. None: the kernel does not tell, as
-/// before Linux 6.3.
+/// The XDP features of the driver, as bits; none if the kernel does not say, as before Linux
+/// 6.3.
 pub(super) async fn xdp_features(interface: u32) -> Option<u64> {
     Drivers::connect().ok()?.xdp_features(interface).await
 }
 
-/// The names of the features that are on, as `ethtool -k` calls them. None: the
-/// kernel does not tell.
+/// The features that are on, as `ethtool -k` names them; none if the kernel does not say.
 pub(super) async fn features_on(interface: &str) -> Option<Vec<String>> {
     let (connection, mut handle, _) = ethtool::new_connection().ok()?;
     tokio::spawn(connection);

@@ -1,6 +1,5 @@
-//! The host's own mail: whether a mail server on it sends with addresses that are
-//! refused here. Receivers that verify senders by a call back reject such mail for
-//! good, and its bounces are lost.
+//! Checks whether a mail server on the host sends with addresses that are refused here.
+//! Receivers that verify senders by calling back reject such mail, and its bounces are lost.
 
 use std::{
     fs::File,
@@ -10,69 +9,70 @@ use std::{
 };
 
 use super::{
-    Check, Finding, Host,
     dns::{Destination, destination_of},
+    finding::{Check, Finding},
+    host::Host,
 };
 use crate::net::{has_listener, listening_process};
 
-/// As much of a file as is read.
+/// Bytes that are read of a file.
 const FILE_MAX: u64 = 256 << 10;
-/// Where a mail server takes the mail of the host itself.
+/// Where a mail server accepts mail from the host itself.
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 25);
-/// The name of this program, as the kernel has it.
+/// The kernel's name of this program.
 const OWN_PROGRAM: &str = "nomail-agent";
 
 /// A mail server that may be installed.
-struct Kind {
+struct KnownServer {
     name: &'static str,
-    /// Any of these programs means that it is.
+    /// It is installed if any of these programs exists.
     programs: &'static [&'static str],
-    /// The domain that it sends with, as far as its files say.
+    /// The domain that it sends with, if its files say.
     origin: fn(&Path) -> Option<String>,
     remedy: &'static str,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const KNOWN_SERVERS: &[KnownServer] = &[
+    KnownServer {
         name: "Postfix",
         programs: &["usr/sbin/postfix"],
         origin: postfix,
         remedy: "postconf -e myorigin=example.org, a domain that takes mail; then systemctl reload \
                  postfix",
     },
-    Kind {
+    KnownServer {
         name: "Exim",
         programs: &["usr/sbin/exim4", "usr/sbin/exim", "usr/exim/bin/exim"],
         origin: mailname,
         remedy: "write a domain that takes mail into /etc/mailname (elsewhere than on Debian: \
                  qualify_domain), and restart Exim",
     },
-    Kind {
+    KnownServer {
         name: "OpenSMTPD",
         programs: &["usr/sbin/smtpd"],
         origin: opensmtpd,
         remedy: "action \"relay\" relay mail-from \"@example.org\", in smtpd.conf, with a domain that \
                  takes mail",
     },
-    Kind {
+    KnownServer {
         name: "msmtp",
         programs: &["usr/bin/msmtp"],
         origin: msmtp,
         remedy: "from %U@example.org, in /etc/msmtprc, with a domain that takes mail",
     },
-    Kind {
+    KnownServer {
         name: "nullmailer",
         programs: &["usr/sbin/nullmailer-send"],
         origin: nullmailer,
         remedy: "write an address of a domain that takes mail into /etc/nullmailer/allmailfrom",
     },
-    Kind {
+    KnownServer {
         name: "dma",
         programs: &["usr/sbin/dma", "usr/libexec/dma"],
         origin: dma,
         remedy: "MASQUERADE example.org, in /etc/dma/dma.conf, with a domain that takes mail",
     },
-    Kind {
+    KnownServer {
         name: "Sendmail",
         programs: &["usr/sbin/sendmail-mta", "usr/libexec/sendmail/sendmail"],
         origin: sendmail,
@@ -83,11 +83,11 @@ const KINDS: &[Kind] = &[
 
 const REMEDY: &str = "have it send with an envelope sender of a domain that takes mail";
 
-/// What may send in the host's name.
+/// A mail server that may send the host's mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sender {
+struct MailServer {
     name: String,
-    /// The domain that it sends with. None: the host's name, as most do.
+    /// The domain that it sends with; none if its files do not say.
     origin: Option<String>,
     remedy: &'static str,
 }
@@ -100,7 +100,7 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
     if senders.is_empty() {
         return vec![Finding::ok(
             Check::OwnMail,
-            "no mail server was found that sends this host's own mail",
+            "no mail server for this host's own mail was found",
         )];
     }
     let own = host.name.as_str().to_ascii_lowercase();
@@ -108,7 +108,7 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
     for sender in senders {
         let domain = sender.origin.clone().unwrap_or_else(|| own.clone());
         let destination = match domain.starts_with('[') {
-            // An address is this host's, and nothing to look up.
+            // An address literal is this host's: there is nothing to look up.
             true => Destination::Here,
             false => destination_of(host, &domain).await,
         };
@@ -118,38 +118,38 @@ pub(super) async fn check(host: &Host) -> Vec<Finding> {
 }
 
 /// The mail servers that are installed below `root`.
-fn installed(root: &Path) -> Vec<Sender> {
-    let is_there = |kind: &&Kind| {
-        let mut programs = kind.programs.iter();
+fn installed(root: &Path) -> Vec<MailServer> {
+    let is_there = |server: &&KnownServer| {
+        let mut programs = server.programs.iter();
         programs.any(|program| root.join(program).exists())
     };
-    let kinds = KINDS.iter().filter(is_there);
-    kinds
-        .map(|kind| Sender {
-            name: kind.name.to_owned(),
-            origin: (kind.origin)(root).and_then(|origin| plain(&origin)),
-            remedy: kind.remedy,
+    let found = KNOWN_SERVERS.iter().filter(is_there);
+    found
+        .map(|server| MailServer {
+            name: server.name.to_owned(),
+            origin: (server.origin)(root).and_then(|origin| plain(&origin)),
+            remedy: server.remedy,
         })
         .collect()
 }
 
-/// A program that is none of these and takes mail on loopback.
-fn listening() -> Option<Sender> {
+/// Any other process that listens on loopback.
+fn listening() -> Option<MailServer> {
     let address = SocketAddr::from(LOOPBACK);
     let holder = listening_process(address);
     let is_ours = |holder: &String| holder.starts_with(OWN_PROGRAM);
     if !has_listener(address) || holder.as_ref().is_some_and(is_ours) {
         return None;
     }
-    let shown = format!("what listens on {address}");
-    Some(Sender {
+    let shown = format!("the process that listens on {address}");
+    Some(MailServer {
         name: holder.unwrap_or(shown),
         origin: None,
         remedy: REMEDY,
     })
 }
 
-fn finding(sender: &Sender, domain: &str, own: &str, destination: &Destination) -> Finding {
+fn finding(sender: &MailServer, domain: &str, own: &str, destination: &Destination) -> Finding {
     let check = Check::OwnMail;
     let name = &sender.name;
     let how = match sender.origin {
@@ -165,7 +165,7 @@ fn finding(sender: &Sender, domain: &str, own: &str, destination: &Destination) 
         Destination::Here => warn("whose mail is refused here"),
         Destination::NullMx => warn("which has a null MX (RFC 7505 section 4.2)"),
         Destination::Nowhere => warn("which has neither an MX nor an address"),
-        // Few hosts have an MX of their own.
+        // Few hosts have an MX record for their own name.
         Destination::Unknown(_) if domain == own => warn("whose mail is refused here"),
         Destination::Unknown(error) => Finding::unseen(
             check,
@@ -225,7 +225,7 @@ fn postfix(root: &Path) -> Option<String> {
         values.last()
     };
     let mut value = parameter("myorigin").unwrap_or_else(|| "$myhostname".to_owned());
-    // A parameter that names itself is Postfix' to complain of.
+    // Bounded, because parameters may name each other in a circle.
     for _ in 0..4 {
         let Some(name) = value.strip_prefix('$') else {
             break;
@@ -273,7 +273,7 @@ fn dma(root: &Path) -> Option<String> {
     }
 }
 
-/// `DM`, whom it masquerades as, or `Dj`, its own name.
+/// `DM`, the masquerade, or `Dj`, the host's name.
 fn sendmail(root: &Path) -> Option<String> {
     let text = read(root, "etc/mail/sendmail.cf")?;
     let macro_of = |prefix: &str| {
@@ -284,115 +284,4 @@ fn sendmail(root: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use rstest::rstest;
-    use tempfile::TempDir;
-
-    use super::{super::Outcome, *};
-
-    fn root(files: &[(&str, &str)]) -> TempDir {
-        let root = TempDir::new().unwrap();
-        for (name, content) in files {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        root
-    }
-
-    #[rstest]
-    #[case::postfix_of_debian(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "myhostname = a.example.org\nmyorigin = /etc/mailname\n"),
-          ("etc/mailname", "example.org\n")],
-        Some("example.org")
-    )]
-    #[case::postfix_default(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "# myorigin = no.example\nmyhostname=a.example.org\n")],
-        Some("a.example.org")
-    )]
-    #[case::postfix_domain(
-        "usr/sbin/postfix",
-        &[("etc/postfix/main.cf", "myhostname=a.example.org\nmyorigin = $mydomain\n")],
-        Some("example.org")
-    )]
-    #[case::postfix_itself("usr/sbin/postfix", &[("etc/postfix/main.cf", "myorigin=$myorigin")], None)]
-    #[case::postfix_nothing("usr/sbin/postfix", &[("etc/postfix/main.cf", "")], None)]
-    #[case::exim("usr/sbin/exim4", &[("etc/mailname", "Mail.Example.org.\n")], Some("mail.example.org"))]
-    #[case::exim_single("usr/sbin/exim4", &[("etc/mailname", "host\n")], None)]
-    #[case::opensmtpd("usr/sbin/smtpd", &[("etc/mailname", "example.org")], Some("example.org"))]
-    #[case::msmtp(
-        "usr/bin/msmtp",
-        &[("etc/msmtprc", "account default\nfrom  root@example.org\n")],
-        Some("example.org")
-    )]
-    #[case::nullmailer(
-        "usr/sbin/nullmailer-send",
-        &[("etc/nullmailer/me", "a.example.org"), ("etc/nullmailer/allmailfrom", "x@example.org")],
-        Some("example.org")
-    )]
-    #[case::dma(
-        "usr/sbin/dma",
-        &[("etc/dma/dma.conf", "MAILNAME /etc/mailname\n"), ("etc/mailname", "a.example.org")],
-        Some("a.example.org")
-    )]
-    #[case::dma_masquerade(
-        "usr/sbin/dma",
-        &[("etc/dma/dma.conf", "#MASQUERADE x\nMASQUERADE root@example.org\n")],
-        Some("example.org")
-    )]
-    #[case::sendmail(
-        "usr/sbin/sendmail-mta",
-        &[("etc/mail/sendmail.cf", "Djhost.example.org\nDM\nDMexample.org\n")],
-        Some("example.org")
-    )]
-    #[case::no_files("usr/sbin/exim", &[], None)]
-    #[case::escape("usr/sbin/exim", &[("etc/mailname", "a\x1b[2J.example")], None)]
-    fn origins(
-        #[case] program: &str,
-        #[case] files: &[(&str, &str)],
-        #[case] expected: Option<&str>,
-    ) {
-        let root = root(&[files, &[(program, "")]].concat());
-        let senders = installed(root.path());
-        assert_eq!(senders.len(), 1, "{senders:?}");
-        assert_eq!(senders[0].origin.as_deref(), expected);
-    }
-
-    /// Files of a server that was removed are no server.
-    #[test]
-    fn files_alone_send_nothing() {
-        let root = root(&[("etc/mailname", "example.org"), ("etc/postfix/main.cf", "")]);
-        assert_eq!(installed(root.path()), []);
-    }
-
-    #[test]
-    fn what_becomes_of_replies() {
-        let own = "mailless.example.org";
-        let sender = |origin: Option<&str>| Sender {
-            name: "Postfix".to_owned(),
-            origin: origin.map(str::to_owned),
-            remedy: "postconf",
-        };
-        let result = |origin: Option<&str>, destination: &Destination| {
-            let domain = origin.unwrap_or(own);
-            finding(&sender(origin), domain, own, destination)
-        };
-        let elsewhere = Destination::Elsewhere("mx.example.org".to_owned());
-        let unknown = Destination::Unknown("late".to_owned());
-        let other = Some("example.org");
-        assert_eq!(result(other, &elsewhere).result, Outcome::Ok);
-        assert_eq!(result(other, &unknown).result, Outcome::Skip);
-        for destination in [Destination::Here, Destination::NullMx, Destination::Nowhere] {
-            let found = result(other, &destination);
-            assert_eq!(found.result, Outcome::Warn);
-            assert_eq!(found.remedy.as_deref(), Some("postconf"));
-        }
-        let found = result(None, &unknown);
-        assert_eq!(found.result, Outcome::Warn);
-        assert!(found.found.contains("most likely as @mailless.example.org"));
-    }
-}
+mod tests;

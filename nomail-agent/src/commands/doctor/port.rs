@@ -1,4 +1,5 @@
-//! Who answers where the agent listens, or would.
+//! Checks of the addresses that the agent listens on, or would: which process has them, and
+//! how it greets.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Check, Finding, Host, reach::Reach};
+use super::{
+    finding::{Check, Finding},
+    host::Host,
+    reach::ReachTest,
+};
 use crate::{
     config::{Config, ListenAddress},
     net::{LocalAddress, has_listener, listening_process},
@@ -23,23 +28,23 @@ use crate::{
 };
 
 const SMTP_PORT: u16 = 25;
-/// Longest for a connection, which a first lost SYN delays by a second.
+/// Longest time for a connection; a lost first SYN takes a second of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Longest for its greeting and its end.
+/// Longest time for greeting and QUIT.
 const DIALOG_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Connections at once.
 const DIALOGS: usize = 32;
 /// Longest reply line (RFC 5321 section 4.5.3.1.5).
 const REPLY_MAX: usize = 512;
 
-/// Where to listen, and how people write it.
+/// An address and port to listen on, and how it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct ListenPair {
     pub(super) address: SocketAddr,
     shown: String,
 }
 
-impl Pair {
+impl ListenPair {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -47,7 +52,7 @@ impl Pair {
         }
     }
 
-    /// As the status has it: `[fe80::1%eth0]:25`, too.
+    /// Of the text in a status, which may have a scope: `[fe80::1%eth0]:25`.
     fn parse(shown: &str) -> Option<Self> {
         let address = match shown.split_once('%') {
             None => shown.parse().ok()?,
@@ -64,8 +69,8 @@ impl Pair {
         })
     }
 
-    /// An address of a single link means nothing without it: an agent that listens on the
-    /// wildcard tells it without.
+    /// With the scope that a link-local address needs: an agent that listens on the wildcard
+    /// reports it without.
     fn scoped(self, local: &BTreeSet<LocalAddress>) -> Self {
         let SocketAddr::V6(address) = self.address else {
             return self;
@@ -92,17 +97,17 @@ impl Pair {
     }
 }
 
-/// What the running agent listens on, or else one of this configuration would.
+/// What the running agent listens on, else what one with this configuration would.
 pub(super) fn pairs(
     config: &Config,
     status: Option<&Status>,
     local: &BTreeSet<LocalAddress>,
     interfaces: &[(u32, String)],
-) -> Vec<Pair> {
+) -> Vec<ListenPair> {
     if let Some(status) = status {
         let shown = status.guarded.iter();
         return shown
-            .filter_map(|shown| Pair::parse(shown))
+            .filter_map(|shown| ListenPair::parse(shown))
             .map(|pair| pair.scoped(local))
             .collect();
     }
@@ -113,17 +118,17 @@ pub(super) fn pairs(
         let mut interfaces = interfaces.iter();
         let (index, name) = interfaces.find(|(index, _)| *index == found.interface)?;
         Some(match found.address {
-            IpAddr::V6(address) if found.is_link_local() => Pair {
+            IpAddr::V6(address) if found.is_link_local() => ListenPair {
                 address: SocketAddrV6::new(address, SMTP_PORT, 0, *index).into(),
                 shown: format!("[{address}%{name}]:{SMTP_PORT}"),
             },
-            address => Pair::new(SocketAddr::new(address, SMTP_PORT)),
+            address => ListenPair::new(SocketAddr::new(address, SMTP_PORT)),
         })
     });
     found.collect()
 }
 
-fn configured(listen: &ListenAddress) -> Pair {
+fn configured(listen: &ListenAddress) -> ListenPair {
     let scope = listen.scope.as_deref();
     let scope = scope.and_then(|name| if_nametoindex(name).ok());
     let address = match listen.address {
@@ -132,13 +137,13 @@ fn configured(listen: &ListenAddress) -> Pair {
         }
         address => SocketAddr::new(address, listen.port),
     };
-    Pair {
+    ListenPair {
         address,
         shown: listen.to_string(),
     }
 }
 
-pub(super) async fn check(host: &Host, reach: &Reach) -> Vec<Finding> {
+pub(super) async fn check(host: &Host, reach: &ReachTest) -> Vec<Finding> {
     let mut findings = ports(host);
     if host.status.is_none() {
         findings.push(Finding::skip(Check::Greeting, "no agent was found to ask"));
@@ -147,8 +152,8 @@ pub(super) async fn check(host: &Host, reach: &Reach) -> Vec<Finding> {
     if host.answers_in_xdp() {
         findings.push(Finding::skip(
             Check::Greeting,
-            "XDP answers what comes in over an interface, and not this host itself: ask from \
-             another one",
+            "XDP answers traffic that arrives over an interface, not this host itself: try it \
+             from another host",
         ));
         return findings;
     }
@@ -157,7 +162,7 @@ pub(super) async fn check(host: &Host, reach: &Reach) -> Vec<Finding> {
         .buffered(DIALOGS)
         .collect()
         .await;
-    let reached = |pair: &Pair| reach.of(pair.address);
+    let reached = |pair: &ListenPair| reach.of(pair.address);
     findings.extend(greetings(&heard, host.name.as_str(), reached));
     findings
 }
@@ -186,7 +191,7 @@ fn ports(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !free.is_empty() {
         let free = shown(free.into_iter());
-        findings.push(Finding::ok(check, format!("nobody listens on {free}")));
+        findings.push(Finding::ok(check, format!("no process listens on {free}")));
     }
     findings.extend(
         held.into_iter()
@@ -195,10 +200,10 @@ fn ports(host: &Host) -> Vec<Finding> {
     findings
 }
 
-fn port(pair: &Pair, holder: Option<String>, root: bool) -> Finding {
+fn port(pair: &ListenPair, holder: Option<String>, root: bool) -> Finding {
     let shown = &pair.shown;
     if holder.is_none() && !root {
-        return Finding::needs_root(Check::Port, &format!("who listens on {shown}"));
+        return Finding::needs_root(Check::Port, &format!("which process listens on {shown}"));
     }
     let holder = holder.unwrap_or_else(|| "a process of another PID namespace".to_owned());
     Finding::fail(
@@ -208,41 +213,41 @@ fn port(pair: &Pair, holder: Option<String>, root: bool) -> Finding {
     )
 }
 
-fn shown<'a>(pairs: impl Iterator<Item = &'a Pair>) -> String {
+fn shown<'a>(pairs: impl Iterator<Item = &'a ListenPair>) -> String {
     let shown: Vec<_> = pairs.map(|pair| pair.shown.as_str()).collect();
     shown.join(", ")
 }
 
-/// What a connection to there came to.
+/// What came of a connection.
 #[derive(Debug)]
-enum Heard {
-    /// The first line that was said.
+enum Greeted {
+    /// The first line of the greeting.
     Line(Vec<u8>),
-    /// It stood, and then failed.
+    /// It failed after it was established.
     Broken(io::Error),
-    /// It never stood.
+    /// It was not established.
     Unconnected(io::Error),
 }
 
-async fn greet(to: SocketAddr) -> Heard {
+async fn greet(to: SocketAddr) -> Greeted {
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
     let mut stream = match connected {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Heard::Unconnected(error),
-        Err(_) => return Heard::Unconnected(io::ErrorKind::TimedOut.into()),
+        Ok(Err(error)) => return Greeted::Unconnected(error),
+        Err(_) => return Greeted::Unconnected(io::ErrorKind::TimedOut.into()),
     };
     let dialog = async {
         let line = read_line(&mut stream).await?;
-        // Politely; what becomes of it does not matter.
+        // The reply does not matter.
         if stream.write_all(b"QUIT\r\n").await.is_ok() {
             let _ = read_line(&mut stream).await;
         }
         Ok(line)
     };
     match timeout(DIALOG_TIMEOUT, dialog).await {
-        Ok(Ok(line)) => Heard::Line(line),
-        Ok(Err(error)) => Heard::Broken(error),
-        Err(_) => Heard::Broken(io::ErrorKind::TimedOut.into()),
+        Ok(Ok(line)) => Greeted::Line(line),
+        Ok(Err(error)) => Greeted::Broken(error),
+        Err(_) => Greeted::Broken(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -259,21 +264,21 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// `reached`: whether SYNs from outside reach a listener, if that is known.
+/// `reached`: whether SYNs from outside reach a listener, if known.
 fn greetings(
-    heard: &[(&Pair, Heard)],
+    heard: &[(&ListenPair, Greeted)],
     name: &str,
-    reached: impl Fn(&Pair) -> Option<bool>,
+    reached: impl Fn(&ListenPair) -> Option<bool>,
 ) -> Vec<Finding> {
     let check = Check::Greeting;
     let mut findings = Vec::new();
-    let mut good: Vec<&Pair> = Vec::new();
+    let mut good: Vec<&ListenPair> = Vec::new();
     for (pair, heard) in heard {
         let shown = &pair.shown;
         let line = match heard {
-            Heard::Line(line) => line.trim_ascii_end(),
-            // A host that may not send mail may not connect to itself either.
-            Heard::Unconnected(error) if reached(pair) != Some(false) => {
+            Greeted::Line(line) => line.trim_ascii_end(),
+            // A host whose rules forbid outgoing mail cannot connect to itself either.
+            Greeted::Unconnected(error) if reached(pair) != Some(false) => {
                 let from_outside = match reached(pair) {
                     Some(_) => "a SYN from outside reaches the listener",
                     None => "whether a SYN from outside reaches the listener is not known",
@@ -281,23 +286,23 @@ fn greetings(
                 findings.push(Finding::unseen(
                     check,
                     format!(
-                        "{shown}, from this host itself: {error}: its own rules may keep it from \
-                         connecting to that port; {from_outside}"
+                        "{shown}, from this host itself: {error}: rules for outgoing mail may forbid \
+                         the connection; {from_outside}"
                     ),
-                    "ask from another host",
+                    "connect from another host",
                 ));
                 continue;
             }
-            Heard::Broken(error) | Heard::Unconnected(error) => {
+            Greeted::Broken(error) | Greeted::Unconnected(error) => {
                 findings.push(Finding::fail(
                     check,
                     format!("{shown}, from this host itself: {error}"),
-                    "look at the agent's log, and at the firewall's rules for lo",
+                    "check the agent's log, and the firewall's rules for lo",
                 ));
                 continue;
             }
         };
-        let mut words = line.split(|&octet| octet == b' ');
+        let mut words = line.split(|&byte| byte == b' ');
         let code = words.next().unwrap_or_default();
         let named = words.next().is_some_and(|word| word == name.as_bytes());
         let line = line.escape_ascii();
@@ -306,7 +311,7 @@ fn greetings(
             b"421" if named => findings.push(Finding::warn(
                 check,
                 format!("{shown} has no room: {line}"),
-                "limits.connections = N, with a larger number",
+                "limits.connections = N, with a larger N",
             )),
             _ => findings.push(Finding::fail(
                 check,
@@ -326,170 +331,4 @@ fn greetings(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Outcome, *};
-    use crate::{
-        config::Hostname,
-        status::{ResponderStatus, Speaker},
-    };
-
-    fn pair(text: &str) -> Pair {
-        Pair::parse(text).unwrap()
-    }
-
-    #[test]
-    fn pairs_of_the_status() {
-        let index = if_nametoindex("lo").unwrap();
-        let SocketAddr::V6(scoped) = pair("[fe80::1%lo]:25").address else {
-            panic!("IPv6");
-        };
-        assert_eq!((scoped.scope_id(), scoped.port()), (index, 25));
-        assert_eq!(pair("[2001:db8::1]:25").address.port(), 25);
-        for wrong in [
-            "",
-            "x",
-            "[fe80::1%nothing]:25",
-            "fe80::1%lo:25",
-            "[x%lo]:25",
-        ] {
-            assert_eq!(Pair::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn pairs_of_interfaces() {
-        let found = |address: &str, interface| LocalAddress {
-            address: address.parse().unwrap(),
-            interface,
-        };
-        let local = [
-            found("192.0.2.1", 2),
-            found("fe80::1", 2),
-            found("192.0.2.2", 3),
-        ]
-        .into();
-        let eth0 = [(2, "eth0".to_owned())];
-        let pairs = pairs(&Config::default(), None, &local, &eth0);
-        let shown: Vec<_> = pairs.iter().map(|pair| pair.shown.as_str()).collect();
-        assert_eq!(shown, ["192.0.2.1:25", "[fe80::1%eth0]:25"]);
-    }
-
-    #[test]
-    fn holders() {
-        let pair = pair("192.0.2.7:25");
-        let exim = || Some("exim4 (pid 7)".to_owned());
-        let held = port(&pair, exim(), false);
-        assert_eq!(held.result, Outcome::Fail);
-        assert!(held.found.contains("exim4 (pid 7)"));
-        assert_eq!(port(&pair, None, false).result, Outcome::Skip);
-        assert_eq!(port(&pair, None, true).result, Outcome::Fail);
-    }
-
-    #[test]
-    fn ports_of_a_host() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let held = listener.local_addr().unwrap();
-        let mut host = Host {
-            root: true,
-            config: Config::default(),
-            status: None,
-            addresses: Vec::new(),
-            pairs: Vec::new(),
-            name: Hostname::from_address(held.ip()),
-        };
-        let results = |host: &Host| {
-            let findings = ports(host).into_iter();
-            findings.map(|found| found.result).collect::<Vec<_>>()
-        };
-        assert_eq!(results(&host), [Outcome::Fail]);
-        host.pairs = vec![Pair::new(held), pair("192.0.2.7:25")];
-        assert_eq!(results(&host), [Outcome::Ok, Outcome::Fail]);
-        host.status = Some(Status::default());
-        assert_eq!(results(&host), [Outcome::Ok]);
-        assert!(ports(&host)[0].found.contains("nomail-agent listens"));
-        host.status = Some(Status {
-            responder: ResponderStatus {
-                by: Speaker::Xdp,
-                serving: Speaker::Xdp,
-                ..ResponderStatus::default()
-            },
-            ..Status::default()
-        });
-        assert_eq!(results(&host), [Outcome::Ok]);
-        assert!(ports(&host)[0].found.contains("without a socket"));
-    }
-
-    #[test]
-    fn a_link_local_address_of_a_wildcard_has_its_link() {
-        let lo = if_nametoindex("lo").unwrap();
-        let local = [LocalAddress {
-            address: "fe80::1".parse().unwrap(),
-            interface: lo,
-        }]
-        .into();
-        let scoped = pair("[fe80::1]:25").scoped(&local);
-        assert_eq!(scoped, pair("[fe80::1%lo]:25"));
-        for same in [
-            "[fe80::2]:25",
-            "[2001:db8::1]:25",
-            "192.0.2.1:25",
-            "[fe80::1%lo]:25",
-        ] {
-            assert_eq!(pair(same).scoped(&local), pair(same));
-        }
-    }
-
-    #[test]
-    fn a_host_that_may_not_connect_is_no_fault() {
-        let pair = pair("192.0.2.7:25");
-        let result = |heard, reached| {
-            let findings = greetings(&[(&pair, heard)], "mailless.example.org", |_| reached);
-            findings[0].result
-        };
-        let late = || io::Error::from(io::ErrorKind::TimedOut);
-        assert_eq!(
-            result(Heard::Unconnected(late()), Some(true)),
-            Outcome::Skip
-        );
-        assert_eq!(result(Heard::Unconnected(late()), None), Outcome::Skip);
-        assert_eq!(
-            result(Heard::Unconnected(late()), Some(false)),
-            Outcome::Fail
-        );
-        assert_eq!(result(Heard::Broken(late()), Some(true)), Outcome::Fail);
-    }
-
-    #[test]
-    fn what_is_heard() {
-        let pair = pair("192.0.2.7:25");
-        let result = |heard: io::Result<&[u8]>| {
-            let heard = match heard {
-                Ok(line) => Heard::Line(line.to_vec()),
-                Err(error) => Heard::Broken(error),
-            };
-            let heard = [(&pair, heard)];
-            let findings = greetings(&heard, "mailless.example.org", |_| None);
-            assert_eq!(findings.len(), 1);
-            assert!(!findings[0].found.contains('\u{1b}'));
-            findings[0].result
-        };
-        let good: &[u8] = b"521 mailless.example.org does not accept mail\r\n";
-        assert_eq!(result(Ok(good)), Outcome::Ok);
-        assert_eq!(
-            result(Ok(b"220 mailless.example.org ESMTP nomail\r\n")),
-            Outcome::Ok
-        );
-        assert_eq!(
-            result(Ok(b"421 mailless.example.org full\r\n")),
-            Outcome::Warn
-        );
-        assert_eq!(
-            result(Ok(b"521 other.example.org does not\r\n")),
-            Outcome::Fail
-        );
-        assert_eq!(result(Ok(b"220 mailless.example.organ\r\n")), Outcome::Fail);
-        assert_eq!(result(Ok(b"\x1b[31m\xff\r\n")), Outcome::Fail);
-        assert_eq!(result(Ok(b"")), Outcome::Fail);
-        assert_eq!(result(Err(io::ErrorKind::TimedOut.into())), Outcome::Fail);
-    }
-}
+mod tests;

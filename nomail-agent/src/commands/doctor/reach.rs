@@ -1,9 +1,9 @@
-//! Whether a SYN that comes in at an interface reaches the listener.
+//! Checks whether a SYN that arrives at an interface reaches the listener.
 //!
-//! The kernel is asked, not its rules: one SYN of a stranger is let in at the interface, as
-//! if the wire had brought it, and the kernel shows what became of it. So it passes what
-//! every SYN passes: ingress hooks, connection tracking, the firewall's rules of whatever
-//! kind, the check of the way back, and the socket.
+//! It is tried, not read from rules: one SYN is injected at the interface as if it came from
+//! the wire. It passes what every SYN passes: ingress hooks, connection tracking, firewall
+//! rules of any kind, `rp_filter`, and the socket. The kernel's table of sockets shows the
+//! result.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -16,20 +16,25 @@ use std::{
 use nomail_common::verdict::Verdict;
 use procfs::net::{tcp, tcp6};
 
-use super::{Check, Finding, Host, link::Link, syn::Attempt};
+use super::{
+    device::Device,
+    finding::{Check, Finding},
+    host::Host,
+    syn::Attempt,
+};
 use crate::{
     guard::Guard,
     net::{Interfaces, LocalAddress, has_listener},
     status::Status,
 };
 
-/// Most SYNs that are let in; more addresses are not tried.
+/// SYNs that are injected; further addresses are not tried.
 const ATTEMPTS_MAX: usize = 32;
-/// Longest that the kernel may take to take all of them.
+/// Longest wait for all of them.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(10);
-/// Networks that belong to nobody (RFC 5737, RFC 3849, RFC 9637), in the order in which
-/// one is taken: not one that this host has an address in.
+/// Networks for documentation (RFC 5737, RFC 3849, RFC 9637). The first in which this host has
+/// no address is the source of the SYNs.
 const STRANGERS_IPV4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(198, 51, 100, 0),
     Ipv4Addr::new(203, 0, 113, 0),
@@ -41,20 +46,20 @@ const STRANGERS_IPV6: [Ipv6Addr; 2] = [
 ];
 const STRANGER_PORTS: u16 = 49_152;
 
-/// What became of a SYN.
+/// What happened to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// A socket has answered it: this one.
+    /// This socket answered it.
     Reached(SocketAddr),
-    /// Nothing is known of it.
+    /// No socket answered it.
     Lost,
-    /// Nothing is known of it, but the kernel has answered some with cookies meanwhile.
+    /// No socket answered it, but meanwhile the kernel answered some SYNs with cookies.
     Cookies,
-    /// The way back to strangers does not lead over the interface.
+    /// No route back to its source leads over the interface.
     NoWayBack,
 }
 
-/// An address, the interface at which a SYN for it came in, and its fate.
+/// A SYN to an address, injected at an interface, and what happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tried {
     interface: String,
@@ -65,14 +70,14 @@ struct Tried {
 
 /// What was tried, or why nothing was.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(super) struct ReachTest {
     tried: Result<Vec<Tried>, Finding>,
-    /// Addresses that were not tried because there are too many.
+    /// Addresses beyond [`ATTEMPTS_MAX`].
     left_out: usize,
 }
 
-impl Reach {
-    /// Whether SYNs from outside reach this listener; none: it is not known.
+impl ReachTest {
+    /// Whether SYNs from outside reach this listener; none if that is unknown.
     pub(super) fn of(&self, listener: SocketAddr) -> Option<bool> {
         let mut fates = self.tried.iter().flatten().filter(|tried| {
             let is_any = listener.ip().is_unspecified();
@@ -87,23 +92,23 @@ impl Reach {
     }
 }
 
-/// Lets a SYN in for each address and port of the interfaces where the agent listens, or
-/// would: where nobody does a listener stands in meanwhile. Takes less than a second.
+/// Injects a SYN for each address and port of the interfaces where the agent listens, or would;
+/// where no process listens yet, doctor does meanwhile. Takes less than a second.
 pub(super) async fn attempt(
     kernel: &Interfaces,
     host: &Host,
-    links: &[Link],
+    devices: &[Device],
     local: &BTreeSet<LocalAddress>,
-) -> Reach {
+) -> ReachTest {
     let check = Check::Firewall;
-    let none = |finding| Reach {
+    let none = |finding| ReachTest {
         tried: Err(finding),
         left_out: 0,
     };
     if host.answers_in_xdp() {
         return none(Finding::ok(
             check,
-            "its rules see nothing of this: XDP answers before them",
+            "rules do not matter: XDP answers before them",
         ));
     }
     if !host.root {
@@ -115,41 +120,43 @@ pub(super) async fn attempt(
     if host.status.as_ref().is_some_and(|status| status.flood) {
         return none(Finding::unseen(
             check,
-            "a flood is on: a SYN more would tell nothing",
-            "look again when it is over",
+            "not tried during a flood",
+            "run doctor again when it is over",
         ));
     }
-    let mut targets = targets(host, links, local);
+    let mut targets = targets(host, devices, local);
     let left_out = targets.len().saturating_sub(ATTEMPTS_MAX);
     targets.truncate(ATTEMPTS_MAX);
     let listeners: Vec<_> = targets
         .iter()
         .filter(|(_, to)| host.status.is_none() && !has_listener(*to))
-        // Who takes the place meanwhile listens as well.
+        // A process that took the port meanwhile listens as well.
         .filter_map(|(_, to)| TcpListener::bind(to).ok())
         .collect();
     let tried = let_in(kernel, &targets, local).await.map_err(|error| {
         Finding::unseen(
             check,
-            format!("no SYN can be let in at an interface: {error:#}"),
+            format!("no SYN can be injected at an interface: {error:#}"),
             "connect from another host, and see `nft list ruleset`",
         )
     });
     drop(listeners);
-    Reach { tried, left_out }
+    ReachTest { tried, left_out }
 }
 
-/// Addresses that live on the interfaces, with the ports that are listened on there. Not
-/// those of a single link: no stranger comes to them.
+/// Addresses of the interfaces with the ports that are listened on there, without link-local
+/// ones, which no SYN from outside reaches.
 fn targets<'a>(
     host: &Host,
-    links: &'a [Link],
+    devices: &'a [Device],
     local: &BTreeSet<LocalAddress>,
-) -> Vec<(&'a Link, SocketAddr)> {
+) -> Vec<(&'a Device, SocketAddr)> {
     let mut targets = Vec::new();
-    for link in links {
+    for device in devices {
         let on_it = local.iter().filter(|found| {
-            found.interface == link.index && !found.is_link_local() && !found.address.is_loopback()
+            found.interface == device.index
+                && !found.is_link_local()
+                && !found.address.is_loopback()
         });
         for LocalAddress { address, .. } in on_it {
             let ports: BTreeSet<_> = host
@@ -164,7 +171,7 @@ fn targets<'a>(
                 .map(|pair| pair.port())
                 .collect();
             let pairs = ports.into_iter();
-            targets.extend(pairs.map(|port| (link, SocketAddr::new(*address, port))));
+            targets.extend(pairs.map(|port| (device, SocketAddr::new(*address, port))));
         }
     }
     targets
@@ -172,30 +179,30 @@ fn targets<'a>(
 
 async fn let_in(
     kernel: &Interfaces,
-    targets: &[(&Link, SocketAddr)],
+    targets: &[(&Device, SocketAddr)],
     local: &BTreeSet<LocalAddress>,
 ) -> anyhow::Result<Vec<Tried>> {
-    // It has no port to guard: it passes everything.
+    // Without a port to guard it passes everything.
     let guard = Guard::load(&HashSet::new())?;
     let random = getrandom::u64()?;
     let cookies = cookies_sent();
     let mut tried = Vec::with_capacity(targets.len());
     let mut attempts = Vec::with_capacity(targets.len());
-    for (number, (link, to)) in (0..).zip(targets) {
+    for (number, (device, to)) in (0..).zip(targets) {
         let from = stranger(to.ip(), random, number, local);
-        let leads_back = kernel.interface_to(from.ip()).await? == Some(link.index);
+        let leads_back = kernel.interface_to(from.ip()).await? == Some(device.index);
         if leads_back {
             let attempt = Attempt {
                 from,
                 to: *to,
-                hardware: link.hardware,
+                hardware: device.hardware,
                 sequence: (random >> 32) as u32,
             };
-            guard.let_in(link.index, &attempt.syn())?;
-            attempts.push((tried.len(), link.index, attempt));
+            guard.let_in(device.index, &attempt.syn())?;
+            attempts.push((tried.len(), device.index, attempt));
         }
         tried.push(Tried {
-            interface: link.name.clone(),
+            interface: device.name.clone(),
             from: from.ip(),
             to: *to,
             fate: if leads_back {
@@ -208,10 +215,10 @@ async fn let_in(
     let begun = Instant::now();
     loop {
         let waiting = waiting();
-        for (place, _, attempt) in &attempts {
+        for (index, _, attempt) in &attempts {
             let by = waiting.iter().find(|(_, remote)| *remote == attempt.from);
             if let Some((by, _)) = by {
-                tried[*place].fate = Fate::Reached(*by);
+                tried[*index].fate = Fate::Reached(*by);
             }
         }
         let all = tried.iter().all(|tried| tried.fate != Fate::Lost);
@@ -225,16 +232,16 @@ async fn let_in(
             tried.fate = Fate::Cookies;
         }
     }
-    // Or the kernel would wait for the rest, and repeat its answer, for a minute.
+    // Else the kernel would repeat its answer for a minute.
     for (_, interface, attempt) in &attempts {
         guard.let_in(*interface, &attempt.reset())?;
     }
     Ok(tried)
 }
 
-/// An address and a port that nobody has.
+/// An address and port that no host has.
 fn stranger(like: IpAddr, random: u64, number: u8, local: &BTreeSet<LocalAddress>) -> SocketAddr {
-    // Another one in each run and for each SYN: rules may count those of a source.
+    // Different in each run and for each SYN: rules may count per source.
     let last = 1 + (random % (254 - ATTEMPTS_MAX as u64)) as u8 + number;
     let port = STRANGER_PORTS + (random >> 8) as u16 % (u16::MAX - STRANGER_PORTS);
     let is_ours = |network: &[u8]| {
@@ -263,7 +270,7 @@ fn stranger(like: IpAddr, random: u64, number: u8, local: &BTreeSet<LocalAddress
     SocketAddr::new(address, port)
 }
 
-/// The sockets of this network namespace that have a peer: their own address, and its.
+/// Local and remote address of the connected sockets of this network namespace.
 fn waiting() -> Vec<(SocketAddr, SocketAddr)> {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -280,8 +287,8 @@ fn waiting() -> Vec<(SocketAddr, SocketAddr)> {
     .collect()
 }
 
-/// SYN cookies that the kernel has sent in this network namespace. What it answers so
-/// leaves no socket.
+/// SYN cookies that the kernel has sent in this network namespace. A SYN answered so leaves no
+/// socket.
 fn cookies_sent() -> Option<u64> {
     counter(
         &fs::read_to_string("/proc/net/netstat").ok()?,
@@ -289,15 +296,15 @@ fn cookies_sent() -> Option<u64> {
     )
 }
 
-/// A counter of TCP: a line has the names, and the next one the values.
+/// A counter of TCP: one line has the names, the next one the values.
 fn counter(netstat: &str, name: &str) -> Option<u64> {
     let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);
-    let place = names.split_whitespace().position(|found| found == name)?;
-    values.split_whitespace().nth(place)?.parse().ok()
+    let index = names.split_whitespace().position(|found| found == name)?;
+    values.split_whitespace().nth(index)?.parse().ok()
 }
 
-pub(super) fn findings(host: &Host, reach: &Reach) -> Vec<Finding> {
+pub(super) fn findings(host: &Host, reach: &ReachTest) -> Vec<Finding> {
     let tried = match &reach.tried {
         Ok(tried) => tried,
         Err(finding) => return vec![finding.clone()],
@@ -307,13 +314,13 @@ pub(super) fn findings(host: &Host, reach: &Reach) -> Vec<Finding> {
     if tried.is_empty() {
         findings.push(Finding::skip(
             check,
-            "no address of these interfaces is listened on",
+            "nothing listens on an address of these interfaces",
         ));
     }
     if reach.left_out > 0 {
         findings.push(Finding::skip(
             check,
-            format!("{} addresses more were not tried", reach.left_out),
+            format!("{} more addresses were not tried", reach.left_out),
         ));
     }
     findings.extend(host.status.as_ref().and_then(counted));
@@ -338,7 +345,7 @@ fn judged(tried: &[Tried], listening: &[SocketAddr]) -> Vec<Finding> {
             Fate::Reached(by) => findings.push(Finding::fail(
                 check,
                 format!(
-                    "a SYN to {to} that comes in at {interface} is redirected to {by}, where \
+                    "a SYN to {to} that arrives at {interface} is redirected to {by}, where \
                          nomail does not listen"
                 ),
                 format!("remove that rule, or listen on both: listen = [\"{to}\", \"{by}\"]"),
@@ -346,24 +353,24 @@ fn judged(tried: &[Tried], listening: &[SocketAddr]) -> Vec<Finding> {
             Fate::Lost => findings.push(Finding::fail(
                 check,
                 format!(
-                    "a SYN to {to} that comes in at {interface}, from {from}, does not reach the \
+                    "a SYN to {to} that arrives at {interface}, from {from}, does not reach the \
                      listener: something between the interface and the socket drops or redirects it"
                 ),
-                "see what does: nft list ruleset; iptables-save. If it is a rule against reserved \
-                 source addresses alone, others get through",
+                "find it with: nft list ruleset; iptables-save. A rule against reserved source \
+                 addresses only is harmless: real SYNs get through",
             )),
             Fate::Cookies => findings.push(Finding::unseen(
                 check,
                 format!(
-                    "whether a SYN to {to} that comes in at {interface} reaches the listener is \
+                    "whether a SYN to {to} that arrives at {interface} reaches the listener is \
                      not known: the kernel answers with SYN cookies, which leave nothing to see"
                 ),
-                "look again when the listener's queue is not full, with tcp_syncookies = 1",
+                "run doctor again when the listener's queue is not full, with tcp_syncookies = 1",
             )),
             Fate::NoWayBack => findings.push(Finding::skip(
                 check,
                 format!(
-                    "{to} ({interface}) was not tried: no route to strangers leads back over \
+                    "{to} ({interface}) was not tried: no route to outside leads back over \
                          {interface}"
                 ),
             )),
@@ -373,7 +380,7 @@ fn judged(tried: &[Tried], listening: &[SocketAddr]) -> Vec<Finding> {
         findings.push(Finding::ok(
             check,
             format!(
-                "a SYN of a stranger reaches the listener of {}",
+                "a SYN from outside reaches the listener of {}",
                 reached.join(", ")
             ),
         ));
@@ -388,124 +395,23 @@ fn is_listening(listening: &[SocketAddr], by: SocketAddr) -> bool {
     })
 }
 
-/// SYNs that have passed without one connection that came of them.
+/// Passed SYNs without one connection that are worth a warning.
 const PASSED_MIN: u64 = 20;
 
-/// What a running agent has counted says the same of its whole life.
+/// The counters of a running agent say the same of all SYNs since its start.
 fn counted(status: &Status) -> Option<Finding> {
-    let (passed, accepted) = (status.syn[Verdict::Passed], status.connections.accepted);
+    let (passed, accepted) = (
+        status.counts.syn[Verdict::Passed],
+        status.connections.accepted,
+    );
     (passed >= PASSED_MIN && accepted == 0).then(|| {
         Finding::warn(
             Check::Firewall,
-            format!("XDP has let {passed} SYNs pass, and not one connection came of them"),
-            "if they are no scan: nft list ruleset; iptables-save",
+            format!("XDP passed {passed} SYNs, and not one connection came of them"),
+            "unless they are a scan: nft list ruleset; iptables-save",
         )
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Outcome, *};
-
-    fn local(addresses: &[&str]) -> BTreeSet<LocalAddress> {
-        let of = |address: &&str| LocalAddress {
-            address: address.parse().unwrap(),
-            interface: 2,
-        };
-        addresses.iter().map(of).collect()
-    }
-
-    #[test]
-    fn strangers_are_nobodys() {
-        let own = local(&["198.51.100.1", "2001:db8:6e6f:6d61::1"]);
-        for random in [0, 1, 0xff00, u64::MAX, 221, 222] {
-            for number in [0, ATTEMPTS_MAX as u8 - 1] {
-                let v4 = stranger("198.51.100.1".parse().unwrap(), random, number, &own);
-                assert!(v4.to_string().starts_with("203.0.113."), "{v4}");
-                let IpAddr::V4(address) = v4.ip() else {
-                    panic!("IPv4");
-                };
-                assert!(!matches!(address.octets()[3], 0 | 255), "{v4}");
-                let v6 = stranger("::1".parse().unwrap(), random, number, &own);
-                assert!(v6.to_string().starts_with("[3fff:6e6f:6d61:696c::"), "{v6}");
-                assert!(v4.port() >= STRANGER_PORTS);
-            }
-        }
-        let v4 = stranger("192.0.2.1".parse().unwrap(), 7, 0, &local(&["192.0.2.1"]));
-        assert!(v4.to_string().starts_with("198.51.100."), "{v4}");
-    }
-
-    fn results(fate: Fate) -> Vec<Outcome> {
-        let tried = Tried {
-            interface: "eth0".to_owned(),
-            from: "198.51.100.7".parse().unwrap(),
-            to: "192.0.2.1:25".parse().unwrap(),
-            fate,
-        };
-        let listening = ["192.0.2.1:25", "192.0.2.1:2525", "[::]:26"];
-        let listening = listening.map(|on| on.parse().unwrap());
-        judged(&[tried], &listening)
-            .into_iter()
-            .map(|finding| finding.result)
-            .collect()
-    }
-
-    #[test]
-    fn fates() {
-        let by = |by: &str| Fate::Reached(by.parse().unwrap());
-        assert_eq!(results(by("192.0.2.1:25")), [Outcome::Ok]);
-        assert_eq!(results(by("192.0.2.1:2525")), [Outcome::Ok]);
-        assert_eq!(results(by("192.0.2.1:26")), [Outcome::Fail]);
-        assert_eq!(results(by("[2001:db8::1]:26")), [Outcome::Ok]);
-        assert_eq!(results(Fate::Lost), [Outcome::Fail]);
-        assert_eq!(results(Fate::Cookies), [Outcome::Skip]);
-        assert_eq!(results(Fate::NoWayBack), [Outcome::Skip]);
-    }
-
-    #[test]
-    fn cookies_are_counted() {
-        let netstat = "TcpExt: SyncookiesSent SyncookiesRecv\nTcpExt: 7 3\nIpExt: A\nIpExt: 9\n";
-        assert_eq!(counter(netstat, "SyncookiesSent"), Some(7));
-        assert_eq!(counter(netstat, "SyncookiesRecv"), Some(3));
-        assert_eq!(counter(netstat, "A"), None);
-        assert_eq!(counter("TcpExt: A", "A"), None);
-        assert!(cookies_sent().is_some());
-    }
-
-    #[test]
-    fn many_syns_and_no_connection_are_told() {
-        let status = |passed, accepted| {
-            let mut status = Status::default();
-            (status.syn[Verdict::Passed], status.connections.accepted) = (passed, accepted);
-            status
-        };
-        assert_eq!(counted(&status(PASSED_MIN - 1, 0)), None);
-        assert_eq!(counted(&status(1000, 1)), None);
-        let told = counted(&status(PASSED_MIN, 0)).unwrap();
-        assert_eq!(told.result, Outcome::Warn);
-    }
-
-    #[test]
-    fn a_listener_is_reached_or_not() {
-        let tried = |to: &str, fate| Tried {
-            interface: "eth0".to_owned(),
-            from: "198.51.100.7".parse().unwrap(),
-            to: to.parse().unwrap(),
-            fate,
-        };
-        let to = "192.0.2.1:25".parse().unwrap();
-        let reach = Reach {
-            tried: Ok(vec![
-                tried("192.0.2.1:25", Fate::Reached(to)),
-                tried("192.0.2.2:25", Fate::Lost),
-                tried("192.0.2.3:25", Fate::NoWayBack),
-            ]),
-            left_out: 0,
-        };
-        let of = |listener: &str| reach.of(listener.parse().unwrap());
-        assert_eq!(of("192.0.2.1:25"), Some(true));
-        assert_eq!(of("192.0.2.2:25"), Some(false));
-        assert_eq!(of("192.0.2.3:25"), None);
-        assert_eq!(of("192.0.2.1:26"), None);
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
-//! The two segments that doctor lets in at an interface: a SYN of a stranger, and the RST
-//! that takes it back.
+//! The two segments that doctor injects at an interface: a SYN from outside, and the RST that
+//! ends the attempt.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// As of a host some routers away: rules may look at it.
+/// As from a host some routers away, because rules may check it.
 const TTL: u8 = 57;
 /// Ethernet's header, in bytes.
 const ETHERNET: usize = 14;
@@ -13,7 +13,7 @@ const FLAG_RST: u8 = 0x04;
 /// The only option of the SYN: a maximum segment size of 1460 bytes.
 const MSS: [u8; 4] = [2, 4, 0x05, 0xb4];
 
-/// One attempt of a stranger to connect.
+/// One attempt to connect from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// The stranger.
@@ -104,7 +104,7 @@ fn ipv6(from: Ipv6Addr, to: Ipv6Addr, payload: usize) -> [u8; 40] {
     header
 }
 
-/// An attempt has two addresses of one family; others do not come here.
+/// Both addresses of an attempt have one family.
 fn as_ipv6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

@@ -1,4 +1,4 @@
-//! How a [`Model`] is drawn: on a terminal of any size, or as plain text.
+//! Draws a [`Model`] on a terminal of any size, or as plain text.
 
 use nomail_common::verdict::{Answer, Verdict};
 use ratatui::{
@@ -10,7 +10,10 @@ use ratatui::{
 };
 
 use super::model::{Model, Row, Series};
-use crate::status::{Status, count, duration, escaped};
+use crate::{
+    status::{Status, labelled},
+    text::{count, duration, escaped, plural},
+};
 
 const KEYS: &str = "q quit  s sort  / filter  p pause  ? help";
 const HELP: &str = "\
@@ -27,10 +30,10 @@ Denied and malformed SYNs are in no
 source's row. Rows are of the 1,000
 sources with the most SYNs in total.";
 const HELP_WIDTH: u16 = 44;
-/// Lines beside the sparklines and the rows of the table that are wanted first.
+/// Lines that come before the charts: rows of the table, and all else.
 const OTHER_LINES: u16 = 8;
 
-/// Columns of the table: title, width, and from which width of the terminal on.
+/// Columns of the table: title, width, and the least width of the terminal.
 const COLUMNS: [(&str, u16, u16); 8] = [
     ("SOURCE", 24, 0),
     ("SYN/s", 8, 33),
@@ -42,8 +45,8 @@ const COLUMNS: [(&str, u16, u16); 8] = [
     ("CONNECTIONS", 13, 107),
 ];
 
-/// Draws all of it.
-pub fn draw(model: &Model, frame: &mut Frame<'_>) {
+/// Draws everything.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
     let notes = notes_of(model);
     let charts = (Series::all().count() as u16).min(area.height.saturating_sub(OTHER_LINES));
@@ -77,7 +80,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
 
 fn state_line(model: &Model) -> Line<'_> {
     let Some(status) = model.status() else {
-        return Line::from("nothing was told yet");
+        return Line::from("no status yet");
     };
     let state = status.state();
     let mut spans = vec![Span::styled(
@@ -124,7 +127,7 @@ fn names(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// What is worth a line of its own, if there is anything.
+/// Lines that are there only when there is something to say.
 fn notes_of(model: &Model) -> Vec<Line<'_>> {
     let red = Style::new().fg(Color::Red);
     let mut notes = Vec::new();
@@ -149,35 +152,20 @@ fn notes_of(model: &Model) -> Vec<Line<'_>> {
     if status.is_some_and(|status| status.observe && status.flood) {
         notes.push(Line::styled("a flood comes in", red));
     }
-    if let Some(rare) = status.and_then(rare) {
+    let rare = status.map(rare).unwrap_or_default();
+    if !rare.is_empty() {
         notes.push(Line::from(rare));
     }
     notes
 }
 
 fn restarted(times: u32) -> String {
-    match times {
-        1 => "the agent was started anew since this began".to_owned(),
-        _ => format!("the agent was started anew {times} times since this began"),
-    }
+    format!("the agent has restarted {}", plural(times.into(), "time"))
 }
 
-/// Counters that are 0 on most hosts.
-fn rare(status: &Status) -> Option<String> {
-    let mut parts = Vec::new();
-    if status.source_evictions > 0 {
-        parts.push(format!(
-            "{} sources lost their place to others",
-            count(status.source_evictions)
-        ));
-    }
-    if status.contended > 0 {
-        parts.push(format!(
-            "{} SYNs charged to no source",
-            count(status.contended)
-        ));
-    }
-    (!parts.is_empty()).then(|| parts.join(", "))
+/// Counters that are 0 on most hosts; empty if all are.
+fn rare(status: &Status) -> String {
+    labelled(status.counts.table)
 }
 
 fn draw_rates(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -201,7 +189,7 @@ fn draw_rates(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             rate(peak)
         );
         frame.render_widget(Line::from(text), label);
-        // In thousandths, as the chart is of whole numbers. The latest is on the right.
+        // In thousandths, because the chart takes whole numbers. The latest is on the right.
         let data = model.history(series).rev().take(chart.width.into());
         let data = data.map(|rate| (rate * 1000.0) as u64);
         frame.render_widget(
@@ -287,14 +275,14 @@ fn cells_of(row: &Row) -> [String; COLUMNS.len()] {
 }
 
 /// A frame as text, for scripts.
-pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
+pub(super) fn text(model: &Model, number: u64, sources_max: usize) -> String {
     let mut out = format!("frame {number}, rates of {:.1} s: ", model.elapsed_secs());
     match (model.trouble(), model.status()) {
         (Some(trouble), _) => {
             out += &format!("no answer: {trouble}\n");
             return out;
         }
-        (None, None) => return out + "nothing was told yet\n",
+        (None, None) => return out + "no status yet\n",
         (None, Some(status)) => {
             out += &format!("{}\n", status.state().text());
             for interface in &status.interfaces {
@@ -312,7 +300,10 @@ pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
             if status.observe && status.flood {
                 out += "a flood comes in\n";
             }
-            out += &rare(status).map_or_else(String::new, |rare| rare + "\n");
+            let rare = rare(status);
+            if !rare.is_empty() {
+                out += &format!("{rare}\n");
+            }
             if model.restarts() > 0 {
                 out += &format!("{}\n", restarted(model.restarts()));
             }
@@ -334,7 +325,7 @@ pub fn text(model: &Model, number: u64, sources_max: usize) -> String {
     }
     for row in rows.into_iter().take(sources_max) {
         let mut cells = cells_of(row);
-        // Exact numbers are easier to read for programs without commas.
+        // Programs read numbers without commas.
         cells[5] = row.source.syn.to_string();
         cells[6] = row.source.limited.to_string();
         cells[7] = row.source.connections.to_string();
@@ -347,7 +338,7 @@ fn text_row(cells: [String; COLUMNS.len()]) -> String {
     let mut line = String::new();
     for ((title, width, _), cell) in COLUMNS.iter().zip(cells) {
         let width = usize::from(*width);
-        // No blank within a cell, so that cells can be counted.
+        // No blank within a cell, so that programs can count cells.
         let cell = cell.replace(' ', "");
         line += &match *title {
             "SOURCE" => format!("{cell:<width$}"),
@@ -359,7 +350,7 @@ fn text_row(cells: [String; COLUMNS.len()]) -> String {
 }
 
 /// A rate in a few characters.
-pub fn rate(rate: f64) -> String {
+pub(super) fn rate(rate: f64) -> String {
     match rate {
         0.0 => "0".to_owned(),
         _ if rate < 99.95 => format!("{rate:.1}"),
@@ -380,210 +371,4 @@ const fn colour(colour: anstyle::AnsiColor) -> Color {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use ratatui::{Terminal, backend::TestBackend};
-    use rstest::rstest;
-
-    use super::*;
-    use crate::commands::top::model::{
-        Key,
-        tests::{source, status},
-    };
-
-    fn busy() -> Model {
-        let mut model = Model::new(100);
-        for second in 0..40u64 {
-            let sources = [
-                source("192.0.2.1", 7 * second, 5 * second),
-                source("2001:db8:ffff:ffff::/64", second, 0),
-            ];
-            let mut told = status(second * second, 5 * second, &sources);
-            told.unguarded = vec!["wg0".to_owned()];
-            told.source_evictions = second;
-            model.take(Duration::from_secs(second), Ok(told));
-        }
-        model
-    }
-
-    fn drawn(model: &Model, width: u16, height: u16) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(model, frame)).unwrap();
-        let buffer = terminal.backend().buffer();
-        let rows = buffer.content().chunks(width.max(1).into());
-        rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
-            .map(|row| row.trim_end().to_owned())
-            .collect()
-    }
-
-    #[test]
-    fn a_wide_terminal_shows_everything() {
-        let lines = drawn(&busy(), 120, 30);
-        let text = lines.join("\n");
-        assert!(lines[0].starts_with("guarding  mailless.example.org  up "));
-        assert_eq!(lines[1], "eth0 native  not guarded: wg0");
-        assert_eq!(lines[2], "39 sources lost their place to others");
-        let passed = &lines[3];
-        // 38² to 39² in a second.
-        assert!(
-            passed.starts_with("passed             77.0/s  peak    77.0"),
-            "{text}"
-        );
-        assert!(passed.ends_with('█') && passed.contains('▁'), "{text}");
-        assert!(text.contains("2 sources by SYNs/s"), "{text}");
-        let row = lines
-            .iter()
-            .find(|line| line.starts_with("192.0.2.1 "))
-            .unwrap();
-        let cells: Vec<_> = row.split_whitespace().collect();
-        assert_eq!(
-            cells,
-            [
-                "192.0.2.1",
-                "7.0",
-                "5.0",
-                "0",
-                "limited",
-                "71",
-                "%",
-                "273",
-                "195",
-                "0"
-            ]
-        );
-        assert_eq!(lines[29], KEYS);
-    }
-
-    #[test]
-    fn who_serves_is_seen() {
-        use crate::status::{ResponderStatus, Speaker};
-        let mut told = status(1, 1, &[]);
-        told.responder = ResponderStatus {
-            fallback: Speaker::Xdp,
-            serving: Speaker::Xdp,
-            ..ResponderStatus::default()
-        };
-        let mut model = Model::new(9);
-        model.take(Duration::ZERO, Ok(told));
-        let taken_over = "XDP, IN PLACE OF THE LISTENER";
-        assert!(drawn(&model, 80, 30).join("\n").contains(taken_over));
-        assert!(text(&model, 1, 9).contains(taken_over));
-    }
-
-    #[rstest]
-    fn no_size_is_too_small(
-        #[values(0, 1, 2, 7, 20, 41, 80, 300)] width: u16,
-        #[values(0, 1, 2, 3, 7, 9, 24, 80)] height: u16,
-    ) {
-        let mut model = busy();
-        drawn(&model, width, height);
-        model.press(Key::Character('?'));
-        drawn(&model, width, height);
-        model.press(Key::Character('/'));
-        model.take(Duration::from_secs(99), Err("gone".to_owned()));
-        drawn(&model, width, height);
-        drawn(&Model::new(1), width, height);
-    }
-
-    #[test]
-    fn a_narrow_terminal_keeps_the_source_and_what_fits() {
-        let text = drawn(&busy(), 40, 30).join("\n");
-        assert!(
-            text.contains("192.0.2.1") && text.contains("SYN/s"),
-            "{text}"
-        );
-        assert!(!text.contains("VERDICT"), "{text}");
-    }
-
-    #[test]
-    fn trouble_pause_help_and_filter_are_seen() {
-        let mut model = busy();
-        model.press(Key::Character('/'));
-        model.press(Key::Character('2'));
-        let text = drawn(&model, 80, 30).join("\n");
-        assert!(
-            text.contains("/2_") && text.contains("2 of 2 sources"),
-            "{text}"
-        );
-        model.press(Key::Escape);
-        model.take(Duration::from_secs(50), Err("no such socket".to_owned()));
-        model.press(Key::Character('p'));
-        let text = drawn(&model, 80, 30).join("\n");
-        assert!(text.contains("PAUSED"), "{text}");
-        assert!(
-            text.contains("no answer, asking again: no such socket"),
-            "{text}"
-        );
-        model.press(Key::Character('?'));
-        let text = drawn(&model, 80, 30).join("\n");
-        assert!(text.contains("q, Ctrl-C  quit"), "{text}");
-        let widest = HELP.lines().map(str::len).max().unwrap();
-        assert!(widest <= usize::from(HELP_WIDTH - 2));
-    }
-
-    #[test]
-    fn nothing_that_was_told_reaches_the_terminal_as_it_is() {
-        let evil = "\u{1b}[2J\u{9b}\u{7}\u{202e}\n";
-        let mut told = status(1, 1, &[source(evil, 3, 1)]);
-        told.hostname = evil.to_owned();
-        told.interfaces[0].name = evil.to_owned();
-        told.interfaces[0].xdp_mode = evil.to_owned();
-        told.unguarded = vec![evil.to_owned()];
-        let mut model = Model::new(9);
-        model.take(Duration::ZERO, Ok(told));
-        let mut all = drawn(&model, 300, 30).concat();
-        all += &text(&model, 1, 9).replace('\n', "");
-        model.take(Duration::ZERO, Err(evil.to_owned()));
-        all += &drawn(&model, 300, 30).concat();
-        all += &text(&model, 1, 9).replace('\n', "");
-        assert!(all.contains("\\u{1b}[2J"));
-        assert!(
-            all.chars().all(|c| matches!(c, ' '..='~' | '▁'..='█')),
-            "{all:?}"
-        );
-    }
-
-    #[test]
-    fn a_frame_of_text_has_rates_totals_and_countable_cells() {
-        let text = text(&busy(), 3, 1);
-        assert!(
-            text.starts_with("frame 3, rates of 1.0 s: guarding\neth0 native\n"),
-            "{text}"
-        );
-        let cells = |name: &str| -> Vec<_> {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().map(str::to_owned).collect()
-        };
-        assert_eq!(cells("passed"), ["passed", "77.0", "1521"]);
-        assert_eq!(cells("limited_source"), ["limited_source", "5.0", "195"]);
-        assert_eq!(
-            cells("192.0.2.1"),
-            [
-                "192.0.2.1",
-                "7.0",
-                "5.0",
-                "0",
-                "limited71%",
-                "273",
-                "195",
-                "0"
-            ]
-        );
-        assert!(
-            !text.contains("2001:db8"),
-            "one source was asked for: {text}"
-        );
-    }
-
-    #[rstest]
-    #[case(0.0, "0")]
-    #[case(0.25, "0.2")]
-    #[case(99.96, "100")]
-    #[case(9_999.0, "9999")]
-    #[case(12_345.0, "12.3k")]
-    #[case(1_250_000.0, "1.2M")]
-    fn rates_are_short(#[case] number: f64, #[case] text: &str) {
-        assert_eq!(rate(number), text);
-    }
-}
+mod tests;

@@ -1,29 +1,27 @@
-//! Every key of the JSON and every sample of `/metrics`, against files that are committed.
+//! Every key of the JSON and every metric, against committed files, and the reference of
+//! metrics in `docs/metrics.md`. `NOMAIL_GOLDEN_WRITE=1` writes all of them.
 //!
-//! The status has a number of its own in each field, and none of its literals fills fields
-//! from a default: a new field does not compile until it has a number here, and a number
-//! that goes astray is seen. With `NOMAIL_GOLDEN_WRITE` the files are written anew.
+//! Each field of the status has a number of its own, and no literal takes fields from a
+//! default: a new field does not compile without a number here, and one that is shown in the
+//! wrong place is seen. Rows of a vocabulary get their numbers in order.
 
 use std::{collections::BTreeMap, env, fs, path::Path, time::Duration};
 
 use nomail_common::counted::Counted;
 use serde_json::Value;
 
-use super::{
-    exposition::{Format, render},
-    process::Figures,
-};
+use super::{exposition::families, family::text, process::ProcessMetrics};
 use crate::{
     counts::Counts,
     smtp::{Connections, Counter, Durations, command::Verb},
     status::{
         AddressStatus, CrowdsecStatus, DurationStatus, ForeignDomainStatus, GuardCounts,
         InterfaceStatus, ListFileStatus, ListsStatus, MetricsStatus, Named, ReloadStatus,
-        ResponderStatus, SourceStatus, Speaker, Status, Trouble,
+        ResponderStatus, SourceStatus, Speaker, StatelessCounter, Status, TableCounter, Trouble,
     },
 };
 
-/// So many more than `from` as the place of the word, from 1 on.
+/// `from` and 1 for the first word, and so on.
 fn words<T: Counted>(from: u64) -> Counts<T> {
     (from + 1..)
         .zip(T::ALL)
@@ -35,8 +33,7 @@ fn counts(from: u64) -> GuardCounts {
     GuardCounts {
         syn: words(from),
         answers: words(from + 10),
-        contended: from + 21,
-        source_evictions: from + 22,
+        table: words(from + 20),
     }
 }
 
@@ -54,19 +51,15 @@ fn interface(name: &str, mode: &str, trouble: Option<Trouble>, from: u64) -> Int
 }
 
 fn connections() -> Connections {
-    let numbered = |counter| match counter {
-        Counter::Evicted => (counter, 516),
-        Counter::RecipientsElsewhere => (counter, 517),
-        Counter::ShedWithoutLinger => (counter, 519),
-        Counter::SourcesForgotten => (counter, 520),
-    };
+    // `senders` has 518.
+    let numbers = (516..).filter(|number| *number != 518);
     Connections {
         accepted: 501,
         active: 502,
         refused: words(502),
         ended: words(506),
         protocols: words(511),
-        counters: Counter::ALL.iter().copied().map(numbered).collect(),
+        counters: Counter::ALL.iter().copied().zip(numbers).collect(),
         senders: 518,
         // Shown elsewhere or not at all.
         shed_lingering: 0,
@@ -149,8 +142,7 @@ fn full() -> Status {
             by: Speaker::Listener,
             fallback: Speaker::Xdp,
             serving: Speaker::Xdp,
-            takeovers: 902,
-            repeated: 903,
+            counts: words::<StatelessCounter>(901),
         },
         reload: ReloadStatus {
             ok: true,
@@ -168,8 +160,14 @@ fn full() -> Status {
         addresses: addresses(),
         crowdsec: Some(crowdsec()),
         lists: lists(),
-        syn: words(0),
-        answers: words(10),
+        counts: GuardCounts {
+            syn: words(0),
+            answers: words(10),
+            table: Counts::from_iter([
+                (TableCounter::SourceEvictions, 915),
+                (TableCounter::Contended, 916),
+            ]),
+        },
         connections: connections(),
         foreign_domains: vec![ForeignDomainStatus {
             domain: "example.net".to_owned(),
@@ -187,8 +185,6 @@ fn full() -> Status {
             last_seen_secs: 913,
         }],
         sources_tracked: 914,
-        source_evictions: 915,
-        contended: 916,
         elsewhere: counts(300),
         commands: Counts::from_iter([(Verb::Ehlo, 917), (Verb::Other, 918)]),
         durations: DurationStatus {
@@ -199,8 +195,8 @@ fn full() -> Status {
     }
 }
 
-fn process() -> Figures {
-    Figures {
+fn process() -> ProcessMetrics {
+    ProcessMetrics {
         cpu: Duration::from_secs(931),
         resident_memory: 932,
         virtual_memory: 933,
@@ -210,14 +206,14 @@ fn process() -> Figures {
     }
 }
 
-/// What is committed; or `text`, which is then.
-fn golden(name: &str, text: &str) -> String {
+/// The committed file of this path in the repository; with `NOMAIL_GOLDEN_WRITE` first written
+/// as `made` makes it of the old one.
+fn committed(path: &str, made: impl FnOnce(&str) -> String) -> String {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap();
-    let file = Path::new(&manifest)
-        .join("src/status/http/golden")
-        .join(name);
+    let file = Path::new(&manifest).join("..").join(path);
     if env::var_os("NOMAIL_GOLDEN_WRITE").is_some() {
-        fs::write(&file, text).unwrap();
+        let old = fs::read_to_string(&file).unwrap_or_default();
+        fs::write(&file, made(&old)).unwrap();
     }
     fs::read_to_string(&file).unwrap()
 }
@@ -225,27 +221,49 @@ fn golden(name: &str, text: &str) -> String {
 #[test]
 fn the_json_is_the_committed_one() {
     let json = serde_json::to_value(full()).unwrap();
-    let committed = golden(
-        "status.json",
-        &(serde_json::to_string_pretty(&json).unwrap() + "\n"),
-    );
+    let committed = committed("nomail-agent/src/status/http/golden/status.json", |_| {
+        serde_json::to_string_pretty(&json).unwrap() + "\n"
+    });
     assert_eq!(serde_json::from_str::<Value>(&committed).unwrap(), json);
     assert_eq!(serde_json::from_value::<Status>(json).unwrap(), full());
 }
 
 #[test]
-fn the_samples_are_the_committed_ones() {
-    for (name, format) in [
-        ("metrics.txt", Format::Text),
-        ("openmetrics.txt", Format::OpenMetrics),
-    ] {
-        let text = render(&full(), &process(), format);
-        let committed = golden(name, &text);
-        let sorted = |text: &str| {
-            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-            lines.sort_unstable();
-            lines
-        };
-        assert_eq!(sorted(&committed), sorted(&text), "{name}");
+fn the_metrics_are_the_committed_ones() {
+    let text = text(&families(&full(), &process()));
+    let path = "nomail-agent/src/status/http/golden/metrics.txt";
+    assert_eq!(committed(path, |_| text.clone()), text);
+}
+
+/// The row of docs/metrics.md for a family, of its lines in the text format.
+fn row(family: &str) -> String {
+    let mut lines = family.lines();
+    let (name, help) = lines.next().unwrap().split_once(' ').unwrap();
+    let (_, kind) = lines.next().unwrap().rsplit_once(' ').unwrap();
+    let mut help = help.replace("\\\\", "\\");
+    let mut labels = Vec::new();
+    for label in lines.filter_map(|sample| Some(sample.split_once('{')?.1.split_once('}')?.0)) {
+        for label in label.split(',') {
+            let (label, value) = label.split_once('=').unwrap();
+            let label = format!("`{label}`");
+            if !labels.contains(&label) && label != "`le`" {
+                labels.push(label);
+            }
+            let value = value.trim_matches('"');
+            help = help.replace(&format!(". {value}: "), &format!(". `{value}`: "));
+        }
     }
+    format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "))
+}
+
+#[test]
+fn the_reference_of_metrics_is_the_committed_one() {
+    const HEAD: &str = "| metric | type | labels | what |\n|---|---|---|---|\n";
+    let text = text(&families(&full(), &process()));
+    let rows: String = text.split("# HELP ").skip(1).map(row).collect();
+    let committed = committed("docs/metrics.md", |old| {
+        let (before, _) = old.split_once(HEAD).unwrap();
+        format!("{before}{HEAD}{rows}")
+    });
+    assert_eq!(committed.split_once(HEAD).unwrap().1, rows);
 }

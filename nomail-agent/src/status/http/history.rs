@@ -1,45 +1,61 @@
-//! What happened in the last minutes, a second at a time, so that a page that is
-//! opened after a flood shows it.
+//! The rates of the last five minutes, so that a page opened after a flood shows it.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use nomail_common::{
+    counted,
+    counted::Counted as _,
+    verdict::{Answer, Verdict},
+};
+use serde::{Serialize, Serializer};
 
-/// So many looks back.
+use crate::{counts::Counts, status::shape::GuardCounts};
+
+/// Rates in a chart.
 const LOOKS_MAX: usize = 300;
-/// Looks that follow each other faster are one: late ticks come in bunches.
+/// Totals that follow each other faster count as one: late ticks come in bunches.
 const APART_MIN: Duration = Duration::from_millis(500);
 
-/// Counts since the start, of what the history tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// SYNs received.
-    pub syn: u64,
-    /// Those that were not passed.
-    pub stopped: u64,
-    /// Challenges sent.
-    pub challenges: u64,
-    /// Connections accepted.
-    pub connections: u64,
+counted! {
+    /// A chart of the page.
+    pub enum Chart {
+        /// SYNs received.
+        Syn "syn" "SYNs";
+        /// SYNs that were not passed.
+        Stopped "stopped" "SYNs not passed";
+        /// Challenges sent.
+        Challenges "challenges" "Challenges";
+        /// Connections accepted.
+        Connections "connections" "Connections";
+    }
 }
 
-/// Rates per second, the oldest first; five minutes of each.
-#[derive(Clone, Debug, Default, Serialize)]
+impl Chart {
+    /// Counts since the start, of which a chart shows the rate.
+    pub fn totals(guard: &GuardCounts, accepted: u64) -> Counts<Self> {
+        let syn = guard.syn.sum();
+        Counts::from_iter([
+            (Self::Syn, syn),
+            (Self::Stopped, syn - guard.syn[Verdict::Passed]),
+            (Self::Challenges, guard.answers[Answer::Challenge]),
+            (Self::Connections, accepted),
+        ])
+    }
+}
+
+/// Rates per second, the oldest first; five minutes of each chart.
+#[derive(Clone, Debug, Default)]
 pub struct History {
-    #[serde(skip)]
-    last: Option<(Instant, Totals)>,
-    syn: VecDeque<u64>,
-    stopped: VecDeque<u64>,
-    challenges: VecDeque<u64>,
-    connections: VecDeque<u64>,
+    last: Option<(Instant, Counts<Chart>)>,
+    rates: [VecDeque<u64>; Chart::COUNT],
 }
 
 impl History {
-    /// To be called once a second. The first look only begins it.
-    pub fn look(&mut self, totals: Totals, now: Instant) {
+    /// Adds the totals of now; to be called once a second. The first ones give no rate yet.
+    pub fn add(&mut self, totals: Counts<Chart>, now: Instant) {
         let Some((then, before)) = self.last else {
             self.last = Some((now, totals));
             return;
@@ -49,22 +65,21 @@ impl History {
             return;
         }
         self.last = Some((now, totals));
-        for (rates, is, was) in [
-            (&mut self.syn, totals.syn, before.syn),
-            (&mut self.stopped, totals.stopped, before.stopped),
-            (&mut self.challenges, totals.challenges, before.challenges),
-            (
-                &mut self.connections,
-                totals.connections,
-                before.connections,
-            ),
-        ] {
+        for ((chart, total), rates) in totals.iter().zip(&mut self.rates) {
             if rates.len() >= LOOKS_MAX {
                 rates.pop_front();
             }
-            let rate = is.saturating_sub(was) as f64 / elapsed.as_secs_f64();
-            rates.push_back(rate.round() as u64);
+            let more = total.saturating_sub(before[chart]);
+            rates.push_back((more as f64 / elapsed.as_secs_f64()).round() as u64);
         }
+    }
+}
+
+/// An array for each chart, by its key.
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let keys = Chart::ALL.iter().map(|chart| chart.key());
+        serializer.collect_map(keys.zip(&self.rates))
     }
 }
 
@@ -72,28 +87,29 @@ impl History {
 mod tests {
     use super::*;
 
-    fn of_syn(syn: u64) -> Totals {
-        Totals {
-            syn,
-            ..Totals::default()
-        }
+    fn of_syn(syn: u64) -> Counts<Chart> {
+        Counts::from_iter([(Chart::Syn, syn)])
     }
 
     #[test]
     fn rates_are_per_second_and_bounded() {
         let mut history = History::default();
+        let rates = |history: &History| history.rates[Chart::Syn.index()].clone();
         let start = Instant::now();
-        history.look(of_syn(1000), start);
-        assert!(history.syn.is_empty(), "what was before is no rate");
-        history.look(of_syn(1010), start + Duration::from_secs(2));
-        // A tick that comes in a bunch is left to the next one.
-        history.look(of_syn(1014), start + Duration::from_millis(2010));
-        history.look(of_syn(1020), start + Duration::from_secs(3));
-        assert_eq!(history.syn, [5, 10]);
+        history.add(of_syn(1000), start);
+        assert!(rates(&history).is_empty(), "a total is no rate");
+        history.add(of_syn(1010), start + Duration::from_secs(2));
+        // A late tick is left to the next one.
+        history.add(of_syn(1014), start + Duration::from_millis(2010));
+        history.add(of_syn(1020), start + Duration::from_secs(3));
+        assert_eq!(rates(&history), [5, 10]);
         for second in 4..4 + LOOKS_MAX as u64 {
-            history.look(of_syn(1020 + second), start + Duration::from_secs(second));
+            history.add(of_syn(1020 + second), start + Duration::from_secs(second));
         }
-        assert_eq!(history.syn.len(), LOOKS_MAX);
-        assert_eq!(history.connections.len(), LOOKS_MAX);
+        for (chart, rates) in Chart::ALL.iter().zip(&history.rates) {
+            assert_eq!(rates.len(), LOOKS_MAX, "{chart:?}");
+        }
+        let json = serde_json::to_value(&history).unwrap();
+        assert_eq!(json["connections"].as_array().unwrap().len(), LOOKS_MAX);
     }
 }

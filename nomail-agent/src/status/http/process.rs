@@ -1,6 +1,5 @@
-//! What the process itself takes, under the names that all exporters use.
-//!
-//! The sandbox lets nobody open a file of /proc. These were opened before.
+//! What the agent's process takes: processor time, memory, descriptors. The files of /proc are
+//! opened before the sandbox, which lets no file of it be opened.
 
 use std::{
     fs::File,
@@ -19,7 +18,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Descriptors of the files, and what does not change.
+/// Open files, and what does not change.
 #[derive(Debug)]
 pub(super) struct Process {
     files: Mutex<Files>,
@@ -33,26 +32,25 @@ struct Files {
     descriptors: Dir,
 }
 
-/// The figures of a moment.
+/// What the process takes at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Figures {
+pub(super) struct ProcessMetrics {
     /// Processor time of all threads.
     pub(super) cpu: Duration,
-    /// Octets of memory that are in use.
+    /// Bytes of memory in use.
     pub(super) resident_memory: u64,
-    /// Octets of memory that are mapped.
+    /// Bytes of memory mapped.
     pub(super) virtual_memory: u64,
     /// Open descriptors.
     pub(super) descriptors: u64,
-    /// Most descriptors that may be open.
+    /// Most descriptors allowed.
     pub(super) descriptors_max: u64,
-    /// When it was started, in seconds since 1970.
+    /// When the process was started, in seconds since 1970.
     pub(super) start_time_secs: f64,
 }
 
 impl Process {
-    /// To be called with the limit of descriptors that stays, and before the
-    /// sandbox.
+    /// Opens the files, before the sandbox and with the final limit of descriptors.
     ///
     /// # Errors
     /// Without /proc.
@@ -77,11 +75,11 @@ impl Process {
         })
     }
 
-    /// How it is now.
+    /// The values of now.
     ///
     /// # Errors
-    /// When the kernel does not tell.
-    pub(super) fn figures(&self) -> io::Result<Figures> {
+    /// When /proc cannot be read.
+    pub(super) fn metrics(&self) -> io::Result<ProcessMetrics> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         files.memory.rewind()?;
@@ -91,7 +89,7 @@ impl Process {
             return Err(io::Error::other("/proc/self/statm has no numbers"));
         };
         let cpu = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
-        Ok(Figures {
+        Ok(ProcessMetrics {
             cpu: cpu.into(),
             resident_memory: resident * procfs::page_size(),
             virtual_memory: mapped * procfs::page_size(),
@@ -102,12 +100,12 @@ impl Process {
     }
 }
 
-/// Linux 6.2 and later tell the number at once; before that the names are
-/// counted, as many as there are connections.
+/// The number of descriptors. Linux 6.2 and later have it as the size of the folder; before,
+/// the names are counted, as many as there are connections.
 fn count(descriptors: &mut Dir) -> io::Result<u64> {
-    let told = fstat(&*descriptors)?.st_size;
-    if told > 0 {
-        return Ok(told as u64);
+    let size = fstat(&*descriptors)?.st_size;
+    if size > 0 {
+        return Ok(size as u64);
     }
     let mut count = 0;
     for entry in descriptors.iter() {
@@ -123,11 +121,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_those_of_this_process() {
+    fn the_values_are_those_of_this_process() {
         let process = Process::open().unwrap();
-        let before = process.figures().unwrap();
+        let before = process.metrics().unwrap();
         let files: Vec<_> = (0..100).map(|_| File::open("/dev/null").unwrap()).collect();
-        let after = process.figures().unwrap();
+        let after = process.metrics().unwrap();
         assert!(after.descriptors >= 100, "{after:?}");
         drop(files);
         assert!(before.resident_memory > 1 << 20 && before.virtual_memory > before.resident_memory);

@@ -649,7 +649,7 @@ const fn slot_of(config: &Config, jiffies: u64) -> u32 {
 
 /// Whether one more SYN is over a bucket that all share; charges it if not. A global
 /// function, so that its stack is not part of [`judge`]'s: Linux 6.1 rounds each function
-/// up to 32 bytes and allows 512 for a chain, of which `nomail` takes 192 and [`reply`] 96.
+/// up to 32 bytes and allows 512 for a chain, of which `nomail` takes 192 and [`reply()`] 96.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn over_shared(bucket: u32, jiffies: u64, interval: u64, tolerance: u64) -> u32 {

@@ -17,7 +17,7 @@ use crate::{mechanisms, setup, shell};
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
 
 /// The time that the packages give to their files, so that they do not depend on when
-/// they are built: https://reproducible-builds.org/specs/source-date-epoch/
+/// they are built: <https://reproducible-builds.org/specs/source-date-epoch/>
 pub(crate) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Arguments of `cargo xtask dist`.

@@ -78,7 +78,8 @@ enum Task {
     /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
     /// in fuzz/artifacts.
     Fuzz(fuzz::Args),
-    /// Check formatting, clippy with warnings as errors, dependencies, unsafe blocks
+    /// Check formatting, clippy, links of the documentation, the rules on who uses whom,
+    /// dependencies, and the number of unsafe blocks
     Lint,
 }
 

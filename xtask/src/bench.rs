@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::build::{self, Built, Profile};
-use crate::{setup, shell, test};
+use crate::{programs, setup, shell};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -331,7 +331,7 @@ fn judgement(line: &str) -> Option<(String, Judgement)> {
 }
 
 fn compile(name: &str, built: &Built) -> Result<PathBuf> {
-    test::compile_tests(&["bench", "--bench", name], built)?
+    programs::compile_tests(&["bench", "--bench", name], built)?
         .into_iter()
         .find_map(|(found, program)| (found == name).then_some(program))
         .with_context(|| format!("there is no benchmark {name} in tests/benches"))

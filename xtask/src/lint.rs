@@ -5,6 +5,7 @@ mod house;
 mod rooms;
 mod rules;
 mod source;
+mod syntax;
 mod unsafe_blocks;
 
 use std::process::Command;

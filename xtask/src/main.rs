@@ -17,12 +17,14 @@ mod docs;
 mod fuzz;
 mod lint;
 mod mechanisms;
+mod programs;
 mod reproduce;
 mod run;
 mod setup;
 mod shell;
 mod soak;
 mod test;
+mod tier;
 mod vm;
 
 use std::process::ExitCode;

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use anyhow::{Context as _, Result};
 
 use crate::build::Built;
-use crate::test::{self, Tier};
-use crate::{setup, shell};
+use crate::tier::{self, Tier};
+use crate::{programs, setup, shell};
 
 /// The test program that starts the machines.
 const PROGRAM: &str = "vm";
@@ -19,7 +19,7 @@ const PROGRAM: &str = "vm";
 /// When something cannot be built, or a test fails.
 pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
     setup::ensure_runtime_tools()?;
-    let (vm, others): (Vec<_>, Vec<_>) = test::test_programs(built)?
+    let (vm, others): (Vec<_>, Vec<_>) = programs::test_programs(built)?
         .into_iter()
         .partition(|(name, _)| name == PROGRAM);
     let (_, program) = vm
@@ -28,7 +28,7 @@ pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
     let in_machines = |name: &str| {
         // The library of the tests is one of the programs, and has none.
         let elsewhere = [Tier::Senders, Tier::Package];
-        name != "nomail_tests" && !elsewhere.contains(&test::tier_of_program(name))
+        name != "nomail_tests" && !elsewhere.contains(&tier::of_program(name))
     };
     let paths = others
         .iter()
@@ -36,7 +36,7 @@ pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
         .map(|(_, path)| path);
     let paths = env::join_paths(paths).context("the target directory has a colon in its name")?;
     shell::say("virtual machines, one after the other, under emulation: this takes an hour");
-    test::run_program(
+    programs::run_program(
         program,
         built,
         &[("NOMAIL_TEST_PROGRAMS", paths.as_os_str())],

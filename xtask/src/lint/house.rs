@@ -49,3 +49,16 @@ fn sources_of(packages: &[Package]) -> Result<Sources> {
     }
     Ok(sources)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that `cargo test` tells, too.
+    #[test]
+    fn the_workspace_keeps_the_rules() {
+        if let Err(error) = check() {
+            panic!("{error}");
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) fn lint() -> Result<()> {
         ("number of unsafe blocks", unsafe_blocks::check),
         ("formatting", formatting),
         ("clippy on the host crates", clippy_host),
-        ("clippy on the kernel crate", clippy_kernel),
+        ("clippy on nomail-ebpf", clippy_kernel),
         ("links of the documentation", links),
         (
             "licences, sources and versions of dependencies",
@@ -104,7 +104,7 @@ fn with_object(cargo: &mut Command) -> Result<&mut Command> {
     Ok(cargo)
 }
 
-/// Has the kernel crate compiled for the host: clippy has to match its compiler, and the
+/// Has nomail-ebpf compiled for the host: clippy has to match its compiler, and the
 /// compiler that builds for BPF often comes without one.
 fn for_host(cargo: &mut Command) -> &mut Command {
     cargo

@@ -82,7 +82,7 @@ pub(crate) fn compile_tests(command: &[&str], built: &Built) -> Result<Vec<(Stri
     compile(cargo, command, built)
 }
 
-/// The same by a cargo of the caller's.
+/// The same with the caller's cargo command.
 pub(crate) fn compile(
     mut cargo: Command,
     command: &[&str],
@@ -104,12 +104,12 @@ pub(crate) fn compile(
         .output()
         .with_context(|| format!("cannot start: {}", shell::shown(&cargo)))?;
     if !output.status.success() {
-        bail!("it does not compile: {}", shell::shown(&cargo));
+        bail!("does not compile: {}", shell::shown(&cargo));
     }
     Ok(programs_in(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Picks the test and bench programs out of cargo's JSON messages, one a line.
+/// The test and bench programs in cargo's JSON messages, which are one a line.
 fn programs_in(messages: &str) -> Vec<(String, PathBuf)> {
     let mut programs: Vec<_> = messages
         .lines()

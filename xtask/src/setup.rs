@@ -31,8 +31,8 @@ pub(crate) enum Verbosity {
 /// Finds a complete BPF toolchain, or installs what is missing where that is possible.
 ///
 /// # Errors
-/// When nothing complete is there and nothing can be installed: with the commands
-/// that help.
+/// When nothing complete is there and nothing can be installed: with the commands to
+/// type.
 pub(crate) fn ensure(verbosity: Verbosity) -> Result<Toolchain> {
     let places = Places::of_this_machine()?;
     let mut found = candidates(&places);
@@ -66,7 +66,7 @@ pub(crate) fn ensure(verbosity: Verbosity) -> Result<Toolchain> {
     })
 }
 
-/// The text for people without a usable compiler.
+/// What to do without a usable compiler.
 fn no_compiler(found: &[Candidate], host: Host) -> String {
     let mut text = "no compiler that can build for BPF (one with rust-src)".to_owned();
     for (compiler, _) in found {

@@ -16,7 +16,7 @@ use crate::{dist, mechanisms, shell, vm};
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to run; nothing means host, bpf and netns
+    /// What to run; by default host, bpf and netns
     #[arg(value_enum)]
     tiers: Vec<TierName>,
     /// Arguments of the test programs: a filter, --nocapture, …
@@ -28,29 +28,27 @@ pub(crate) struct Args {
 enum TierName {
     /// Unit, property and documentation tests; as the caller
     Host,
-    /// The BPF program in the kernel, packet by packet; as root
+    /// Single packets through the XDP program in the kernel; as root
     Bpf,
     /// Agent and peers in network namespaces; as root
     Netns,
-    /// The sender matrix, as a table; as root, on Debian. With `-- --write` it
-    /// goes into docs/senders.md; `-- NAME` takes only some senders
+    /// The matrix of real senders; as root, on Debian. `-- --write` puts it into
+    /// docs/senders.md, `-- NAME` selects senders
     Senders,
     /// The tiers bpf and netns on Debian's kernels 6.1 and 6.12, in virtual
-    /// machines; as root, on Debian 12. `-- NAME` takes only some tests,
-    /// `-- --kernel 6.1` only one kernel
+    /// machines; as root, on Debian 12. `-- NAME` selects tests, `-- --kernel 6.1` a
+    /// kernel
     Vm,
-    /// The packages, on a real Debian: install, upgrade, remove, purge; as root, on
-    /// Debian
+    /// Install, upgrade, remove and purge the packages; as root, on Debian
     Package,
-    /// Switches off one mechanism of the guard after another, in a copy of the sources,
-    /// and has the tests that are about it fail; as root. Half an hour; `-- WORD` takes
-    /// only some. Not in `all`
+    /// Switch off one mechanism after another in a copy of the sources, and check that
+    /// its tests fail; as root, half an hour. `-- WORD` selects mechanisms. Not in `all`
     Mechanisms,
     /// All of these but `mechanisms`
     All,
 }
 
-/// The tiers that the names mean, each once, in order of cost.
+/// The tiers with these names, each once, in order of cost.
 fn tiers_of(names: &[TierName]) -> Vec<Tier> {
     let all = names.contains(&TierName::All);
     [
@@ -64,7 +62,7 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
     ]
     .into_iter()
     .filter(|(name, tier)| {
-        // Those take many minutes, and install packages into roots of their own.
+        // They take many minutes, and install packages into roots of their own.
         let extra = [Tier::Senders, Tier::Vm, Tier::Package].contains(tier);
         let mechanisms = *tier == Tier::Mechanisms;
         let default = names.is_empty() && !extra;
@@ -103,7 +101,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     let summary = summary(&results);
     let all = |verdict| results.iter().all(|(_, of_tier, _)| *of_tier == verdict);
     if all(Verdict::NothingToRun) {
-        bail!("{summary}: no test has such a name");
+        bail!("{summary}: no test has that name");
     }
     if results
         .iter()
@@ -115,12 +113,12 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What came of a tier.
+/// The result of a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Passed,
     Failed,
-    /// None of its tests is wanted. It must not look like one that passes.
+    /// No test was selected. It must not look as if it had passed.
     NothingToRun,
 }
 

@@ -12,8 +12,8 @@ use crate::{programs, setup, shell};
 /// The test program that starts the machines.
 const PROGRAM: &str = "vm";
 
-/// Has the program `vm` run those of the tiers bpf and netns, and those that need
-/// its machines, in them.
+/// Runs the programs of the tiers bpf and netns, and those that need a machine of their own,
+/// in virtual machines.
 ///
 /// # Errors
 /// When something cannot be built, or a test fails.
@@ -26,7 +26,7 @@ pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
         .first()
         .with_context(|| format!("there is no test program {PROGRAM} in tests/tests"))?;
     let in_machines = |name: &str| {
-        // The library of the tests is one of the programs, and has none.
+        // The library of the tests is one of the programs, and has no tests.
         let elsewhere = [Tier::Senders, Tier::Package];
         name != "nomail_tests" && !elsewhere.contains(&tier::of_program(name))
     };
@@ -35,7 +35,7 @@ pub(crate) fn test(built: &Built, test_args: &[OsString]) -> Result<()> {
         .filter(|(name, _)| in_machines(name))
         .map(|(_, path)| path);
     let paths = env::join_paths(paths).context("the target directory has a colon in its name")?;
-    shell::say("virtual machines, one after the other, under emulation: this takes an hour");
+    shell::say("running emulated machines one after the other: this takes about an hour");
     programs::run_program(
         program,
         built,

@@ -54,7 +54,7 @@ fn sources_of(packages: &[Package]) -> Result<Sources> {
 mod tests {
     use super::*;
 
-    /// So that `cargo test` tells, too.
+    /// The same as in `cargo xtask lint`, for `cargo test`.
     #[test]
     fn the_workspace_keeps_the_rules() {
         if let Err(error) = check() {

@@ -45,7 +45,7 @@ impl Host {
     }
 }
 
-/// The programs that the root tests call, with their Debian packages.
+/// Programs that the tests with root call, and their Debian packages.
 const RUNTIME_TOOLS: [(&str, &str); 3] =
     [("ip", "iproute2"), ("ethtool", "ethtool"), ("tmux", "tmux")];
 
@@ -86,7 +86,7 @@ fn apt_command(arguments: &[&str]) -> Command {
     apt
 }
 
-/// `--no-remove`: if something else has to go for our packages, that is not for xtask to decide.
+/// `--no-remove`: xtask removes no package.
 const APT_INSTALL: [&str; 4] = ["install", "-y", "--no-install-recommends", "--no-remove"];
 
 /// The command that installs them, for people.
@@ -107,8 +107,8 @@ pub(super) fn apt_install(packages: &[String]) -> Result<()> {
         "setup: installing packages: {}",
         apt_line(packages)
     ));
-    // Without the option apt-get calls an unreachable archive a success. It need not
-    // stop us: the lists at hand may do.
+    // Without the option apt-get reports success for an unreachable archive. Its failure is
+    // no error yet: the package lists that are there may suffice.
     let update = shell::check_silent(&mut apt_command(&[
         "update",
         "-o",
@@ -124,11 +124,10 @@ pub(super) fn apt_install(packages: &[String]) -> Result<()> {
     }
 }
 
-/// Arguments of `cargo install` for tools that run for seconds: optimising them takes
-/// longer than they ever run.
+/// Arguments of `cargo install`: optimising these tools takes longer than they run.
 pub(super) const FAST_TO_BUILD: [&str; 3] = ["--debug", "--config", "profile.dev.debug=false"];
 
-/// A program that cargo installs, from target/tools or PATH; built if it is nowhere.
+/// A program that cargo installs, from target/tools or PATH; built if it is in neither.
 ///
 /// # Errors
 /// When it cannot be built.

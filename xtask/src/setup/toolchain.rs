@@ -19,7 +19,7 @@ pub(super) const OVERRIDE: &str = "NOMAIL_BPF_RUSTC";
 /// The oldest compiler for the workspace: its `rust-version`.
 const MIN_RUST: (u32, u32) = (1, 95);
 
-/// Everything that builds the kernel crate.
+/// What builds nomail-ebpf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Toolchain {
     pub(crate) compiler: Compiler,
@@ -190,8 +190,8 @@ fn inspect(origin: Origin, rustc: &Path) -> Option<Compiler> {
     let ask = |option: &[&str]| shell::output_of(Command::new(rustc).args(option));
     let version = Version::parse(&ask(&["-vV"])?)?;
     let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?);
-    // Where rustup is in charge `rustc` is a proxy that the environment can
-    // redirect; the compiler in the sysroot is the thing itself.
+    // rustup's `rustc` is a proxy that the environment can redirect; the compiler is in the
+    // sysroot.
     let own = |name: &str| Some(sysroot.join("bin").join(name)).filter(|p| shell::is_executable(p));
     Some(Compiler {
         origin,
@@ -207,7 +207,7 @@ fn inspect(origin: Origin, rustc: &Path) -> Option<Compiler> {
 /// The major version of the LLVM that a bpf-linker was linked with.
 ///
 /// bpf-linker does not print it. A dynamic binary names `libLLVM.so.22.1`
-/// (`libLLVM-14.so` in old times), a static one carries the producer string
+/// (formerly `libLLVM-14.so`), a static one carries the producer string
 /// `LLVM22.1.2` that LLVM writes into bitcode.
 fn llvm_of_binary(bytes: &[u8]) -> Option<u32> {
     let mut rest = bytes;

@@ -30,7 +30,7 @@ const SIDE_BY_SIDE: usize = 4;
 /// A test program: its name and its path.
 type Program = (String, PathBuf);
 
-/// What came of a test program.
+/// The result of a test program.
 struct Ran<'a> {
     name: &'a str,
     time: Duration,
@@ -59,7 +59,7 @@ pub(super) fn run(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<b
         return Ok(false);
     }
     let sweeper = Sweeper::start()?;
-    // With test arguments somebody watches: one program after the other then.
+    // With test arguments you watch the output: one program after the other.
     let (side_by_side, alone): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(name, _)| {
         test_args.is_empty() && tier != Tier::Senders && !ALONE.contains(&&**name)
     });

@@ -17,10 +17,10 @@ const LEGEND_WIDTH: i32 = 220;
 /// Of a bar, with the gap to the next.
 const BAR_HEIGHT: u32 = 16;
 const FONT: &str = "sans-serif";
-/// Of a letter of [`SMALL`], on average.
+/// Average width of a letter of size [`SMALL`].
 const LETTER_WIDTH: f64 = 6.4;
 const SMALL: i32 = 13;
-/// Of Okabe and Ito: told apart by colour-blind eyes too.
+/// Of Okabe and Ito: distinct for colour-blind people too.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -32,7 +32,7 @@ const COLOURS: [RGBColor; 7] = [
 ];
 
 impl Plot {
-    /// Draws it from these tables into a file; whether it is there to be drawn.
+    /// Draws the plot from these tables into a file. False if they have nothing to draw.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -190,7 +190,7 @@ impl Plot {
         Ok(())
     }
 
-    /// From where to where the axis of figures goes.
+    /// The ends of the axis of figures.
     fn range(&self, data: &Data) -> (f64, f64) {
         let figures = data.series.iter().flat_map(|series| &series.points);
         let figures =
@@ -212,7 +212,7 @@ impl Plot {
         }
     }
 
-    /// How many labels the axis of figures has, at most.
+    /// Most labels that the axis of figures has.
     fn labels(&self, low: f64, high: f64) -> usize {
         match self.scale {
             Scale::Linear => 8,

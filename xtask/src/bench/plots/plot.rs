@@ -2,7 +2,7 @@
 
 use super::super::tables::{Figure, Table};
 
-/// What of a table is drawn, and how.
+/// What is drawn of a table, and how.
 pub(in super::super) struct Plot {
     /// The name of the file, without `.svg`.
     pub(in super::super) file: &'static str,
@@ -10,11 +10,11 @@ pub(in super::super) struct Plot {
     pub(in super::super) benchmark: &'static str,
     pub(super) table: &'static str,
     pub(super) caption: &'static str,
-    /// The column of the places along the axis, in the order of the table. They are
-    /// evenly spaced, whatever numbers they are.
+    /// The column of the places along the axis, in the order of the table. They are evenly
+    /// spaced, even if they are numbers.
     pub(super) places: &'static str,
-    /// The column of which each value is a line, or a bar at each place. None: each of
-    /// `figures` is.
+    /// The column whose values are the lines, or the bars at each place. Without it each of
+    /// `figures` is one.
     pub(super) series: Option<&'static str>,
     /// The columns that are drawn.
     pub(super) figures: &'static [&'static str],
@@ -102,7 +102,7 @@ impl Plot {
     }
 }
 
-/// Where the first such one is; else a new one is put at the end.
+/// The index of the first that fits, after adding a new one if there is none.
 fn position<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> usize {
     match all.iter().position(is_it) {
         Some(at) => at,

@@ -328,10 +328,13 @@ fn judgement(line: &str) -> Option<(String, Judgement)> {
 }
 
 fn compile(name: &str, built: &Built) -> Result<PathBuf> {
-    programs::compile_tests(&["bench", "--bench", name], built)?
-        .into_iter()
-        .find_map(|(found, program)| (found == name).then_some(program))
-        .with_context(|| format!("there is no benchmark {name} in tests/benches"))
+    programs::compile_tests(
+        &["bench", "--package", "nomail-tests", "--bench", name],
+        built,
+    )?
+    .into_iter()
+    .find_map(|(found, program)| (found == name).then_some(program))
+    .with_context(|| format!("there is no benchmark {name} in tests/benches"))
 }
 
 #[cfg(test)]

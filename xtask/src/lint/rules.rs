@@ -68,7 +68,8 @@ impl fmt::Display for Fault {
             rule,
             ..
         } = self;
-        write!(f, "{file}:{line}: {what}\n    remedy: {}", rule.remedy())
+        let (name, remedy) = (rule.name(), rule.remedy());
+        write!(f, "{file}:{line}: {name}: {what}\n    remedy: {remedy}")
     }
 }
 

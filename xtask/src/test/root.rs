@@ -85,7 +85,10 @@ pub(super) fn run(tier: Tier, built: &Built, test_args: &[OsString]) -> Result<b
         .map(|ran| ran.name)
         .collect();
     if !failed.is_empty() {
-        bail!("tier {tier}: failed: {}", failed.join(", "));
+        bail!(
+            "tier {tier}: failed: {}; repeat a test by: cargo xtask test {tier} -- TEST",
+            failed.join(", ")
+        );
     }
     Ok(true)
 }
@@ -107,12 +110,15 @@ fn run_side_by_side<'a>(all: &'a [Program], built: &Built, sweeper: &Sweeper) ->
             let captured = programs::program_command(program, built, &package, &environment, &[])
                 .and_then(|mut command| shell::captured(&mut command));
             let time = begun.elapsed();
-            // Held while this program's output is printed.
+            // Held while the output is printed, so that no other comes in between.
             let mut ran = ran.lock().unwrap_or_else(PoisonError::into_inner);
             let passed = captured.and_then(|(status, output)| {
                 io::stdout().lock().write_all(&output)?;
-                let what = if status.success() { "passed" } else { "FAILED" };
-                shell::say(format!("{name} {what} in {} s ({status})", time.as_secs()));
+                let secs = time.as_secs();
+                shell::say(match status.success() {
+                    true => format!("{name} passed in {secs} s"),
+                    false => format!("{name} FAILED after {secs} s ({status})"),
+                });
                 Ok(status.success())
             });
             let passed = passed.unwrap_or_else(|err| {

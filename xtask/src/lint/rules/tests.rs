@@ -92,7 +92,7 @@ fn a_subject_that_knows_another_is_a_fault() {
     assert_eq!(brief(&faults), [(Rule::Room, "smtp.rs", 2, "guard/g.rs")]);
     let text = faults[0].to_string();
     assert!(
-        text.starts_with("nomail-agent/src/smtp.rs:2: smtp must not use guard (G)\n")
+        text.starts_with("nomail-agent/src/smtp.rs:2: room: smtp must not use guard (G)\n")
             && text.contains("remedy: have `agent`"),
         "{text}"
     );

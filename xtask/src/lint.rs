@@ -20,12 +20,14 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 const HOST: [&str; 4] = ["--locked", "--workspace", "--exclude", "nomail-ebpf"];
 const WARNINGS_ARE_ERRORS: [&str; 3] = ["--", "-D", "warnings"];
 
+type Check = fn() -> Result<()>;
+
 /// Checks the whole workspace; a failing check does not stop the next.
 ///
 /// # Errors
 /// When any check complains.
 pub(crate) fn lint() -> Result<()> {
-    let checks: [(&str, fn() -> Result<()>); 7] = [
+    let checks: [(&str, Check); 7] = [
         ("rules of the house", house::check),
         ("number of unsafe blocks", unsafe_blocks::check),
         ("formatting", formatting),

@@ -152,7 +152,7 @@ impl Sources {
         self.modules[id].named = reader.named;
         for child in reader.children {
             let name = child.ident.to_string();
-            let module = [place.module, &[name.clone()]].concat();
+            let module = [place.module, std::slice::from_ref(&name)].concat();
             let child = match &child.content {
                 Some((_, items)) => self.add_module(
                     items,

@@ -3,8 +3,12 @@
 use std::{
     env,
     fs::File,
+    io::{Read as _, Write as _},
     net::TcpListener,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -20,7 +24,10 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{lab::Namespace, poll::until};
+use crate::{
+    lab::Namespace,
+    poll::{DEADLINE, longest, until},
+};
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
@@ -155,13 +162,24 @@ impl Agent {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// What `nomail-agent status --json` prints.
+    /// What the control socket answers, which `nomail-agent status --json` prints. That
+    /// command waits for 5 s, which is not enough on a machine that is busy with other tests.
     ///
     /// # Panics
-    /// When it fails.
+    /// When it does not answer in time, or not in JSON.
     pub fn status(&self) -> Value {
-        let text = status(&self.control(), &["--json", "--sources", "1000"]);
-        serde_json::from_str(&text).expect("status --json is JSON")
+        let mut stream = UnixStream::connect(self.control()).expect("the agent listens");
+        stream
+            .set_read_timeout(Some(longest(DEADLINE)))
+            .expect("a socket has a timeout");
+        stream
+            .write_all(b"status 1000\n")
+            .expect("the agent reads the request");
+        let mut text = String::new();
+        stream
+            .read_to_string(&mut text)
+            .expect("the agent answers in time");
+        serde_json::from_str(&text).expect("the status is JSON")
     }
 
     /// A number of the status, by its JSON pointer: `/connections/quit`.
@@ -284,7 +302,7 @@ impl Drop for Agent {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), log.as_bytes());
+            let _ = std::io::stderr().write_all(log.as_bytes());
         }
     }
 }

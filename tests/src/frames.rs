@@ -101,14 +101,21 @@ impl FrameSender {
     /// # Panics
     /// Without the interface, or without root.
     pub fn open(interface: &str) -> Self {
-        let index = if_nametoindex(interface).expect("the interface is there");
+        Self::try_open(interface).expect("the interface is there, and root may send on it")
+    }
+
+    /// The same on an interface that may be gone.
+    ///
+    /// # Errors
+    /// Without the interface, or without root.
+    pub fn try_open(interface: &str) -> nix::Result<Self> {
+        let index = if_nametoindex(interface)?;
         let socket = socket(
             AddressFamily::Packet,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             None,
-        )
-        .expect("root may open a packet socket");
+        )?;
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
             sll_protocol: 0,
@@ -118,7 +125,7 @@ impl FrameSender {
             sll_halen: 6,
             sll_addr: [0; 8],
         };
-        Self { socket, address }
+        Ok(Self { socket, address })
     }
 
     /// Sends a frame; all of it is on the wire when this returns.

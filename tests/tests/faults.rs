@@ -729,13 +729,11 @@ fn an_interface_is_deleted_under_a_flood() {
         scope.spawn(|| {
             host.lab.client.within(|| {
                 let mut n = 0u32;
-                let is_there = || nix::net::if_::if_nametoindex(CLIENT_INTERFACE).is_ok();
                 while !over.load(Ordering::Relaxed) {
-                    if !is_there() {
+                    let Ok(sender) = FrameSender::try_open(CLIENT_INTERFACE) else {
                         sleep(Duration::from_millis(1));
                         continue;
-                    }
-                    let sender = FrameSender::open(CLIENT_INTERFACE);
+                    };
                     loop {
                         n = n.wrapping_add(1);
                         let from =

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::build::{self, Built, Profile};
-use crate::{setup, shell, test};
+use crate::{programs, setup, shell};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -24,14 +24,14 @@ pub(crate) struct Args {
     /// What to measure
     #[arg(value_enum, default_value = "cost")]
     name: Choice,
-    /// Measure less: fewer rounds, and fewer rows where the table says so. All of them in
+    /// Measure less: fewer rounds, and fewer rows where the table says so. `all` then takes
     /// five minutes
     #[arg(long)]
     quick: bool,
     /// Put the plots into docs/plots as well
     #[arg(long)]
     write: bool,
-    /// Measure nothing: draw the plots and write the report of the tables in target/bench
+    /// Measure nothing: draw the plots and write the report from the tables in target/bench
     #[arg(long, conflicts_with = "quick")]
     from_last: bool,
 }
@@ -42,9 +42,9 @@ enum Choice {
     Cost,
     /// Mail servers that refuse, side by side: exchanges, and connections held
     Smtp,
-    /// How the guard holds against floods, beside what else holds them off
+    /// How the guard and its peers hold against floods
     Guard,
-    /// What reloads and looks at the figures cost those who are served meanwhile
+    /// What reloads and status queries cost the clients that are served meanwhile
     Reload,
     /// How cost grows: with sources, flood rate, held connections, deny prefixes, relay
     /// domains and CPUs
@@ -72,11 +72,11 @@ impl Choice {
     }
 }
 
-/// How much of the machine may be busy when a measurement begins.
+/// Largest share of the machine that is busy when a measurement begins.
 const BUSY_MAX: f64 = 0.1;
-/// How long it is looked at, each time.
+/// How long each look at it takes.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a quiet machine is waited for, and for a quick measurement.
+/// How long to wait for a quiet machine; and for a quick measurement.
 const PATIENCE: Duration = Duration::from_secs(300);
 const PATIENCE_QUICK: Duration = Duration::from_secs(4);
 
@@ -155,7 +155,7 @@ fn measure(name: &str, program: &Path, built: &Built, quick: bool) -> Result<Str
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Prints what a benchmark said, and keeps it, as it is and as JSON.
+/// Prints the tables of a benchmark, and keeps them, also as JSON.
 fn keep(name: &str, text: &str, args: &Args) -> Result<()> {
     print!("{text}");
     let file = write(&format!("{name}.md"), text)?;
@@ -178,7 +178,7 @@ fn keep(name: &str, text: &str, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws what there is to be drawn of these benchmarks; the files.
+/// Draws the plots of these benchmarks, and returns their files.
 fn draw(texts: &[(&str, String)]) -> Result<Vec<PathBuf>> {
     let folder = folder()?.join("plots");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -214,7 +214,7 @@ fn folder() -> Result<PathBuf> {
     Ok(shell::target_dir()?.join("bench"))
 }
 
-/// Keeps a text under target/bench, and says where.
+/// Keeps a text under target/bench, and returns its path.
 fn write(name: &str, text: &str) -> Result<PathBuf> {
     let folder = folder()?;
     let file = folder.join(name);
@@ -224,34 +224,32 @@ fn write(name: &str, text: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Waits until the machine has little else to do. Where it always has, that is said,
-/// and measured all the same.
+/// Waits until the machine is quiet. If it stays busy, says so and measures all the same.
 fn wait_for_quiet(patience: Duration) {
     let start = Instant::now();
-    let mut told = false;
+    let mut said = false;
     while let Some(busy) = busy() {
         if busy <= BUSY_MAX {
             return;
         }
         if start.elapsed() > patience {
             shell::say(format!(
-                "the machine is {:.0} % busy with something else: these figures are of little use",
+                "the machine is {:.0} % busy with something else: do not rely on these figures",
                 busy * 100.0
             ));
             return;
         }
-        if !told {
+        if !said {
             shell::say(format!(
-                "waiting for the machine, which is {:.0} % busy",
+                "waiting until the machine is quiet: it is {:.0} % busy",
                 busy * 100.0
             ));
-            told = true;
+            said = true;
         }
     }
 }
 
-/// The share of its time in which the machine was busy, or none where the kernel does
-/// not tell.
+/// The share of its time in which the machine was busy; none without /proc/stat.
 fn busy() -> Option<f64> {
     let (work, all) = times()?;
     sleep(LOOK);
@@ -259,7 +257,7 @@ fn busy() -> Option<f64> {
     Some((work_later - work) as f64 / (all_later - all).max(1) as f64)
 }
 
-/// From /proc/stat: time of work, and all time.
+/// From /proc/stat: time of work, and total time.
 fn times() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
@@ -274,7 +272,7 @@ fn times() -> Option<(u64, u64)> {
     Some((all - idle, all))
 }
 
-/// Every goal, the missed ones first, and then the tables.
+/// How many goals were met, those that were not, and the tables.
 fn report(tables: &[(&str, String)], quick: bool) -> String {
     let mut report = String::from("# What was measured\n\n");
     if quick {
@@ -315,8 +313,7 @@ enum Judgement {
     NotJudged,
 }
 
-/// What a row of a table has in its last cell, if that is a judgement; and the row's
-/// other cells.
+/// The last cell of a row, if it is a judgement, and the row's other cells.
 fn judgement(line: &str) -> Option<(String, Judgement)> {
     let cells = line.strip_prefix('|')?.strip_suffix('|')?;
     let (row, last) = cells.rsplit_once('|')?;
@@ -331,10 +328,13 @@ fn judgement(line: &str) -> Option<(String, Judgement)> {
 }
 
 fn compile(name: &str, built: &Built) -> Result<PathBuf> {
-    test::compile_tests(&["bench", "--bench", name], built)?
-        .into_iter()
-        .find_map(|(found, program)| (found == name).then_some(program))
-        .with_context(|| format!("there is no benchmark {name} in tests/benches"))
+    programs::compile_tests(
+        &["bench", "--package", "nomail-tests", "--bench", name],
+        built,
+    )?
+    .into_iter()
+    .find_map(|(found, program)| (found == name).then_some(program))
+    .with_context(|| format!("there is no benchmark {name} in tests/benches"))
 }
 
 #[cfg(test)]

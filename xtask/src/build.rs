@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::setup::{self, Toolchain, Verbosity};
 use crate::shell;
 
-/// Names the BPF object: a prebuilt one for us, the one to embed for the agent's build.
+/// Names the BPF object: for xtask a prebuilt one, for the agent's build the one to embed.
 pub(crate) const OBJECT: &str = "NOMAIL_BPF_OBJECT";
 
 /// Arguments of `cargo xtask build`.
@@ -79,8 +79,8 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
 /// The BPF object: the prebuilt one that the environment names, or a fresh build.
 ///
 /// # Errors
-/// When the named object is not there; when there is no BPF toolchain; when the
-/// kernel crate does not compile.
+/// When the named object is not there, there is no BPF toolchain, or nomail-ebpf does not
+/// compile.
 pub(crate) fn object() -> Result<PathBuf> {
     if let Some(object) = prebuilt_object()? {
         shell::say(format!(
@@ -116,20 +116,20 @@ pub(crate) fn existing_object() -> Result<Option<PathBuf>> {
     Ok(prebuilt_object()?.or(Some(object_path(&bpf_target_dir()?)).filter(|path| path.is_file())))
 }
 
-/// BPF in the byte order of this machine, whose kernel is to load it.
+/// BPF in the byte order of this machine, whose kernel loads it.
 const BPF_TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
     "bpfel-unknown-none"
 };
 
-/// A folder of its own, so that this cargo and the host's do not wait for each
-/// other's lock, nor throw away each other's work.
+/// A separate folder, so that the two builds neither wait for each other's lock nor discard
+/// each other's work.
 fn bpf_target_dir() -> Result<PathBuf> {
     Ok(shell::target_dir()?.join("bpf"))
 }
 
-/// The BPF object in a target folder of BPF's own.
+/// The BPF object in a target folder for BPF.
 pub(crate) fn object_path(target_dir: &Path) -> PathBuf {
     target_dir.join(BPF_TARGET).join("release/nomail-ebpf")
 }
@@ -177,15 +177,15 @@ fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
         "building the BPF object (the first time about a minute): {}",
         object.display()
     ));
-    shell::check(&mut cargo).context("the kernel crate does not build")?;
+    shell::check(&mut cargo).context("the BPF object does not build")?;
     if !object.is_file() {
         bail!("cargo succeeded, but there is no {}", object.display());
     }
     Ok(object)
 }
 
-/// Has cargo compile for release so that nothing tells where it was built; beside the
-/// flags that the environment has.
+/// Has cargo compile for release without the paths of this machine, in addition to the flags
+/// of the environment.
 ///
 /// # Errors
 /// When the target directory has no usable path.
@@ -201,23 +201,23 @@ pub(crate) fn flag_release(cargo: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Where the source of `core` lies that is compiled with the kernel crate, and its name
-/// everywhere.
+/// Where the source of `core` is that is compiled with nomail-ebpf, and its name in the
+/// object.
 fn source_places(rustc: &Path) -> Vec<(PathBuf, &'static str)> {
     let sysroot = shell::output_of(Command::new(rustc).args(["--print", "sysroot"]));
     let sysroot = sysroot.map(|sysroot| (PathBuf::from(sysroot).join("lib/rustlib"), "/rustlib"));
     sysroot.into_iter().collect()
 }
 
-/// Names that are the same everywhere, in place of the folders of this machine: they
-/// stand in panic messages and in debug information.
+/// Flags that replace the folders of this machine, in panic messages and debug information,
+/// by names that are the same everywhere.
 fn place_flags(more: &[(PathBuf, &str)]) -> Result<Vec<String>> {
     let cargo_home = env::var_os("CARGO_HOME").filter(|home| !home.is_empty());
     let cargo_home = cargo_home.map(PathBuf::from).or_else(|| {
         let home = env::var_os("HOME")?;
         Some(Path::new(&home).join(".cargo"))
     });
-    // Of two that fit the last one counts: the target directory is often in the workspace.
+    // If two fit, the last one counts: the target directory is often in the workspace.
     let mut places: Vec<_> = more.to_vec();
     places.extend(cargo_home.map(|home| (home, "/cargo")));
     places.push((shell::workspace(), "/nomail"));
@@ -228,7 +228,7 @@ fn place_flags(more: &[(PathBuf, &str)]) -> Result<Vec<String>> {
     Ok(flags.collect())
 }
 
-/// What the kernel crate is compiled with; `target_features` is what the compiler knows.
+/// The flags for nomail-ebpf; `target_features` are those that the compiler knows.
 fn rust_flags(target_features: Option<&str>) -> Vec<String> {
     let mut flags = vec![
         // aya-ebpf: registers and structures of the machine that loads the program.
@@ -248,8 +248,8 @@ fn rust_flags(target_features: Option<&str>) -> Vec<String> {
     flags
 }
 
-/// Variables that steer cargo or rustc: some are left by the cargo that runs xtask
-/// and name its toolchain, others are meant for the host crates.
+/// Whether a variable steers cargo or rustc: some are set by the cargo that runs xtask and
+/// name its toolchain, others are for the host crates.
 fn steers_cargo(name: &str) -> bool {
     const NAMES: [&str; 11] = [
         "CARGO",

@@ -1,4 +1,4 @@
-//! The lab of the tests, for a person to look at: `tests/examples/demo.rs`.
+//! A lab of the tests to watch: `tests/examples/demo.rs`.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -10,7 +10,7 @@ use crate::{setup, shell};
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Print some frames of text and end; also when the output is no terminal
+    /// Print 8 frames of text and end, as when the output is no terminal
     #[arg(long)]
     batch: bool,
 }

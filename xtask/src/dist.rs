@@ -1,6 +1,5 @@
-//! Builds the packages, with cargo-deb and cargo-generate-rpm. What is in them, and
-//! what happens at an installation, is told in `nomail-agent/Cargo.toml` and
-//! `packaging/debian`.
+//! Builds the packages with cargo-deb and cargo-generate-rpm. `nomail-agent/Cargo.toml` and
+//! `packaging/debian` say what is in them and what an installation does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +12,11 @@ use crate::build::{self, Profile};
 use crate::docs;
 use crate::{mechanisms, setup, shell};
 
-/// What a package may weigh: it goes to every host of a fleet.
+/// Largest package: it goes to every host of a fleet.
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
 
 /// The time that the packages give to their files, so that they do not depend on when
-/// they are built: https://reproducible-builds.org/specs/source-date-epoch/
+/// they are built: <https://reproducible-builds.org/specs/source-date-epoch/>
 pub(crate) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Arguments of `cargo xtask dist`.
@@ -26,23 +25,23 @@ pub(crate) struct Args {
     /// What to build; nothing means both
     #[arg(value_enum)]
     formats: Vec<Format>,
-    /// Without a look at the man pages: for the second build of `reproduce`
+    /// Do not check the man pages: for the second build of `reproduce`
     #[arg(long, hide = true)]
     unchecked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For Debian and its kin
+    /// For Debian and its derivatives
     Deb,
-    /// For Fedora, RHEL, openSUSE and their kin
+    /// For Fedora, RHEL, openSUSE and their derivatives
     Rpm,
 }
 
 const ALL: [Format; 2] = [Format::Deb, Format::Rpm];
 
 impl Format {
-    /// The cargo command that makes it, and the version that `cargo install` builds.
+    /// The cargo command that makes the package, and the version to install.
     fn tool(self) -> (&'static str, &'static str) {
         match self {
             Self::Deb => ("cargo-deb", "3.8.0"),
@@ -76,7 +75,7 @@ pub(crate) fn dist_all() -> Result<()> {
     packages(&ALL)
 }
 
-/// The time of the sources: the one that the environment names, else that of the commit.
+/// The time of the sources: that of the environment, else that of the commit.
 pub(crate) fn source_date() -> Option<String> {
     let named = std::env::var(SOURCE_DATE_EPOCH).ok();
     named
@@ -102,7 +101,7 @@ fn packages(formats: &[Format]) -> Result<()> {
         }
         shell::say(format!("dist: {} ({bytes} bytes)", package.display()));
     }
-    shell::say("dist: they need a C library not older than this machine's");
+    shell::say("dist: the packages need a C library at least as new as this machine's");
     Ok(())
 }
 
@@ -120,14 +119,14 @@ fn changelog_is_of(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Packs what is built; the package's path.
+/// Packs what is built, and returns the path of the package.
 fn package(format: Format, tool: &Path) -> Result<PathBuf> {
     let extension = match format {
         Format::Deb => "deb",
         Format::Rpm => "rpm",
     };
     let target_dir = shell::target_dir()?;
-    // Empty, so that what lies in it afterwards is the new package.
+    // Empty, so that the new package is the only file in it.
     let folder = target_dir.join("dist").join(extension);
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -165,9 +164,9 @@ fn package(format: Format, tool: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} made no package", tool.display()))
 }
 
-/// The sources and the agent, all just written. Of files that are newer than the time of
-/// the sources cargo-generate-rpm says that time; of older ones, when somebody checked
-/// them out.
+/// Copies the sources and the agent. For files newer than the time of the sources
+/// cargo-generate-rpm writes that time; for older ones it would write when they were checked
+/// out.
 fn fresh_copy(target_dir: &Path) -> Result<PathBuf> {
     let copy = target_dir.join("dist/source");
     if copy.exists() {

@@ -1,7 +1,7 @@
-//! Fuzzes what reads octets of others, with cargo-fuzz.
+//! Fuzzes what reads bytes from outside, with cargo-fuzz.
 //!
-//! The targets are functions of the package nomail-fuzz; `cargo test` replays its
-//! corpus. What a run adds to the corpus stays under target, findings do not.
+//! The targets are functions of the package nomail-fuzz; `cargo test` replays its corpus.
+//! What a run adds to the corpus stays under target; findings go to fuzz/artifacts.
 
 use std::env;
 use std::fs::{self, File};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// When there is no nightly compiler or cargo-fuzz, something does not compile, or
-/// anything is found: then with what helps.
+/// anything is found: with what to do about it.
 pub(crate) fn fuzz(args: &Args) -> Result<()> {
     let targets = chosen(&args.targets, &known_targets()?)?;
     let tool = Tool::find()?;
@@ -71,7 +71,7 @@ fn known_targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Those that were asked for, or all.
+/// The targets that were asked for, or all.
 fn chosen(asked: &[String], known: &[String]) -> Result<Vec<String>> {
     if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
         bail!(
@@ -121,7 +121,7 @@ impl Tool {
             .context("nightly's folder cannot be put on PATH")?;
         let mut command = Command::new(&self.cargo_fuzz);
         shell::forget_package(&mut command);
-        // What the cargo that runs xtask says of its own toolchain.
+        // Set by the cargo that runs xtask, for its own toolchain.
         shell::forget(&mut command, |name| {
             ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"].contains(&name)
         });
@@ -142,7 +142,7 @@ impl Tool {
     }
 }
 
-/// What came of fuzzing one target.
+/// The result of fuzzing one target.
 #[derive(Debug)]
 struct Run {
     passed: bool,
@@ -150,7 +150,7 @@ struct Run {
     secs: u64,
     /// Edges of the program that were reached.
     coverage: Option<u64>,
-    /// The program that ran: it also takes single inputs.
+    /// The program that ran; it also takes single inputs.
     program: String,
     /// Inputs that broke something.
     findings: Vec<PathBuf>,
@@ -204,13 +204,13 @@ impl Run {
         )
     }
 
-    /// Where the inputs are, how to replay and how to keep them.
+    /// Says where the inputs are, and how to replay and keep them.
     fn error(&self, target: &str) -> anyhow::Error {
         let log = self.log.display();
         if self.findings.is_empty() {
             return anyhow!("fuzzing {target} failed without an input to blame: see {log}");
         }
-        let mut text = format!("fuzzing {target}: what was found is told in {log}");
+        let mut text = format!("fuzzing {target} found something: see {log}");
         for finding in &self.findings {
             let input = finding.display();
             text += &format!("\n  input: {input}\n  replay: {} {input}", self.program);
@@ -235,7 +235,7 @@ fn last_number(text: &str, label: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// The files that were written since; none if there is no such folder.
+/// The files of a folder that were written since; none if there is no such folder.
 fn files_since(folder: &Path, since: SystemTime) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let new = entries.filter(|entry| {

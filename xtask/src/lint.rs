@@ -1,91 +1,46 @@
-//! Formatting and clippy, with warnings as errors; what the dependencies are; and
-//! how much of the code is unsafe.
+//! Formatting and clippy with warnings as errors, links of the documentation, the rules of
+//! the house, dependencies, and unsafe blocks.
 
-use std::fs;
-use std::path::Path;
+mod house;
+mod rooms;
+mod rules;
+mod source;
+mod syntax;
+mod unsafe_blocks;
+
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::{build, setup, shell};
 
 /// What `cargo install` builds.
 const CARGO_DENY_VERSION: &str = "0.20.2";
+/// The packages that are compiled for the host.
+const HOST: [&str; 4] = ["--locked", "--workspace", "--exclude", "nomail-ebpf"];
+const WARNINGS_ARE_ERRORS: [&str; 3] = ["--", "-D", "warnings"];
 
-/// How often `unsafe` stands in the code of each folder. clippy demands that each
-/// says why it is sound; that a new one is needed, its reviewer sees here.
-const UNSAFE: &[(&str, usize)] = &[
-    ("fuzz", 0),
-    ("nomail-agent", 7),
-    ("nomail-common", 5),
-    ("nomail-ebpf", 51),
-    ("tests", 20),
-];
+type Check = fn() -> Result<()>;
 
 /// Checks the whole workspace; a failing check does not stop the next.
 ///
 /// # Errors
 /// When any check complains.
 pub(crate) fn lint() -> Result<()> {
-    let mut fmt = shell::cargo()?;
-    fmt.args(["fmt", "--all", "--check"]);
-
-    let mut host = shell::cargo()?;
-    host.args([
-        "clippy",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "nomail-ebpf",
-    ])
-    .args(["--all-targets", "--", "-D", "warnings"]);
-    // The agent's build takes the object if there is one; clippy does not need it fresh.
-    if let Some(object) = build::existing_object()? {
-        host.env(build::OBJECT, object);
-    }
-
-    // For the host's target: clippy has to match its compiler, and the compiler that
-    // builds for BPF often comes without one.
-    let mut kernel = shell::cargo()?;
-    kernel
-        .args([
-            "clippy",
-            "--locked",
-            "--package",
-            "nomail-ebpf",
-            "--",
-            "-D",
-            "warnings",
-        ])
-        .env("RUSTC_BOOTSTRAP", "1")
-        // Without std nothing unwinds, and the compiler insists on hearing it.
-        .env("CARGO_PROFILE_DEV_PANIC", "abort");
-
-    let checks = [
-        ("formatting", fmt),
-        ("clippy on the host crates", host),
-        ("clippy on the kernel crate", kernel),
+    let checks: [(&str, Check); 7] = [
+        ("rules of the house", house::check),
+        ("number of unsafe blocks", unsafe_blocks::check),
+        ("formatting", formatting),
+        ("clippy on the host crates", clippy_host),
+        ("clippy on nomail-ebpf", clippy_kernel),
+        ("links of the documentation", links),
+        (
+            "licences, sources and versions of dependencies",
+            dependencies,
+        ),
     ];
-    let deny = || -> Result<()> {
-        let mut deny = Command::new(setup::cargo_program("cargo-deny", CARGO_DENY_VERSION)?);
-        shell::forget_package(&mut deny);
-        deny.current_dir(shell::workspace())
-            .args(["check", "licenses", "bans", "sources"]);
-        shell::check_silent(&mut deny)
-    };
     let mut failed = Vec::new();
-    for (name, mut command) in checks {
-        shell::say(format!("lint: {name}"));
-        if let Err(err) = shell::check(&mut command) {
-            shell::report(&err);
-            failed.push(name);
-        }
-    }
-    let more: [(_, &dyn Fn() -> Result<()>); 2] = [
-        ("licences, sources and versions of dependencies", &deny),
-        ("the number of unsafe blocks", &count_unsafe),
-    ];
-    for (name, check) in more {
+    for (name, check) in checks {
         shell::say(format!("lint: {name}"));
         if let Err(err) = check() {
             shell::report(&err);
@@ -93,62 +48,69 @@ pub(crate) fn lint() -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("lint: {} failed", failed.join(", "));
+        bail!("lint: failed: {}", failed.join(", "));
     }
     Ok(())
 }
 
-fn count_unsafe() -> Result<()> {
-    let mut wrong = Vec::new();
-    for &(folder, recorded) in UNSAFE {
-        let found = unsafe_in(&shell::workspace().join(folder))?;
-        if found != recorded {
-            wrong.push(format!("{folder} has {found}, recorded are {recorded}"));
-        }
-    }
-    if !wrong.is_empty() {
-        bail!(
-            "{}: if they have to be there, change UNSAFE in xtask/src/lint.rs",
-            wrong.join("; ")
-        );
+fn formatting() -> Result<()> {
+    shell::check(shell::cargo()?.args(["fmt", "--all", "--check"]))
+}
+
+fn clippy_host() -> Result<()> {
+    let mut clippy = shell::cargo()?;
+    clippy.arg("clippy").args(HOST).arg("--all-targets");
+    shell::check(with_object(&mut clippy)?.args(WARNINGS_ARE_ERRORS))
+}
+
+fn clippy_kernel() -> Result<()> {
+    let mut clippy = shell::cargo()?;
+    clippy
+        .args(["clippy", "--locked", "--package", "nomail-ebpf"])
+        .args(WARNINGS_ARE_ERRORS);
+    shell::check(for_host(&mut clippy))
+}
+
+/// Links of doc comments to items that do not exist, also in private items.
+fn links() -> Result<()> {
+    let mut host = shell::cargo()?;
+    host.arg("doc").args(HOST);
+    let mut kernel = shell::cargo()?;
+    kernel.args(["doc", "--locked", "--package", "nomail-ebpf"]);
+    for cargo in [with_object(&mut host)?, for_host(&mut kernel)] {
+        cargo
+            .args(["--no-deps", "--document-private-items"])
+            .args(["--quiet", "--keep-going"])
+            .env(
+                "RUSTDOCFLAGS",
+                "-A rustdoc::all -D rustdoc::broken_intra_doc_links",
+            );
+        shell::check(cargo)?;
     }
     Ok(())
 }
 
-/// Occurrences of the keyword in the sources below a folder, attributes and
-/// comments left out.
-fn unsafe_in(folder: &Path) -> Result<usize> {
-    let mut found = 0;
-    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    for entry in entries {
-        let path = entry.with_context(|| folder.display().to_string())?.path();
-        if path.is_dir() {
-            found += unsafe_in(&path)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            found += text.lines().map(unsafe_on).sum::<usize>();
-        }
-    }
-    Ok(found)
+fn dependencies() -> Result<()> {
+    let mut deny = Command::new(setup::cargo_program("cargo-deny", CARGO_DENY_VERSION)?);
+    shell::forget_package(&mut deny);
+    deny.current_dir(shell::workspace())
+        .args(["check", "licenses", "bans", "sources"]);
+    shell::check_silent(&mut deny)
 }
 
-fn unsafe_on(line: &str) -> usize {
-    let code = line.split("//").next().unwrap_or_default();
-    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
-        .iter()
-        .map(|form| code.matches(form).count())
-        .sum()
+/// The agent's build takes the XDP object if there is one; here it need not be fresh.
+fn with_object(cargo: &mut Command) -> Result<&mut Command> {
+    if let Some(object) = build::existing_object()? {
+        cargo.env(build::OBJECT, object);
+    }
+    Ok(cargo)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_what_is_unsafe_and_nothing_else() {
-        let count = |text: &str| text.lines().map(unsafe_on).sum::<usize>();
-        assert_eq!(count("let a = unsafe { b() }; // unsafe { c }"), 1);
-        assert_eq!(count("unsafe impl Pod for A {}\npub unsafe fn b()"), 2);
-        assert_eq!(count("#[unsafe(no_mangle)]\n/// unsafe fn"), 0);
-    }
+/// Has nomail-ebpf compiled for the host: clippy has to match its compiler, and the
+/// compiler that builds for BPF often comes without one.
+fn for_host(cargo: &mut Command) -> &mut Command {
+    cargo
+        .env("RUSTC_BOOTSTRAP", "1")
+        // Without std nothing unwinds, and the compiler wants that said.
+        .env("CARGO_PROFILE_DEV_PANIC", "abort")
 }

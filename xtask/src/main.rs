@@ -1,8 +1,7 @@
 //! `cargo xtask`: sets up the BPF toolchain, builds, runs, tests and lints nomail.
 //!
-//! The kernel crate needs a compiler with the source of `core`, and a linker that
-//! stable Rust does not bring; everything else is plain cargo. These commands hide
-//! the difference.
+//! The crate nomail-ebpf needs a compiler with the source of `core`, and a linker that stable
+//! Rust does not have; everything else is plain cargo. These commands hide the difference.
 
 #![allow(
     clippy::print_stderr,
@@ -17,12 +16,14 @@ mod docs;
 mod fuzz;
 mod lint;
 mod mechanisms;
+mod programs;
 mod reproduce;
 mod run;
 mod setup;
 mod shell;
 mod soak;
 mod test;
+mod tier;
 mod vm;
 
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Find or install what the kernel crate needs: a compiler with rust-src, and bpf-linker
+    /// Find or install what the BPF object needs: a compiler with rust-src, and bpf-linker
     ///
     /// Takes the first of: the compiler that NOMAIL_BPF_RUSTC names, rustup's
     /// nightly, the rustc on PATH, /usr/bin/rustc. Installs packages only as root
@@ -54,13 +55,13 @@ enum Task {
     Run(run::Args),
     /// Run the tests; the tiers bpf and netns through sudo when not root
     Test(test::Args),
-    /// Measure, side by side with the floor, and write a table under target/bench (as root)
+    /// Measure beside other programs, and write tables and plots under target/bench (as root)
     Bench(bench::Args),
-    /// Show it at work: a host with nomail, a sender, a bot, a flood that comes and goes, and
+    /// Show nomail at work: a host with it, a sender, a bot, a flood that comes and goes, and
     /// `top` on it; in network namespaces (as root)
     Demo(demo::Args),
-    /// Minutes of honest, hostile and faulty traffic at once; fails when memory or descriptors
-    /// are not flat at the end, or a counter is wrong (as root)
+    /// Run honest, hostile and faulty traffic at once for minutes; fails when memory or
+    /// descriptors grow, or a counter is wrong (as root)
     Soak(soak::Args),
     /// Write the man pages and shell completions from the command line and packaging/nomail.toml
     Docs(docs::Args),
@@ -69,16 +70,17 @@ enum Task {
     /// Installs cargo-deb and cargo-generate-rpm under target/tools if they are
     /// missing.
     Dist(dist::Args),
-    /// Build the same sources in two places, and compare what came of it octet by octet
+    /// Build the same sources in two places, and compare the results byte by byte
     ///
     /// Two release builds: some minutes.
     Reproduce(reproduce::Args),
-    /// Fuzz what reads octets of others, with libFuzzer on nightly Rust
+    /// Fuzz what reads bytes from outside, with libFuzzer on nightly Rust
     ///
-    /// Installs cargo-fuzz under target/tools if it is missing. What is found lies
-    /// in fuzz/artifacts.
+    /// Installs cargo-fuzz under target/tools if it is missing. Findings are in
+    /// fuzz/artifacts.
     Fuzz(fuzz::Args),
-    /// Check formatting, clippy with warnings as errors, dependencies, unsafe blocks
+    /// Check formatting, clippy, links of the documentation, the rules on who uses whom,
+    /// dependencies, and the number of unsafe blocks
     Lint,
 }
 

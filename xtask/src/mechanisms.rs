@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{self, Built};
-use crate::{setup, shell, test};
+use crate::{programs, setup, shell};
 
 /// A mechanism, and how it is switched off.
 struct Mechanism {
@@ -655,14 +655,14 @@ impl Bench {
             of_programs.entry(program).or_default().push(test);
         }
         shell::check_silent(self.cargo()?.args(["xtask", "build"]))?;
-        let mut command = vec!["test"];
+        let mut command = vec!["test", "--package", "nomail-tests"];
         for program in of_programs.keys() {
             command.extend(["--test", program]);
         }
-        let programs = test::compile(self.cargo()?, &command, &self.built)?;
+        let compiled = programs::compile(self.cargo()?, &command, &self.built)?;
         let mut outcomes = BTreeMap::new();
         for (program, tests) in of_programs {
-            let path = programs.iter().find(|(found, _)| found == program);
+            let path = compiled.iter().find(|(found, _)| found == program);
             let (_, path) = path.with_context(|| format!("tests/tests has no {program}.rs"))?;
             let said = self.run(path, &tests)?;
             let log = format!(
@@ -688,7 +688,7 @@ impl Bench {
             OsStr::new("--exact"),
         ];
         arguments.extend(tests.iter().map(OsStr::new));
-        let mut command = test::program_command(
+        let mut command = programs::program_command(
             &timeout,
             &self.built,
             &self.copy.join("tests"),

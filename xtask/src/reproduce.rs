@@ -1,6 +1,5 @@
-//! Builds the same sources twice, in two places, and compares what came of it, octet by
-//! octet. Whoever has the same compilers can so tell whether what he was given is made
-//! of these sources.
+//! Builds the same sources twice, in two places, and compares the results byte by byte. With
+//! the same compilers you can check that a binary was built from these sources.
 
 use std::env;
 use std::fs;
@@ -24,7 +23,7 @@ pub(crate) struct Args {
 /// directory; fails unless both are the same.
 ///
 /// # Errors
-/// When something does not build, differs, or tells where it was built.
+/// When something does not build, differs, or contains the path where it was built.
 pub(crate) fn reproduce(args: &Args) -> Result<()> {
     if env::var_os(build::OBJECT).is_some_and(|object| !object.is_empty()) {
         bail!(
@@ -47,7 +46,7 @@ pub(crate) fn reproduce(args: &Args) -> Result<()> {
     shell::say(format!("reproduce: once more in {}", copy.display()));
     let mut again = cargo_in(&copy, &target)?;
     match args.packages {
-        // That the man pages are those of the sources is known by now.
+        // The man pages were checked in the first build.
         true => again.args(["xtask", "dist", "--unchecked"]),
         false => again.args(["xtask", "build", "--release"]),
     };
@@ -57,12 +56,12 @@ pub(crate) fn reproduce(args: &Args) -> Result<()> {
     for file in files(&target, args.packages)? {
         let other = of_copy.join(&file);
         let (one, two) = (read(&target.join(&file))?, read(&other)?);
-        let [here, there] = [&one, &two].map(|octets| digest(octets));
-        shell::say(format!("{here}  {} ({} octets)", file.display(), one.len()));
+        let [here, there] = [&one, &two].map(|bytes| digest(bytes));
+        shell::say(format!("{here}  {} ({} bytes)", file.display(), one.len()));
         if one != two {
             let at = one.iter().zip(&two).position(|(one, two)| one != two);
             shell::say(format!(
-                "{there}  {} ({} octets): DIFFERS, first at octet {}",
+                "{there}  {} ({} bytes): DIFFERS, first at byte {}",
                 other.display(),
                 two.len(),
                 at.unwrap_or(one.len().min(two.len()))
@@ -72,7 +71,7 @@ pub(crate) fn reproduce(args: &Args) -> Result<()> {
         for place in [&copy, &shell::workspace()] {
             if contains(&one, place) || contains(&two, place) {
                 bail!(
-                    "{}: it says that it was built in {}",
+                    "{} contains the path where it was built: {}",
                     file.display(),
                     place.display()
                 );
@@ -80,9 +79,9 @@ pub(crate) fn reproduce(args: &Args) -> Result<()> {
         }
     }
     if !differing.is_empty() {
-        bail!("not the same in both places: {}", differing.join(", "));
+        bail!("different in the two places: {}", differing.join(", "));
     }
-    shell::say("reproduce: the same octets in both places");
+    shell::say("reproduce: the same bytes in both places");
     Ok(())
 }
 
@@ -131,11 +130,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// SHA-256 as sha256sum tells it; a dash where there is no such program.
-fn digest(octets: &[u8]) -> String {
+/// SHA-256 by sha256sum; a dash where there is no such program.
+fn digest(bytes: &[u8]) -> String {
     let sum = || -> Result<String> {
         let file = shell::target_dir()?.join("reproduce/summed");
-        fs::write(&file, octets)?;
+        fs::write(&file, bytes)?;
         let printed = shell::output_of(Command::new("sha256sum").arg(&file));
         fs::remove_file(&file)?;
         let printed = printed.context("no sha256sum")?;
@@ -144,9 +143,9 @@ fn digest(octets: &[u8]) -> String {
     sum().unwrap_or_else(|_| "-".to_owned())
 }
 
-fn contains(octets: &[u8], path: &Path) -> bool {
+fn contains(bytes: &[u8], path: &Path) -> bool {
     let path = path.as_os_str().as_encoded_bytes();
-    octets.windows(path.len()).any(|window| window == path)
+    bytes.windows(path.len()).any(|window| window == path)
 }
 
 #[cfg(test)]
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_found_in_octets() {
+    fn a_path_is_found_in_bytes() {
         assert!(contains(b"\0/home/me/nomail/src\0", Path::new("/home/me")));
         assert!(!contains(b"\0/nomail/src\0", Path::new("/home/me")));
     }

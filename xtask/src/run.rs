@@ -11,7 +11,7 @@ use crate::shell;
 /// Arguments of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Arguments of the agent; none: it guards port 25 of the default route's interface
+    /// Arguments of the agent; without any it guards port 25 of the default route's interface
     #[arg(last = true, value_name = "AGENT ARGS")]
     agent_args: Vec<OsString>,
 }

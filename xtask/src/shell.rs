@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, PipeReader, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -15,14 +15,14 @@ use anyhow::{Context as _, Result, bail};
 /// How much of a failed program's output is worth repeating.
 const LAST_LINES: usize = 20;
 
-/// Tells the user in one line what happens.
+/// Prints a line on what xtask does.
 pub(crate) fn say(line: impl AsRef<str>) {
     eprintln!("xtask: {}", line.as_ref());
 }
 
 /// Prints an error with everything that caused it.
 ///
-/// Not anyhow's own Debug form: that adds a backtrace of xtask, which helps nobody.
+/// Not anyhow's own Debug form, which adds a backtrace of xtask.
 pub(crate) fn report(err: &anyhow::Error) {
     eprintln!("xtask: error: {err}");
     for cause in err.chain().skip(1) {
@@ -30,19 +30,19 @@ pub(crate) fn report(err: &anyhow::Error) {
     }
 }
 
-/// The top folder of the workspace that this run is about.
+/// The top folder of the workspace.
 ///
-/// Found when xtask runs, never when it was compiled: the program of a checkout that
-/// was copied or moved would go on working on the old one. Where none is found, which
-/// [`find_workspace`] reports at the start, it is the current folder.
+/// Found when xtask runs, never when it was compiled: the xtask of a checkout that was copied
+/// or moved would work on the old one. Where none is found, which [`find_workspace`] reports
+/// at the start, it is the current folder.
 pub(crate) fn workspace() -> PathBuf {
     static FOUND: LazyLock<PathBuf> =
         LazyLock::new(|| find_workspace().unwrap_or_else(|_| PathBuf::from(".")));
     FOUND.clone()
 }
 
-/// Finds the top folder of the workspace: what cargo says of the package that it runs,
-/// else (the program was started without cargo) up from the current folder.
+/// Finds the top folder of the workspace: above the package that cargo runs, else (xtask was
+/// started without cargo) above the current folder.
 ///
 /// # Errors
 /// When neither is part of a checkout of nomail.
@@ -79,9 +79,7 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     }
 }
 
-/// Whether we run as root.
-///
-/// /proc/self belongs to the effective user, which saves a dependency for geteuid.
+/// Whether xtask runs as root: /proc/self belongs to the effective user.
 pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
@@ -116,7 +114,7 @@ pub(crate) fn cargo() -> Result<Command> {
     Ok(cargo)
 }
 
-/// Removes what `cargo run` says about the package xtask, which is nobody else's business.
+/// Removes the variables that `cargo run` sets for the package xtask.
 pub(crate) fn forget_package(command: &mut Command) {
     forget(command, |name| {
         ["CARGO_PKG_", "CARGO_MANIFEST_"]
@@ -134,7 +132,7 @@ pub(crate) fn forget(command: &mut Command, unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// The command as one can type it, with the environment it adds.
+/// The command as you can type it, with the environment that it adds.
 pub(crate) fn shown(command: &Command) -> String {
     let assignments = command.get_envs().filter_map(|(name, value)| {
         let value = value?;
@@ -156,7 +154,10 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// Runs a program that talks to the user itself; fails when it fails.
+/// Runs a program that prints for itself.
+///
+/// # Errors
+/// When it does not start, or fails.
 pub(crate) fn check(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -167,25 +168,19 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program whose output is not mixed with that of others: it is shown as a whole
-/// when the program ends. Fails when it fails.
-pub(crate) fn check_and_print(command: &mut Command) -> Result<()> {
+/// Runs a program without input: how it ended, and all that it printed.
+pub(crate) fn captured(command: &mut Command) -> Result<(ExitStatus, Vec<u8>)> {
     let mut printed = Vec::new();
     let status = read_output(command, |mut output| {
         output.read_to_end(&mut printed).map(drop)
     })?;
-    std::io::stdout()
-        .lock()
-        .write_all(&printed)
-        .context("cannot print")?;
-    if !status.success() {
-        bail!("failed ({status}): {}", shown(command));
-    }
-    Ok(())
+    Ok((status, printed))
 }
 
-/// Runs a program silently; when it fails, the error carries its last lines and the
-/// command to repeat.
+/// Runs a program silently.
+///
+/// # Errors
+/// When it does not start, or fails: with its last lines and the command to repeat.
 pub(crate) fn check_silent(command: &mut Command) -> Result<()> {
     let mut last = VecDeque::with_capacity(LAST_LINES);
     let status = read_output(command, |output| {
@@ -237,7 +232,7 @@ pub(crate) fn output_of(command: &mut Command) -> Option<String> {
     output.status.success().then(|| text.trim_end().to_owned())
 }
 
-/// What git says of the workspace, if that is one of git's.
+/// The output of git in the workspace, if that is a git checkout.
 pub(crate) fn git(arguments: &[&str]) -> Option<String> {
     output_of(Command::new("git").current_dir(workspace()).args(arguments))
 }
@@ -248,9 +243,12 @@ pub(crate) fn commit() -> Option<String> {
     named.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
 }
 
-/// The program as root: itself when we are root, else through sudo.
+/// A program as root: through sudo, unless xtask is root.
 ///
 /// `envs` reaches the program in either case; sudo alone would drop it.
+///
+/// # Errors
+/// Without root and sudo.
 pub(crate) fn as_root(program: &Path, envs: &[(&str, &OsStr)]) -> Result<Command> {
     if is_root() {
         let mut command = Command::new(program);
@@ -300,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_beside_others_fails() {
-        assert!(check_and_print(&mut Command::new("true")).is_ok());
+    fn captures_both_streams_in_order() {
         let mut command = Command::new("sh");
-        command.args(["-c", "exit 3"]);
-        let text = check_and_print(&mut command).unwrap_err().to_string();
-        assert_eq!(text, "failed (exit status: 3): sh -c 'exit 3'");
+        command.args(["-c", "echo one; echo two >&2; echo three; exit 3"]);
+        let (status, printed) = captured(&mut command).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!(printed, b"one\ntwo\nthree\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Minutes of honest, hostile and faulty traffic at once: `tests/examples/soak.rs`.
+//! Honest, hostile and faulty traffic at once for minutes: `tests/examples/soak.rs`.
 
 use anyhow::{Context as _, Result};
 
@@ -8,15 +8,15 @@ use crate::{setup, shell};
 /// Arguments of `cargo xtask soak`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long; 60 before a release
+    /// How long, in minutes; 60 before a release
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
 }
 
-/// Builds for release, and runs it.
+/// Builds the agent for release, and runs the soak.
 ///
 /// # Errors
-/// When something cannot be built, or did not hold: the last lines say what.
+/// When something cannot be built, or the soak fails: its last lines say why.
 pub(crate) fn soak(args: &Args) -> Result<()> {
     setup::ensure_runtime_tools()?;
     let built = build::build(Profile::Release)?;

@@ -11,7 +11,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Which column has that name.
+    /// The index of the column with that name.
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column == name)
     }
@@ -55,7 +55,7 @@ fn cells(line: &str) -> Option<Vec<String>> {
     Some(line.split('|').map(|cell| cell.trim().to_owned()).collect())
 }
 
-/// The figure that a cell begins with, and between what it was found: `88 (83 to 94)`.
+/// The figure that a cell begins with, and its range: `88 (83 to 94)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Figure {
     pub(super) value: f64,
@@ -82,8 +82,8 @@ fn leading_number(text: &str) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// The tables as JSON. A cell is a number if that is all it says; an object with the text
-/// and the figure in it if that has a spread; else a text.
+/// The tables as JSON. A cell is a number if it is nothing else, an object with text and
+/// figure if the figure has a range, else a text.
 pub(super) fn json(tables: &[Table]) -> Value {
     let tables = tables.iter().map(|table| {
         let rows: Vec<Vec<Value>> = table

@@ -1614,8 +1614,8 @@ fn policy_of(
         answerable: places.untagged(),
         own: places.own(),
         lists: Arc::new(Lists {
-            allow: config.lists.allow.clone(),
-            deny: config.lists.deny.clone(),
+            allow: config.lists.allow.to_vec(),
+            deny: config.lists.deny.to_vec(),
         }),
         responder,
         fallback: config.fallback == Fallback::Xdp,

@@ -16,9 +16,10 @@ use toml::{
 };
 
 use super::{
-    SECTIONS,
-    error::{Origin, Position, Problem},
+    error::Problem,
+    keys::tables,
     layer::{Entry, Layer, Value, Written},
+    origin::{Origin, Position},
 };
 
 /// Longest file that is read.
@@ -187,8 +188,10 @@ pub(super) fn parse(path: &Path, octets: &[u8]) -> Result<Layer, Problem> {
 struct Source<'a> {
     path: &'a Arc<Path>,
     text: &'a str,
-    /// The octet at which each line begins.
+    /// The byte at which each line begins.
     lines: Vec<usize>,
+    /// The names of known tables.
+    tables: Vec<&'static str>,
 }
 
 impl<'a> Source<'a> {
@@ -198,6 +201,7 @@ impl<'a> Source<'a> {
             path,
             text,
             lines: std::iter::once(0).chain(ends).collect(),
+            tables: tables().iter().map(|table| table.name).collect(),
         }
     }
 
@@ -230,11 +234,11 @@ impl<'a> Source<'a> {
             let key = self.origin(&key.span());
             let span = value.span();
             match value.into_inner() {
-                DeValue::Table(section) if SECTIONS.contains(&name.as_str()) => {
+                DeValue::Table(section) if self.tables.contains(&name.as_str()) => {
                     self.flatten(&format!("{name}."), section, layer);
                     let written = Written {
                         origin: key.clone(),
-                        value: Value::Section,
+                        value: Value::Table,
                     };
                     layer.insert(name, Entry { key, written });
                 }

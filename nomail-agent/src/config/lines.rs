@@ -9,11 +9,15 @@ mod tests;
 
 use std::{
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
-use super::error::{Origin, Position, Problem, ValueError};
+use super::{
+    error::{Problem, ValueError},
+    origin::{Origin, Position},
+    resolved::ListFile,
+};
 use crate::walk;
 
 /// Most bytes of a file that are read.
@@ -24,23 +28,6 @@ const REPORTED_MAX: usize = 10;
 pub(super) const BLANK: [char; 2] = [' ', '\t'];
 /// What begins a comment.
 pub(super) const COMMENT: [char; 2] = ['#', ';'];
-
-/// A list file that the configuration names, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListFile {
-    /// Where it is; absolute.
-    pub path: PathBuf,
-    /// The key that names it, such as `lists.deny_files`.
-    pub key: &'static str,
-    /// Lines that were taken.
-    pub entries: usize,
-    /// Lines that are wrong, and were left out.
-    pub left_out: usize,
-    /// Why nothing of the file is in force. None: it was read.
-    pub unread: Option<String>,
-    /// What to log of it, each on a line with its place; bounded.
-    pub warnings: Vec<String>,
-}
 
 /// What a file adds to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,22 +1,26 @@
-//! `[lists]`: the sources that are let through or turned away, written in the
-//! configuration and in lists of one prefix a line.
+//! `[lists]`: sources that are let through or denied, of the configuration and of files
+//! with one prefix a line.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{HashMap, hash_map},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use ipnet::IpNet;
 
 use super::{
-    error::{Origin, Position, Problem, ValueError, quoted},
-    layer::Layers,
-    lines::{EntryError, Line, LineFile, List, ListFile, begin_of},
+    addresses,
+    error::{Problem, ValueError, quoted},
+    keys::ListKeys,
+    layer::{Entry, Layers, Written},
+    lines::{EntryError, Line, LineFile, List, begin_of},
+    origin::{Origin, Position},
     prefixes::{Listed, listed},
-    values,
+    resolved::{ListFile, Lists},
 };
 
 /// Most prefixes of each of the two lists.
@@ -24,79 +28,28 @@ pub const LIST_PREFIXES_MAX: usize = 1 << 20;
 
 /// Most warnings of one file.
 const WARNINGS_MAX: usize = 32;
-/// An example of a prefix.
-const EXAMPLE: &str = "\"192.0.2.0/24\"";
 
-/// `[lists]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    /// Networks without host bits, none of which is in [`Self::deny`], IPv4
-    /// before IPv6. Sorted, each once.
-    pub allow: Vec<IpNet>,
-    /// Networks as in [`Self::allow`].
-    pub deny: Vec<IpNet>,
-    /// Nothing is denied, because a file of allowed sources is not known.
-    pub denies_nothing: bool,
-    /// The files that a reload reads, those of allowed sources first.
-    pub files: Vec<ListFile>,
-}
-
-/// Reads the table and the files that it names.
-pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
-    let allowed = layers.texts_or_empty("lists.allow", EXAMPLE);
-    let denied = layers.texts_or_empty("lists.deny", EXAMPLE);
-    let allow_files = layers
-        .list_or_empty(
-            "lists.allow_files",
-            "\"/etc/nomail/allow\"",
-            values::list_file,
-        )
-        .unwrap_or_default();
-    let deny_files = layers
-        .list_or_empty(
-            "lists.deny_files",
-            "\"/etc/nomail/deny\"",
-            |text, before| {
-                let path = values::list_file(text, before)?;
-                if allow_files.contains(&path) {
-                    return Err(ValueError::Wrong(format!(
-                        "{} is in lists.allow_files too: leave it out of one of the two",
-                        quoted(text)
-                    )));
-                }
-                Ok(path)
-            },
-        )
-        .unwrap_or_default();
-
+/// Puts the lists together, of the configuration and of the files that it names.
+pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
+    reject_files_of_both(&keys.allow_files, layers);
     let problems = &mut layers.problems;
     let mut files = Vec::new();
     let mut allow = Prefixes::new(LIST_PREFIXES_MAX, None);
-    allow.add_all(
-        "lists.allow",
-        allowed.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &allow_files {
+    allow.add_all("lists.allow", keys.allow, problems, &mut files);
+    for path in &keys.allow_files {
         let file = LineFile::new(path, List::Allow);
         files.push(allow.read(&file, files.len()));
     }
-    // Whoever is on it must not be denied for want of the file.
+    // A source in that file must not be denied because the file is missing.
     let denies_nothing = files.iter().any(|file| file.unread.is_some());
     let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
-    deny.add_all(
-        "lists.deny",
-        denied.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &deny_files {
+    deny.add_all("lists.deny", keys.deny, problems, &mut files);
+    for path in &keys.deny_files {
         let file = LineFile::new(path, List::Deny);
         files.push(deny.read(&file, files.len()));
     }
     let deny = match denies_nothing {
-        true => Vec::new(),
+        true => Arc::default(),
         false => deny.into_sorted(),
     };
     Arc::new(Lists {
@@ -105,6 +58,23 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
         denies_nothing,
         files,
     })
+}
+
+fn reject_files_of_both(allowed: &[PathBuf], layers: &mut Layers) {
+    let key = "lists.deny_files";
+    let mut problems = Vec::new();
+    for Written { origin, value } in layers.chosen(key).map_or(&[][..], Entry::items) {
+        if let Ok(text) = value.text()
+            && allowed.iter().any(|path| path == Path::new(text))
+        {
+            let error = ValueError::Wrong(format!(
+                "{} is in lists.allow_files too: leave it out of one of the two",
+                quoted(text)
+            ));
+            problems.push(Problem::with_value(origin, key, &error));
+        }
+    }
+    layers.problems.append(&mut problems);
 }
 
 /// One list, being put together.
@@ -159,7 +129,7 @@ impl<'a> Prefixes<'a> {
                 line: 0,
                 column: 0,
             };
-            let prefix = match values::network(&text) {
+            let prefix = match addresses::network(&text) {
                 Ok(prefix) => prefix,
                 Err(error) => {
                     problems.push(Problem::with_value(&origin, key, &error));
@@ -262,10 +232,10 @@ impl<'a> Prefixes<'a> {
         Some((self.sources.get(place.source as usize)?, position))
     }
 
-    fn into_sorted(self) -> Vec<IpNet> {
+    fn into_sorted(self) -> Arc<[IpNet]> {
         let mut prefixes: Vec<_> = self.prefixes.into_keys().collect();
         prefixes.sort_unstable();
-        prefixes
+        prefixes.into()
     }
 }
 

@@ -10,100 +10,33 @@ use std::{
 };
 
 use super::{
-    error::{Origin, Position, Problem, ValueError, wrong},
-    layer::{Layers, Value},
-    lines::{BLANK, EntryError, Line, LineFile, List, ListFile, begin_of, without_comment},
-    values,
+    choices::RelayCode,
+    error::{Problem, ValueError},
+    keys::RelayKeys,
+    layer::Layers,
+    lines::{BLANK, EntryError, Line, LineFile, List, begin_of, without_comment},
+    names,
+    origin::{Origin, Position},
+    resolved::{ListFile, Relay, RelayDomain},
 };
 
 /// Most domains, in all lists together.
 const DOMAINS_MAX: usize = 1_000_000;
-/// The text of a refusal where none is written.
-const DEFAULT_TEXT: &str = "this domain does not accept mail";
 
-/// `[relay]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relay {
-    /// The domains, each once, in the order they are written in. None only where
-    /// their files have none, or could not be read.
-    pub domains: Vec<RelayDomain>,
-    /// The codes of the refusal.
-    pub code: RelayCode,
-    /// The text of the refusal for a domain without its own: printable ASCII.
-    pub text: String,
-    /// The mailbox that mail to postmaster is pointed to, in ASCII.
-    pub postmaster: Option<String>,
-    /// The files that a reload reads.
-    pub files: Vec<ListFile>,
-}
-
-/// A domain that takes no mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayDomain {
-    /// `example.org`, or `*.example.org` for all names below it and not itself.
-    /// In lower case, in A-labels, without a final dot.
-    pub name: String,
-    /// In place of [`Relay::text`]: printable ASCII.
-    pub text: Option<Arc<str>>,
-}
-
-/// How a relay refuses a domain's mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RelayCode {
-    /// 556 5.1.2: a list says that the domain takes no mail (RFC 7504 section 4).
-    #[default]
-    Listed,
-    /// 556 5.1.10: the domain has a null MX (RFC 7505 section 4.1).
-    NullMx,
-    /// 521 5.3.2: to the letter of RFC 1846 section 3.
-    Rfc1846,
-}
-
-impl RelayCode {
-    /// The codes of `code = 556`.
-    const OF_556: &[(&str, Self)] = &[("5.1.2", Self::Listed), ("5.1.10", Self::NullMx)];
-
-    /// The reply code.
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::Listed | Self::NullMx => 556,
-            Self::Rfc1846 => 521,
-        }
-    }
-
-    /// The enhanced code behind it.
-    pub const fn enhanced_code(self) -> &'static str {
-        match self {
-            Self::Listed => "5.1.2",
-            Self::NullMx => "5.1.10",
-            Self::Rfc1846 => "5.3.2",
-        }
-    }
-}
-
-/// Reads the table and the files that it names. None: there is no such table.
-pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
-    let table = layers.section("relay");
-    let listed = layers.has("relay.domains") || layers.has("relay.domain_files");
-    let entries = layers
-        .texts("relay.domains", "\"example.org\"")
-        .unwrap_or_default();
-    let files = layers
-        .list(
-            "relay.domain_files",
-            "\"/etc/nomail/domains\"",
-            values::list_file,
-        )
-        .unwrap_or_default();
-    let code = read_code(layers);
-    let text = layers
-        .value("relay.text", |value| {
-            values::reply_text(value.text()?).map(str::to_owned)
-        })
-        .unwrap_or_else(|| DEFAULT_TEXT.to_owned());
-    let postmaster = layers.value("relay.postmaster", values::mailbox);
-    let table = table?;
-    if !listed {
+/// Puts `[relay]` together, of the configuration and of the files that it names. None: there
+/// is no such table.
+pub(super) fn resolve(keys: RelayKeys, layers: &mut Layers) -> Option<Arc<Relay>> {
+    let code = code_of(&keys, layers);
+    let RelayKeys {
+        domains: entries,
+        domain_files,
+        code: _,
+        enhanced_code: _,
+        text,
+        postmaster,
+    } = keys;
+    let table = layers.table("relay")?;
+    if !layers.has("relay.domains") && !layers.has("relay.domain_files") {
         layers.problems.push(Problem {
             origin: table,
             text: "relay: names no domain: give domains = [\"example.org\"] or domain_files = \
@@ -122,7 +55,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
             break;
         }
     }
-    let files = files
+    let files = domain_files
         .iter()
         .map(|path| lists.read(&LineFile::new(path, List::Domains)))
         .collect();
@@ -135,30 +68,20 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
     }))
 }
 
-/// The keys `code` and `enhanced_code`.
-fn read_code(layers: &mut Layers) -> RelayCode {
-    let code = layers.value("relay.code", |value| match value {
-        Value::Integer(556) => Ok(RelayCode::default()),
-        Value::Integer(521) => Ok(RelayCode::Rfc1846),
-        Value::Integer(other) => wrong(format!("{other} is unknown; use 556 or 521")),
-        other => wrong(format!("{} is unknown; use 556 or 521", other.kind())),
-    });
-    let enhanced =
-        layers.value_with_origin("relay.enhanced_code", values::choice(RelayCode::OF_556));
-    match (code, enhanced) {
-        (Some(RelayCode::Rfc1846), Some((_, origin))) => {
-            let error = ValueError::Wrong(format!(
+/// What `code` and `enhanced_code` say together.
+fn code_of(keys: &RelayKeys, layers: &mut Layers) -> RelayCode {
+    let rfc1846 = RelayCode::Rfc1846;
+    if keys.code == rfc1846.code() {
+        layers.reject(
+            "relay.enhanced_code",
+            format!(
                 "code = 521 has {} and nothing else: leave the key out, or write code = 556",
-                RelayCode::Rfc1846.enhanced_code()
-            ));
-            layers
-                .problems
-                .push(Problem::with_value(&origin, "relay.enhanced_code", &error));
-            RelayCode::Rfc1846
-        }
-        (_, Some((code, _))) => code,
-        (code, None) => code.unwrap_or_default(),
+                rfc1846.enhanced_code()
+            ),
+        );
+        return rfc1846;
     }
+    keys.enhanced_code.unwrap_or_default()
 }
 
 /// All lists, being put together.
@@ -199,13 +122,13 @@ impl<'a> Lists<'a> {
             Some((domain, rest)) => (domain, rest.trim_matches(BLANK)),
             None => (&entry[begin..], ""),
         };
-        let name = values::domain(domain).map_err(|error| EntryError::new(begin, error))?;
+        let name = names::domain(domain).map_err(|error| EntryError::new(begin, error))?;
         let text = match rest {
             "" => None,
             text => {
                 // Trimmed behind only by what blanks end the entry.
                 let at = entry.trim_end_matches(BLANK).len() - text.len();
-                Some(values::reply_text(text).map_err(|error| EntryError::new(at, error))?)
+                Some(names::reply_text(text).map_err(|error| EntryError::new(at, error))?)
             }
         };
         let number = self.domains.len();

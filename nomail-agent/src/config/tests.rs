@@ -11,7 +11,31 @@ use proptest::prelude::*;
 use rstest::rstest;
 use tempfile::TempDir;
 
-use super::*;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    error::ConfigError,
+    file,
+    keys::{PREFIX_BURST_MAX, RATE_MAX},
+    layer::Layers,
+    load::{control_of, load_layers_of, read, reject_unknown},
+    *,
+};
+
+/// Reads one file with its drop-ins.
+fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
+    load_layers_of(path, required, overrides).map(|(config, _)| config)
+}
+
+/// All keys.
+fn known() -> Vec<&'static str> {
+    let tables = tables();
+    let keys = tables.iter().flat_map(|table| &table.keys);
+    keys.map(|key| key.name).collect()
+}
 
 /// Reads `text` as the file `t.toml`. Errors come without its directory.
 fn load_text(text: &[u8], overrides: &Overrides) -> Result<Config, String> {
@@ -172,10 +196,10 @@ fn every_key() {
             sender_age_secs: 3600,
         },
         lists: Arc::new(Lists {
-            allow: vec!["192.0.2.7/32".parse().unwrap()],
+            allow: ["192.0.2.7/32".parse().unwrap()].into(),
             deny: ["192.0.2.0/24", "2001:db8::/32"]
                 .map(|net| net.parse().unwrap())
-                .to_vec(),
+                .into(),
             denies_nothing: false,
             files: Vec::new(),
         }),
@@ -806,8 +830,8 @@ fn reload() {
             "on_exit",
             "pin_dir",
             "state_dir",
-            "control",
             "user",
+            "control",
             "log.format",
             "metrics.listen"
         ]
@@ -1003,7 +1027,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
 fn answers(octets: &[u8]) -> Result<(), TestCaseError> {
     let path = Path::new("t.toml");
     let mut layers = match file::parse(path, octets) {
-        Ok(layer) => Layers::new(vec![layer]),
+        Ok(layer) => Layers::new(vec![layer], Vec::new()),
         Err(problem) => {
             let line = problem.to_string();
             prop_assert!(!line.contains(char::is_control), "{line:?}");
@@ -1011,7 +1035,7 @@ fn answers(octets: &[u8]) -> Result<(), TestCaseError> {
         }
     };
     let config = read(&mut layers);
-    layers.refuse_unknown();
+    reject_unknown(&mut layers);
     if layers.problems.is_empty() {
         if let Some(hostname) = config.hostname {
             prop_assert!(

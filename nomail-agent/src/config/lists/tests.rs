@@ -7,9 +7,14 @@ use rstest::rstest;
 use tempfile::TempDir;
 
 use super::{
-    super::{Config, Overrides, load_from},
+    super::{error::ConfigError, keys::Config, load::load_layers_of, overrides::Overrides},
     *,
 };
+
+/// Reads one file with its drop-ins.
+fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
+    load_layers_of(path, required, overrides).map(|(config, _)| config)
+}
 
 /// Reads `text` as the file `t.toml`, beside `files`. `@` in the text stands for
 /// their directory, and errors come without it.

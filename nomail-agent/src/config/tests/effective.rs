@@ -8,9 +8,9 @@ fn shown(text: &str, overrides: &Overrides) -> String {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("t.toml");
     fs::write(&path, text).unwrap();
-    let (config, chosen) = load_with_origins(&path, true, overrides).unwrap();
+    let (config, layers) = load_layers_of(&path, true, overrides).unwrap();
     let prefix = format!("{}/", directory.path().display());
-    super::super::effective::shown(&config, &chosen).replace(&prefix, "")
+    super::super::effective::shown(&config, &layers).replace(&prefix, "")
 }
 
 fn hash_of(text: &str) -> u64 {
@@ -62,9 +62,7 @@ fn every_key_is_shown() {
     let config = load_text(text.as_bytes(), &Overrides::default()).unwrap();
     let settings = super::super::effective::settings(&config);
     let mut shown: Vec<_> = settings.into_iter().map(|(key, _)| key).collect();
-    let mut layers = Layers::new(Vec::new());
-    read(&mut layers);
-    let mut known = layers.known;
+    let mut known = known();
     shown.sort_unstable();
     known.sort_unstable();
     assert_eq!(shown, known);

@@ -1,7 +1,7 @@
-//! The command line and the variables beside it.
+//! The command line and the variables of the environment.
 //!
-//! Values of `run` are only collected here: [`crate::config::load`] checks them
-//! as it checks those of the file.
+//! The options of `run` are those of the table of keys, and are only collected here:
+//! [`config::load`] checks their values as it checks those of the file.
 
 #[cfg(test)]
 mod tests;
@@ -17,15 +17,15 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, value_parser};
 use nomail_common::abi::ABI_VERSION;
 
-use crate::config::{GivenBy, Overrides};
+use crate::config::{self, GivenBy, Key, Overrides, Setting, Takes};
 
-/// Exit code of a wrong command line, EX_USAGE of sysexits.h.
+/// Exit code for a wrong command line, EX_USAGE of sysexits.h.
 const EX_USAGE: u8 = 64;
-/// Sources that `status` shows unless told otherwise.
+/// Sources that `status` shows by default.
 const SOURCES_DEFAULT: &str = "20";
-/// Most sources that `status` can be told to show.
+/// Most sources that `status` shows.
 const SOURCES_MAX: i64 = 65_536;
-/// Sources in a frame of `top --batch`, and the most there can be.
+/// Sources in a frame of `top --batch` by default, and at most.
 const TOP_SOURCES_DEFAULT: usize = 20;
 const TOP_SOURCES_MAX: i64 = 1000;
 /// Seconds between two samples of `top`.
@@ -34,18 +34,18 @@ const INTERVAL_SECS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{} (ABI {ABI_VERSION})", env!("CARGO_PKG_VERSION")));
 
-/// What the agent is asked to do.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Guard and refuse, until a signal ends it.
     Run(Run),
-    /// Tell what a running agent does.
+    /// Show what a running agent does.
     Status(Status),
-    /// Show what a running agent does, again and again.
+    /// Show what a running agent does, live.
     Top(Top),
-    /// Tell whether a configuration is right.
+    /// Validate a configuration.
     CheckConfig(CheckConfig),
-    /// Look at everything around.
+    /// Check everything nomail depends on.
     Doctor(Doctor),
     /// Remove what an agent has left pinned.
     Detach(Detach),
@@ -54,9 +54,9 @@ pub enum Command {
 /// `nomail-agent run`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// Flags and environment.
+    /// Options and environment.
     pub overrides: Overrides,
-    /// How often `--verbose` was given.
+    /// Number of `-v`.
     pub verbose: u8,
 }
 
@@ -93,19 +93,19 @@ pub struct Top {
 /// `nomail-agent check-config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckConfig {
-    /// The file, and flags; the environment only with [`Self::show`], because what
-    /// is checked is to be the same in every shell.
+    /// The file, and options; the environment only with [`Self::show`], so that a check has the
+    /// same result in every shell.
     pub overrides: Overrides,
-    /// Whether to print what is in effect.
+    /// Print the values in effect.
     pub show: bool,
 }
 
 /// `nomail-agent doctor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doctor {
-    /// The interfaces to look at. None: those that the agent guards.
+    /// The interfaces to check. None: those that the agent guards.
     pub interfaces: Vec<String>,
-    /// Domains without mail, as somebody wrote them.
+    /// Domains without mail, not checked yet.
     pub domains: Vec<String>,
     /// The file of the agent.
     pub config: Option<PathBuf>,
@@ -113,171 +113,31 @@ pub struct Doctor {
     pub control: Option<PathBuf>,
     /// As JSON instead of text.
     pub json: bool,
-    /// Only what is not as it should be.
+    /// Print only what is not ok.
     pub quiet: bool,
 }
 
 /// `nomail-agent detach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detach {
-    /// The interface to detach from. None: all.
+    /// The interface to detach from. None: all of them.
     pub interface: Option<String>,
     /// The file that names the directory of the pins.
     pub config: Option<PathBuf>,
 }
 
-/// An option of `run`, and the key of the file that it overrides.
-struct Setting {
-    key: &'static str,
-    flag: &'static str,
-    variable: &'static str,
-    value: &'static str,
-    takes: Takes,
-    help: &'static str,
-}
-
-/// How many values an option takes.
-enum Takes {
-    One,
-    /// One, which is a path.
-    Path,
-    Many,
-    /// One or none, which means true.
-    Switch,
-}
-
-const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "interfaces",
-        flag: "--iface",
-        variable: "NOMAIL_IFACE",
-        value: "NAME",
-        takes: Takes::Many,
-        help: "Interface to guard; repeat it, or separate names by commas \
-               [default: default-route, the interface of the default route]",
-    },
-    Setting {
-        key: "listen",
-        flag: "--listen",
-        variable: "NOMAIL_LISTEN",
-        value: "ADDR:PORT",
-        takes: Takes::Many,
-        help: "Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, \
-               [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate \
-               them by commas [default: port 25 of every address of the interfaces]",
-    },
-    Setting {
-        key: "hostname",
-        flag: "--hostname",
-        variable: "NOMAIL_HOSTNAME",
-        value: "NAME",
-        takes: Takes::One,
-        help: "First word of the 521 greeting: a domain name, or an address literal like \
-               [192.0.2.7] or [IPv6:2001:db8::1] [default: the host's FQDN, else an address \
-               literal]",
-    },
-    Setting {
-        key: "responder",
-        flag: "--responder",
-        variable: "NOMAIL_RESPONDER",
-        value: "WHO",
-        takes: Takes::One,
-        help: "Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting \
-               only, not beside [relay]) [default: listener]",
-    },
-    Setting {
-        key: "refuse_at",
-        flag: "--refuse-at",
-        variable: "NOMAIL_REFUSE_AT",
-        value: "WHERE",
-        takes: Takes::One,
-        help: "Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a \
-               source comes first, rcpt when it comes back); beside [relay] only rcpt \
-               [default: auto, with [relay] rcpt]",
-    },
-    Setting {
-        key: "after_greeting",
-        flag: "--after-greeting",
-        variable: "NOMAIL_AFTER_GREETING",
-        value: "WHAT",
-        takes: Takes::One,
-        help: "After the greeting: hold (answer 521 to everything but QUIT) or close \
-               [default: hold]",
-    },
-    Setting {
-        key: "xdp_mode",
-        flag: "--xdp-mode",
-        variable: "NOMAIL_XDP_MODE",
-        value: "MODE",
-        takes: Takes::One,
-        help: "How XDP attaches: auto (native, else generic with a warning), native, generic, \
-               or off (responder alone) [default: auto]",
-    },
-    Setting {
-        key: "limits.syn_rate",
-        flag: "--syn-rate",
-        variable: "NOMAIL_SYN_RATE",
-        value: "N",
-        takes: Takes::One,
-        help: "SYNs per second that one source (IPv4 address or IPv6 /64) may send, 1 to 10000 \
-               [default: 10]",
-    },
-    Setting {
-        key: "limits.syn_burst",
-        flag: "--syn-burst",
-        variable: "NOMAIL_SYN_BURST",
-        value: "N",
-        takes: Takes::One,
-        help: "SYNs that one source may send at once, 1 to 10000 [default: 20]",
-    },
-    Setting {
-        key: "observe",
-        flag: "--observe",
-        variable: "NOMAIL_OBSERVE",
-        value: "true|false",
-        takes: Takes::Switch,
-        help: "Count and report every verdict, but drop nothing [default: false]",
-    },
-    Setting {
-        key: "control",
-        flag: "--control",
-        variable: "NOMAIL_CONTROL",
-        value: "PATH",
-        takes: Takes::Path,
-        help: "Unix socket on which the agent tells its status \
-               [default: /run/nomail/control.sock]",
-    },
-    Setting {
-        key: "metrics.listen",
-        flag: "--metrics",
-        variable: "NOMAIL_METRICS",
-        value: "ADDR:PORT|off",
-        takes: Takes::One,
-        help: "Where the agent shows its figures by HTTP: /metrics for Prometheus, /healthz, and a \
-               page for people at /; or off [default: 127.0.0.1:9521]",
-    },
-    Setting {
-        key: "log.format",
-        flag: "--log-format",
-        variable: "NOMAIL_LOG_FORMAT",
-        value: "FORMAT",
-        takes: Takes::One,
-        help: "Form of the log on stderr: text, or json, one object a line [default: text]",
-    },
-];
-
 const RUN_NOTES: &str = "\
-A value comes from the first of these that has it: flag, environment, drop-in of the file, file, \
-default. A variable that is empty counts as not set. Drop-ins are the files *.toml in a directory \
-beside the file, nomail.toml.d beside nomail.toml; of two that have a key, the last by name counts. \
-SIGHUP reads all files again; if they are wrong, everything stays as it was.
+A value comes from the first of these that sets it: flag, environment, drop-in, file, default. An \
+empty variable counts as not set. Drop-ins are the files *.toml in a directory beside the file, \
+nomail.toml.d beside nomail.toml; of two that set a key, the later by name counts. SIGHUP reads all \
+files again; if they are wrong, everything stays as it was.
 
 Exit codes: 0 done, 1 failed at run time, 64 wrong usage, 69 the interface or the kernel cannot \
 do it, 77 no permission, 78 bad configuration.";
 
 const KEPT_NOTES: &str = "\
-When no agent answers and on_exit = \"keep\" has left its guard attached, root is told what that \
-counts; pin_dir of the configuration file says where it is.";
+When no agent answers and on_exit = \"keep\" has left its guard attached, root sees the counters of \
+that; pin_dir of the configuration file says where it is.";
 
 /// The whole command line, also for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -297,7 +157,7 @@ pub fn command() -> clap::Command {
         )
         .subcommand(
             clap::Command::new("status")
-                .about("Tell what a running agent does")
+                .about("Show what a running agent does")
                 .arg(
                     Arg::new("json")
                         .long("json")
@@ -324,7 +184,7 @@ pub fn command() -> clap::Command {
                         .value_name("SECS")
                         .value_parser(interval)
                         .default_value("1")
-                        .help("Seconds between two looks, 0.1 to 3600"),
+                        .help("Seconds between two samples, 0.1 to 3600"),
                 )
                 .arg(
                     Arg::new("batch")
@@ -332,8 +192,8 @@ pub fn command() -> clap::Command {
                         .long("batch")
                         .action(ArgAction::SetTrue)
                         .help(
-                            "Print frames of plain text, the first after one interval: its rates \
-                             are of that",
+                            "Print frames of plain text, the first after one interval, whose rates \
+                             it shows",
                         ),
                 )
                 .arg(
@@ -357,33 +217,32 @@ pub fn command() -> clap::Command {
         )
         .subcommand(
             clap::Command::new("check-config")
-                .about("Tell whether a configuration file is right, or all that is wrong with it")
+                .about("Validate the configuration and list every error")
                 .after_help(
-                    "The options of run are checked, too. With --show the environment counts as \
-                     well, as it does for run.\n\n\
-                     Exit codes: 0 it is right; 78 it is not.",
+                    "The options of run are checked, too; the environment only with --show.\n\n\
+                     Exit codes: 0 valid; 78 not valid.",
                 )
                 .arg(
                     Arg::new("show")
                         .long("show")
                         .action(ArgAction::SetTrue)
                         .help(
-                            "Print the configuration in effect, as a file that says the same, \
-                             each value with where it is from",
+                            "Print the values in effect, and the origin of each, as a file with \
+                             the same effect",
                         ),
                 )
                 .arg(config_arg())
-                .args(setting_args()),
+                .args(key_args()),
         )
         .subcommand(doctor_command())
         .subcommand(
             clap::Command::new("detach")
                 .about(
-                    "Remove what an agent with on_exit = \"keep\" has left: XDP programs, \
-                     counters and pins",
+                    "Remove the guard that an agent with on_exit = \"keep\" has left: XDP \
+                     programs, counters and pins",
                 )
                 .after_help(
-                    "It touches nothing of a running agent, and nobody else's program.\n\n\
+                    "Running agents and other XDP programs stay untouched.\n\n\
                      Exit codes: 0 done, or nothing was there; 1 an agent runs; 69 no such \
                      interface; 77 not root; 78 bad configuration.",
                 )
@@ -392,13 +251,13 @@ pub fn command() -> clap::Command {
                         .long("iface")
                         .value_name("NAME")
                         .conflicts_with("all")
-                        .help("Only from this interface"),
+                        .help("Detach only from this interface"),
                 )
                 .arg(
                     Arg::new("all")
                         .long("all")
                         .action(ArgAction::SetTrue)
-                        .help("From all interfaces, and of all versions [default]"),
+                        .help("Detach from all interfaces, every version [default]"),
                 )
                 .arg(config_arg()),
         )
@@ -430,8 +289,9 @@ fn doctor_command() -> clap::Command {
     clap::Command::new("doctor")
         .about("Check everything nomail depends on, and print the fix for whatever is wrong")
         .after_help(
-            "Before an agent runs or while it does. No setting is changed. Without root it tells \
-             what it could not see. docs/doctor.md explains each check, and lists what is sent.\n\n\
+            "Works before an agent runs and while it does, and changes no setting. Without root it \
+             names what it could not check. docs/doctor.md explains each check, and lists what is \
+             sent.\n\n\
              Exit codes: 0 nothing failed; 1 something failed; 64 wrong usage; 78 a domain that is \
              none.",
         )
@@ -442,8 +302,8 @@ fn doctor_command() -> clap::Command {
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .help(
-                    "Interface to look at; repeat it, or separate names by commas [default: those \
-                     of the running agent, else of the configuration]",
+                    "Interface to check; repeat it, or separate names by commas [default: those of \
+                     the running agent, else of the configuration]",
                 ),
         )
         .arg(
@@ -453,7 +313,7 @@ fn doctor_command() -> clap::Command {
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .help(
-                    "A domain without mail: look at its MX, null MX and SPF records; repeat it, or \
+                    "A domain without mail: check its MX, null MX and SPF records; repeat it, or \
                      separate names by commas",
                 ),
         )
@@ -483,23 +343,49 @@ fn config_arg() -> Arg {
         .help("Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]")
 }
 
-fn setting_args() -> impl Iterator<Item = Arg> {
-    SETTINGS.iter().map(|setting| {
-        let arg = Arg::new(setting.key)
-            .long(setting.flag.trim_start_matches('-'))
-            .env(setting.variable)
+fn key_args() -> impl Iterator<Item = Arg> {
+    let keys = config::tables().into_iter().flat_map(|table| table.keys);
+    keys.filter_map(|key| {
+        let flag = key.flag?;
+        let arg = Arg::new(key.name)
+            .long(flag.option.trim_start_matches('-'))
+            .env(flag.variable)
             .hide_env_values(true)
-            .value_name(setting.value)
-            .help(setting.help);
-        match setting.takes {
+            .value_name(flag.value)
+            .help(help_of(&key));
+        Some(match key.takes {
             Takes::One | Takes::Path => arg,
             Takes::Many => arg.action(ArgAction::Append).value_delimiter(','),
             Takes::Switch => arg
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true"),
-        }
+        })
     })
+}
+
+/// The first paragraph of a key's description, and its default.
+fn help_of(key: &Key) -> String {
+    let summary = key.summary();
+    let summary = summary.trim_end_matches('.');
+    let repeat = match key.takes {
+        Takes::Many => "; repeat it, or separate values by commas",
+        Takes::One | Takes::Path | Takes::Switch => "",
+    };
+    let default = match &key.default {
+        Setting::To(value) => shown(value),
+        Setting::Unset(means) => (*means).to_owned(),
+    };
+    format!("{summary}{repeat} [default: {default}]")
+}
+
+/// A value as the command line takes it.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
 }
 
 fn run_args() -> impl Iterator<Item = Arg> {
@@ -515,15 +401,14 @@ fn run_args() -> impl Iterator<Item = Arg> {
         .hide_env_values(true)
         .help("Log more: -v for debugging, -vv for everything");
     std::iter::once(config_arg())
-        .chain(setting_args())
+        .chain(key_args())
         .chain([verbose])
 }
 
-/// Reads a command line, whose first word is the program's name, and the
-/// environment.
+/// Parses a command line, whose first word is the program's name, and the environment.
 ///
 /// # Errors
-/// A wrong command line, or a wish for help or version; see [`report`].
+/// A wrong command line, or a request for help or version; see [`report`].
 pub fn parse(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Command, clap::Error> {
@@ -582,35 +467,35 @@ fn run(matches: &ArgMatches) -> Run {
     }
 }
 
-/// Made absolute now: once the privileges are dropped, nobody tells the directory
-/// any more that a path is relative to.
+/// Made absolute at the start: after the privileges are dropped, the working directory may be out
+/// of reach.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// What the command line says, and the `environment` if that counts.
+/// What the command line says, and with `environment` what that says.
 fn overrides(matches: &ArgMatches, file: Option<PathBuf>, environment: bool) -> Overrides {
     let mut overrides = Overrides::of_file(file);
-    for setting in SETTINGS {
-        let mut values: Vec<String> = matches
-            .get_many(setting.key)
-            .map(|values| values.cloned().collect())
-            .unwrap_or_default();
-        let by = match matches.value_source(setting.key) {
-            Some(ValueSource::CommandLine) => GivenBy::Flag(setting.flag),
+    for key in config::tables().into_iter().flat_map(|table| table.keys) {
+        let Some(flag) = key.flag else {
+            continue;
+        };
+        let mut values = values(matches, key.name);
+        let by = match matches.value_source(key.name) {
+            Some(ValueSource::CommandLine) => GivenBy::Flag(flag.option),
             Some(ValueSource::EnvVariable) if environment && values != [""] => {
-                GivenBy::Environment(setting.variable)
+                GivenBy::Environment(flag.variable)
             }
             _ => continue,
         };
-        if matches!(setting.takes, Takes::Path) {
+        if key.takes == Takes::Path {
             for value in &mut values {
                 *value = absolute(PathBuf::from(&*value))
                     .to_string_lossy()
                     .into_owned();
             }
         }
-        overrides.set(setting.key, by, values);
+        overrides.set(key.name, by, values);
     }
     overrides
 }
@@ -632,7 +517,7 @@ fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
 /// exit with.
 pub fn report(error: &clap::Error) -> u8 {
     let code = exit_code(error);
-    // There is nothing to do when even this cannot be written.
+    // An error of writing an error has no reader.
     let _ = match code {
         0 => error.print(),
         _ => io::stderr().write_all(escaped(&error.render().to_string()).as_bytes()),
@@ -648,8 +533,7 @@ fn exit_code(error: &clap::Error) -> u8 {
     }
 }
 
-/// A usage error repeats the words of the command line: nothing in them may
-/// reach the terminal as a command.
+/// Escapes control characters: a usage error repeats words of the command line.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

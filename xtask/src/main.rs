@@ -62,7 +62,7 @@ enum Task {
     /// Minutes of honest, hostile and faulty traffic at once; fails when memory or descriptors
     /// are not flat at the end, or a counter is wrong (as root)
     Soak(soak::Args),
-    /// Write the man pages and shell completions from the command line and packaging/nomail.toml
+    /// Write the shipped file, option reference, man pages and shell completions from the sources
     Docs(docs::Args),
     /// Build the packages for Debian and for RPM, into target/dist
     ///

@@ -301,13 +301,24 @@ fn version_names_the_abi() {
 fn every_option_names_its_variable_and_default() {
     let help = command().render_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in SETTINGS {
+    let mut options = 0;
+    for key in config::tables().iter().flat_map(|table| &table.keys) {
+        let Some(flag) = key.flag else { continue };
+        let variable = flag.option.trim_start_matches("--").replace('-', "_");
+        assert_eq!(
+            flag.variable,
+            format!("NOMAIL_{}", variable.to_uppercase()),
+            "{}",
+            key.name
+        );
         assert!(
-            help.contains(&format!("[env: {}]", setting.variable)),
+            help.contains(&format!("[env: {}]", flag.variable)),
             "{help}"
         );
-        assert!(setting.help.contains("[default: "), "{}", setting.flag);
+        assert!(help_of(key).contains("[default: "), "{}", key.name);
+        options += 1;
     }
+    assert!(options > 10, "{options}");
 }
 
 #[test]

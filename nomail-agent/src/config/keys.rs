@@ -69,11 +69,11 @@ table! {
             list("\"eth0\"", addresses::interface).not_empty(),
             flag "--iface" "NOMAIL_IFACE" "NAME";
 
-        /// Where to listen, and exactly what to guard: addresses with a port, at most 4
-        /// different ports; 0.0.0.0:25 and [::]:25 are wildcards.
+        /// Where to listen, and exactly what to guard: addresses with a port like 192.0.2.7:25 or
+        /// [fe80::7%eth0]:25, at most 4 different ports; 0.0.0.0:25 and [::]:25 are wildcards.
         ///
-        /// By default the agent also follows addresses that appear later. With the socket unit
-        /// it takes the sockets of that.
+        /// Without it the agent also follows addresses that appear later, and with the socket
+        /// unit it listens on the sockets of that.
         listen: Vec<ListenAddress> = Vec::new(), restart,
             Unless {
                 of: list("\"192.0.2.7:25\"", addresses::listen_address).not_empty(),
@@ -416,8 +416,8 @@ table! {
             },
             example r#""/etc/nomail/crowdsec.key""#;
 
-        /// Seconds from one pull of decisions to the next, 1 to 3600. With the default a
-        /// decision is in force within 10 seconds.
+        /// Seconds from one pull of decisions to the next, 1 to 3600. With 5 a decision is in
+        /// force within 10 seconds.
         interval_secs: u64 = 5, reload,
             number(1..=3600, "give the seconds from one pull of decisions to the next");
     }

@@ -1,9 +1,8 @@
-//! Paths walked component by component, as root does it where other accounts could
-//! put something in the way: no link is followed that another account has made, and a
-//! directory can be required to be safe from others.
+//! Opens paths component by component, where other accounts could replace a part of them:
+//! follows no link that another account has made, and checks whether a directory is safe from
+//! others.
 //!
-//! Each step is taken by descriptor, so that nothing can be swapped between a check
-//! and what follows it.
+//! Each step goes by descriptor, so that nothing can be swapped between a check and its use.
 
 #[cfg(test)]
 mod tests;
@@ -28,18 +27,18 @@ use nix::{
 };
 use thiserror::Error;
 
-/// Most links that a path may lead over, as in the kernel.
+/// Most links of a path, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Why a path is not walked to its end. Displayed as one line with the remedy.
+/// Why a path is not opened. Displayed as one line with the remedy.
 #[derive(Debug, Error)]
 pub enum WalkError {
-    /// The kernel refuses.
+    /// An error of the kernel.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A link that somebody else than root or the process has made.
+    /// A link that another account than root or the process's has made.
     #[error(
-        "{} is a link that {owner} has made and could have lead anywhere: name the file that it \
+        "{} is a link that {owner} has made and could lead anywhere: name the file that it \
          leads to, or make the link as root",
         .link.display()
     )]
@@ -94,7 +93,7 @@ impl From<Errno> for WalkError {
 }
 
 impl WalkError {
-    /// As an error of reading the file, of the kernel's kind if it is the kernel's.
+    /// The same as an error of I/O, with the kernel's kind if it has one.
     pub fn into_io(self) -> io::Error {
         match self {
             Self::Io(error) => error,
@@ -117,12 +116,12 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// Opens a file to be read, which may be in a directory of another account: no link is
-/// followed but root's and the process' own, and no second name of a file is taken
-/// there. What is opened may be something else than a file; that does not block.
+/// Opens a file for reading, which may be in a directory of another account: follows only
+/// links of root and of the process's account, and refuses hard links there. It may open
+/// something else than a file, and does not block then.
 ///
 /// # Errors
-/// When it is not there, or is not to be followed.
+/// There is no such file, or it must not be followed.
 pub fn open_file(path: &Path) -> Result<File, WalkError> {
     let mut walk = Walk::begin(path)?;
     let trusted = [0, Uid::effective().as_raw()];
@@ -153,11 +152,11 @@ pub fn open_file(path: &Path) -> Result<File, WalkError> {
     Ok(file.into())
 }
 
-/// Whether nobody but root, the process and `account` can replace what is in a
-/// directory, nor the directory itself. In one with the sticky bit others cannot.
+/// Checks that only root, the process and `account` can replace the contents of a directory,
+/// and the directory itself. Where the sticky bit is set, others cannot.
 ///
 /// # Errors
-/// When others can, or it is not there.
+/// Others can, or there is no such directory.
 pub fn check_directory(path: &Path, account: u32) -> Result<(), WalkError> {
     let trusted = [0, Uid::effective().as_raw(), account];
     let mut walk = Walk::begin(path)?;
@@ -194,8 +193,8 @@ pub fn check_directory(path: &Path, account: u32) -> Result<(), WalkError> {
     }
 }
 
-/// Whether others than the trusted may make and remove names in a directory. Root's
-/// group is root.
+/// Whether accounts that are not trusted can change the names in a directory. The group
+/// root is trusted.
 fn is_changed_by_others(directory: &FileStat, trusted: &[u32]) -> bool {
     let by_group = directory.st_mode & 0o020 != 0 && directory.st_gid != 0;
     let by_all = directory.st_mode & 0o002 != 0;
@@ -209,20 +208,19 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
 enum Step {
     /// Another directory was entered.
     Directory,
-    /// What is left is one name, of something that is no link.
+    /// The last name, which is no link.
     Last(OsString),
     /// The path ends in the directory that was entered last.
     End,
 }
 
 struct Walk {
-    /// The directory that it is in, and its path, for messages.
+    /// The current directory, and its path for messages.
     at: OwnedFd,
     so_far: PathBuf,
     left: VecDeque<OsString>,
     links: usize,
-    /// What is left is a descriptor's name in /proc, as `/dev/stdin` leads to: no path says
-    /// what it is.
+    /// The last name is a descriptor's in /proc, as of `/dev/stdin`, which has no path.
     is_descriptor: bool,
 }
 
@@ -241,7 +239,7 @@ impl Walk {
         })
     }
 
-    /// Takes one component. A link of one of the `trusted` is replaced by what it says.
+    /// Takes one component. Replaces a link of a `trusted` account by its target.
     fn step(&mut self, trusted: &[u32]) -> Result<Step, WalkError> {
         let Some(name) = self.left.pop_front() else {
             return Ok(Step::End);
@@ -264,7 +262,7 @@ impl Walk {
                 self.is_descriptor = true;
                 return Ok(Step::Last(name));
             }
-            // Of the very link that was looked at.
+            // By the descriptor of the link that was checked.
             let target = PathBuf::from(readlinkat(&next, "")?);
             if target.is_absolute() {
                 self.at = directory(AT_FDCWD, OsStr::new("/"))?;
@@ -298,7 +296,7 @@ fn directory(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, WalkError> {
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
-/// The components but `/` and `.`.
+/// The components except `/` and `.`.
 fn names(path: &Path) -> VecDeque<OsString> {
     let names = path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),

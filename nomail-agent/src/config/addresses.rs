@@ -16,7 +16,7 @@ use super::{
 /// Longest name of an interface, which may be an alternative one: ALTIFNAMSIZ without
 /// the final NUL.
 const INTERFACE_NAME_MAX: usize = 127;
-/// Most health checkers that the log can be told to leave out.
+/// Most health checkers that one key names.
 const IGNORED_MAX: usize = 1000;
 
 /// Where to listen: `192.0.2.7:25`, `[2001:db8::1]:25`, `[fe80::1%eth0]:25`, or
@@ -25,16 +25,15 @@ const IGNORED_MAX: usize = 1000;
 pub struct ListenAddress {
     /// The address; unspecified for all of its family.
     pub address: IpAddr,
-    /// The interface that a link-local address belongs to, and only that. Its
-    /// number is looked up when the socket is bound.
+    /// The interface of a link-local address. Its number is looked up when the socket is
+    /// bound.
     pub scope: Option<String>,
     /// The port, not 0.
     pub port: u16,
 }
 
 impl ListenAddress {
-    /// Whether `other` cannot be bound beside this one: it is the same, or this
-    /// one takes all addresses.
+    /// Whether this address keeps `other` from being bound: it is the same, or a wildcard.
     fn covers(&self, other: &Self) -> bool {
         self.port == other.port
             && self.address.is_ipv4() == other.address.is_ipv4()
@@ -84,7 +83,7 @@ impl FromStr for ListenAddress {
                 "{shown} has no numeric address before its port: {give}"
             ));
         };
-        let digits = !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit());
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port.parse::<u16>() {
             Ok(port) if digits && port != 0 => port,
             _ => return wrong(format!("{shown} has no port in 1..=65535: {give}")),
@@ -125,7 +124,7 @@ fn check_listenable(shown: &str, address: IpAddr, scope: Option<&str>) -> Result
     }
 }
 
-/// A listening address beside those `before` it.
+/// A listening address after those `before` it.
 pub(super) fn listen_address(
     text: &str,
     before: &[ListenAddress],
@@ -157,7 +156,7 @@ pub(super) fn listen_address(
     Ok(address)
 }
 
-/// Where the metrics are served, or `off`.
+/// The address of the HTTP server, or `off`.
 pub(super) fn metrics_address(value: &Value) -> Result<Option<SocketAddr>, ValueError> {
     let text = value.text()?;
     if text == "off" {
@@ -178,7 +177,7 @@ pub(super) fn metrics_address(value: &Value) -> Result<Option<SocketAddr>, Value
     Ok(Some(address))
 }
 
-/// An interface beside those `before` it.
+/// An interface after those `before` it.
 pub(super) fn interface(text: &str, before: &[String]) -> Result<String, ValueError> {
     use nomail_common::abi::MAX_INTERFACES;
     check_interface_name(text)?;
@@ -195,7 +194,7 @@ pub(super) fn interface(text: &str, before: &[String]) -> Result<String, ValueEr
     Ok(text.to_owned())
 }
 
-/// The rules of the kernel's dev_valid_name(), and no control characters.
+/// Checks the rules of the kernel's dev_valid_name(), and for control characters.
 fn check_interface_name(name: &str) -> Result<(), ValueError> {
     let shown = quoted(name);
     let remedy = "`ip link` lists the names";
@@ -241,14 +240,14 @@ pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
     Ok(net)
 }
 
-/// As [`network`], for files, which other programs write: host bits are cut off, and
-/// IPv4 in disguise is IPv4. Says whether that was needed.
+/// As [`network`], for files, which other programs write: masks host bits off, and takes
+/// IPv4-mapped addresses for IPv4. Returns whether that was needed.
 pub(super) fn network_of_list(text: &str) -> Result<(IpNet, bool), ValueError> {
     let net = any_network(text)?;
     let plain = match mapped(net) {
         None => net.trunc(),
         Some(Ok(ipv4)) => IpNet::V4(ipv4.trunc()),
-        // Wider than IPv4: nobody knows what it is to mean.
+        // Wider than IPv4: it has no meaning.
         Some(Err(_)) => return network(text).map(|net| (net, false)),
     };
     Ok((plain, plain != net))
@@ -267,8 +266,8 @@ fn any_network(text: &str) -> Result<IpNet, ValueError> {
     parsed.ok_or_else(not_one)
 }
 
-/// The IPv4 network that is meant by one within `::ffff:0:0/96`, or only its address
-/// where the network is wider than that.
+/// The IPv4 network of one within `::ffff:0:0/96`, or only its address where the network is
+/// wider than that.
 fn mapped(net: IpNet) -> Option<Result<Ipv4Net, Ipv4Addr>> {
     let IpNet::V6(ipv6) = net else {
         return None;
@@ -279,7 +278,7 @@ fn mapped(net: IpNet) -> Option<Result<Ipv4Net, Ipv4Addr>> {
     Some(ipv4.ok_or(address))
 }
 
-/// An address or a network that the log leaves out, beside those `before` it.
+/// The address or network of a health checker after those `before` it.
 pub(super) fn ignored(text: &str, before: &[IpNet]) -> Result<IpNet, ValueError> {
     let net = network(text)?;
     let shown = quoted(text);

@@ -1,5 +1,4 @@
-//! The host's own name, from the host's own files: DNS may hang, and a reload
-//! must not.
+//! The host's names, from its host name and /etc/hosts: DNS may hang, and a reload must not.
 
 #[cfg(test)]
 mod tests;
@@ -8,11 +7,11 @@ use std::{fs::File, io::Read as _, net::IpAddr};
 
 use super::names::Hostname;
 
-/// As much of /etc/hosts as is read.
+/// Most bytes of /etc/hosts that are read.
 const HOSTS_MAX: u64 = 1 << 20;
 
-/// The fully qualified name of this host, if it has one that others could know:
-/// its host name with a dot, or the name for it in /etc/hosts.
+/// The fully qualified name of this host: its host name if that has a dot, else the name
+/// for it in /etc/hosts.
 pub fn host_fqdn() -> Option<Hostname> {
     let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
     fqdn_of(&name, &hosts())
@@ -25,7 +24,7 @@ pub fn host_aliases(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<String> 
 
 fn hosts() -> String {
     let mut hosts = Vec::new();
-    // Without the file, or a part of it, the name is less, not the agent.
+    // The names are optional: an unreadable file is an empty one.
     let _ = File::open("/etc/hosts").and_then(|file| file.take(HOSTS_MAX).read_to_end(&mut hosts));
     String::from_utf8_lossy(&hosts).into_owned()
 }
@@ -60,18 +59,18 @@ fn fqdn_of(name: &str, hosts: &str) -> Option<Hostname> {
     })
 }
 
-/// `name` if it has a dot and is more than a stand-in.
+/// `name` if it has a dot and is no placeholder.
 fn qualified(name: &str) -> Option<Hostname> {
-    let stand_in = ["localhost", "localdomain", "localdomain4", "localdomain6"]
+    let is_placeholder = ["localhost", "localdomain", "localdomain4", "localdomain6"]
         .iter()
         .any(|label| {
             name.rsplit('.')
                 .next()
                 .is_some_and(|last| last.eq_ignore_ascii_case(label))
         });
-    if !name.contains('.') || stand_in {
+    if !name.contains('.') || is_placeholder {
         return None;
     }
-    // An address literal has dots too, but is nobody's host name.
+    // An address literal has dots too, but is no host name.
     name.parse().ok().filter(|_| !name.starts_with('['))
 }

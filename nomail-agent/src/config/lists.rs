@@ -34,7 +34,7 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
     reject_files_of_both(&keys.allow_files, layers);
     let problems = &mut layers.problems;
     let mut files = Vec::new();
-    let mut allow = Prefixes::new(LIST_PREFIXES_MAX, None);
+    let mut allow = PrefixList::new(LIST_PREFIXES_MAX, None);
     allow.add_all("lists.allow", keys.allow, problems, &mut files);
     for path in &keys.allow_files {
         let file = LineFile::new(path, List::Allow);
@@ -42,7 +42,7 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
     }
     // A source in that file must not be denied because the file is missing.
     let denies_nothing = files.iter().any(|file| file.unread.is_some());
-    let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
+    let mut deny = PrefixList::new(LIST_PREFIXES_MAX, Some(&allow));
     deny.add_all("lists.deny", keys.deny, problems, &mut files);
     for path in &keys.deny_files {
         let file = LineFile::new(path, List::Deny);
@@ -77,25 +77,25 @@ fn reject_files_of_both(allowed: &[PathBuf], layers: &mut Layers) {
     layers.problems.append(&mut problems);
 }
 
-/// One list, being put together.
-struct Prefixes<'a> {
+/// One list under construction.
+struct PrefixList<'a> {
     max: usize,
-    /// The list that must have none of the same.
-    other: Option<&'a Prefixes<'a>>,
+    /// The list that must not have the same prefixes.
+    other: Option<&'a PrefixList<'a>>,
     prefixes: HashMap<IpNet, Place>,
-    sources: Vec<Source>,
+    sources: Vec<PrefixSource>,
 }
 
-/// Where prefixes are from.
-enum Source {
-    /// From the configuration: one.
+/// An entry or a file that prefixes are from.
+enum PrefixSource {
+    /// An entry of the configuration.
     Entry(Origin),
     /// A file, and its index among all.
     File(LineFile, usize),
 }
 
-/// Where a prefix is written first. There may be a million of them, so that this
-/// is smaller than an [`Origin`].
+/// Where a prefix is written first: smaller than an [`Origin`], because there may be a
+/// million of them.
 #[derive(Clone, Copy)]
 struct Place {
     source: u32,
@@ -103,7 +103,7 @@ struct Place {
     column: u32,
 }
 
-impl<'a> Prefixes<'a> {
+impl<'a> PrefixList<'a> {
     fn new(max: usize, other: Option<&'a Self>) -> Self {
         Self {
             max,
@@ -113,8 +113,8 @@ impl<'a> Prefixes<'a> {
         }
     }
 
-    /// Adds what `key` of the configuration has. What is in the other list too is an
-    /// error; where a file has put it there it is allowed, with a warning of that file.
+    /// Adds the entries of `key`. A prefix that the configuration has in the other list too is
+    /// an error; one that a file has put there is a warning about that file.
     fn add_all(
         &mut self,
         key: &'static str,
@@ -123,7 +123,7 @@ impl<'a> Prefixes<'a> {
         files: &mut [ListFile],
     ) {
         for (text, origin) in entries {
-            let source = self.add_source(Source::Entry(origin.clone()));
+            let source = self.add_source(PrefixSource::Entry(origin.clone()));
             let place = Place {
                 source,
                 line: 0,
@@ -138,7 +138,7 @@ impl<'a> Prefixes<'a> {
             };
             match self.other.and_then(|other| other.place(&prefix)) {
                 None => {}
-                Some((Source::Entry(other), _)) => {
+                Some((PrefixSource::Entry(other), _)) => {
                     let error = ValueError::Wrong(format!(
                         "\"{}\" is allowed too, at {other}: leave it out of one of the two lists",
                         shown(prefix)
@@ -146,7 +146,7 @@ impl<'a> Prefixes<'a> {
                     problems.push(Problem::with_value(&origin, key, &error));
                     continue;
                 }
-                Some((Source::File(file, index), position)) => {
+                Some((PrefixSource::File(file, index), position)) => {
                     let text = format!(
                         "\"{}\" is allowed, though {key} has it too, at {origin}",
                         shown(prefix)
@@ -166,10 +166,9 @@ impl<'a> Prefixes<'a> {
         }
     }
 
-    /// Adds what a file lists, which may be nothing. What is allowed is not denied,
-    /// and no reason to say so: that is what the list of allowed sources is for.
+    /// Adds the prefixes of a file, except those in the other list.
     fn read(&mut self, file: &LineFile, index: usize) -> ListFile {
-        let source = self.add_source(Source::File(file.clone(), index));
+        let source = self.add_source(PrefixSource::File(file.clone(), index));
         file.read(|line, number| {
             let (network, taken) = match listed(line)? {
                 Listed::Nothing => return Ok(Line::Nothing),
@@ -181,7 +180,7 @@ impl<'a> Prefixes<'a> {
             let begin = begin_of(line);
             let is_allowed = self.other.is_some_and(|other| other.has(&network));
             if !is_allowed {
-                // A file is too short for numbers that do not fit.
+                // No file is long enough for numbers that do not fit.
                 let place = Place {
                     source,
                     line: u32::try_from(number).unwrap_or(u32::MAX),
@@ -194,7 +193,7 @@ impl<'a> Prefixes<'a> {
         })
     }
 
-    fn add_source(&mut self, source: Source) -> u32 {
+    fn add_source(&mut self, source: PrefixSource) -> u32 {
         self.sources.push(source);
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
@@ -222,8 +221,8 @@ impl<'a> Prefixes<'a> {
         self.prefixes.contains_key(prefix)
     }
 
-    /// Where `prefix` is, if it is here.
-    fn place(&self, prefix: &IpNet) -> Option<(&Source, Position)> {
+    /// Where `prefix` is written, if it is in the list.
+    fn place(&self, prefix: &IpNet) -> Option<(&PrefixSource, Position)> {
         let place = self.prefixes.get(prefix)?;
         let position = Position {
             line: place.line as usize,
@@ -239,7 +238,7 @@ impl<'a> Prefixes<'a> {
     }
 }
 
-/// An address without its length, as most are written.
+/// A prefix as it is written: a single address without its length.
 fn shown(prefix: IpNet) -> String {
     match prefix.prefix_len() == prefix.max_prefix_len() {
         true => prefix.addr().to_string(),

@@ -19,11 +19,11 @@ const DOMAIN_MAX: usize = 253;
 /// Longest label of a domain name.
 const LABEL_MAX: usize = 63;
 /// Longest text of a refusal at RCPT: with codes and CRLF the line stays within
-/// the 512 octets of RFC 5321 section 4.5.3.1.5.
+/// the 512 bytes of RFC 5321 section 4.5.3.1.5.
 const REPLY_TEXT_MAX: usize = 400;
 /// Longest local part of a mailbox (RFC 5321 section 4.5.3.1.1).
 const LOCAL_PART_MAX: usize = 64;
-/// Longest mailbox: a path of 256 octets without its angle brackets.
+/// Longest mailbox: a path of 256 bytes without its angle brackets.
 const MAILBOX_MAX: usize = 254;
 /// Most other names of the host.
 const ALIASES_MAX: usize = 1000;
@@ -42,7 +42,7 @@ impl Hostname {
         })
     }
 
-    /// As it is spoken.
+    /// The text of the greeting.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -99,8 +99,8 @@ impl FromStr for Hostname {
     }
 }
 
-/// The rules of RFC 1035 section 2.3.1, with the first digit of RFC 1123. An
-/// error calls the name `shown` and says what to `give`.
+/// Checks the rules of RFC 1035 section 2.3.1, with the first digit of RFC 1123. Errors
+/// call the name `shown` and say what to `give`.
 fn check_domain_name(name: &str, shown: &str, give: &str) -> Result<(), ValueError> {
     if name.len() > DOMAIN_MAX {
         return wrong(format!(
@@ -116,7 +116,7 @@ fn check_domain_name(name: &str, shown: &str, give: &str) -> Result<(), ValueErr
                 "{shown} has a label of more than {LABEL_MAX} characters: {give}"
             ));
         }
-        let ldh = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+        let ldh = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if !label.bytes().all(ldh) {
             return wrong(format!(
                 "{} in {shown} has other characters than letters, digits and hyphens: {give}",
@@ -162,7 +162,7 @@ pub(super) fn domain(text: &str) -> Result<String, ValueError> {
     Ok(domain)
 }
 
-/// Another name of this host, beside those `before` it; written as [`domain`].
+/// Another name of this host after those `before` it; written as [`domain`].
 pub(super) fn alias(text: &str, before: &[String]) -> Result<String, ValueError> {
     let name = domain(text)?;
     if before.contains(&name) {
@@ -178,19 +178,18 @@ pub(super) fn alias(text: &str, before: &[String]) -> Result<String, ValueError>
     Ok(name)
 }
 
-/// Whether nothing but its case is to be changed in `name`. Nearly all names
-/// are so; the others are looked at closely.
+/// Whether `name` is a domain of plain labels: no A-label, no address. A fast check for
+/// nearly all names of a list.
 pub(super) fn is_plain_domain(name: &str) -> bool {
     if name.len() > DOMAIN_MAX {
         return false;
     }
-    // Of the label: its length, and whether it ends with a hyphen. The first
-    // four octets are enough to know an A-label.
+    // Of the current label. Its first four bytes are enough to know an A-label.
     let mut length = 0;
     let mut hyphen = false;
     let mut digits = true;
-    for octet in name.bytes() {
-        match octet {
+    for byte in name.bytes() {
+        match byte {
             b'.' if length == 0 || hyphen => return false,
             b'.' => {
                 length = 0;
@@ -198,19 +197,19 @@ pub(super) fn is_plain_domain(name: &str) -> bool {
                 continue;
             }
             b'-' if length == 0 => return false,
-            // "xn--", or what a later standard reserves.
+            // "xn--", or a tag that a later standard reserves.
             b'-' if length == 3 && hyphen => return false,
             b'-' | b'a'..=b'z' | b'A'..=b'Z' => digits = false,
             b'0'..=b'9' => {}
             _ => return false,
         }
-        hyphen = octet == b'-';
+        hyphen = byte == b'-';
         length += 1;
         if length > LABEL_MAX {
             return false;
         }
     }
-    // A last label of digits may be that of an address.
+    // A last label of digits may belong to an address.
     length > 0 && !hyphen && !digits
 }
 
@@ -247,7 +246,7 @@ pub(super) fn domain_of_any_kind<'a>(
                 "{shown} is not an internationalised domain name: {give}"
             ))
         })?;
-    // There are more full stops in Unicode than the one that was taken off.
+    // Unicode has more full stops than the one that was stripped.
     let name = match name.strip_suffix('.') {
         Some(name) => Cow::Owned(name.to_owned()),
         None => name,
@@ -293,8 +292,7 @@ pub(super) fn mailbox(value: &Value) -> Result<String, ValueError> {
     let Some((local, domain)) = text.rsplit_once('@') else {
         return wrong(format!("{shown} is not a mailbox: {give}"));
     };
-    let atext =
-        |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
+    let atext = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
     let atom = |atom: &str| !atom.is_empty() && atom.bytes().all(atext);
     if local.len() > LOCAL_PART_MAX || !local.split('.').all(atom) {
         return wrong(format!(

@@ -1,6 +1,6 @@
-//! A line of a list of prefixes: one prefix and whatever else, or a line of a
-//! public block list. Of these, Spamhaus DROP (text and JSON), DShield's
-//! `block.txt` and ipsum are read as they are published.
+//! A line of a list of prefixes: one prefix and any words after it, or a line of a public
+//! block list. Spamhaus DROP (text and JSON), DShield's `block.txt` and ipsum are read as
+//! published.
 
 #[cfg(test)]
 mod tests;
@@ -16,15 +16,15 @@ use super::{
     lines::{BLANK, COMMENT, EntryError, begin_of},
 };
 
-/// The words that DShield's `block.txt` has above its columns.
+/// The heading of the columns of DShield's `block.txt`.
 const DSHIELD_HEADING: [&str; 3] = ["Start", "End", "Netblock"];
 
-/// What a line of a list says.
+/// The content of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
-    /// A network without host bits; whether it was written otherwise.
+    /// A network without host bits, and whether it was written with them.
     Network { network: IpNet, corrected: bool },
-    /// Nothing that is listed.
+    /// No network.
     Nothing,
 }
 
@@ -35,8 +35,7 @@ struct JsonLine {
     r#type: Option<String>,
 }
 
-/// Reads one line. What follows its first word is ignored, unless it says that the
-/// line means more than that word.
+/// Parses one line. Words after the first are ignored, unless they make it a range.
 pub(super) fn listed(line: &str) -> Result<Listed, EntryError> {
     let begin = begin_of(line);
     let error = |error| EntryError::new(begin, error);
@@ -64,7 +63,7 @@ fn network(text: &str) -> Result<Listed, ValueError> {
     Ok(Listed::Network { network, corrected })
 }
 
-/// A first and a last address, and the length of their prefix, as DShield has them.
+/// A first and a last address and the length of their prefix, as DShield publishes them.
 /// None: the line is no range.
 fn range(
     first: &str,
@@ -99,7 +98,7 @@ fn range(
 fn json(line: &str) -> Result<Listed, ValueError> {
     let JsonLine { cidr, r#type } = match serde_json::from_str(line) {
         Ok(read) => read,
-        // Its line and column are those within the line.
+        // Line and column of its error are those within the line.
         Err(_) => return wrong("is not JSON with a text \"cidr\"".to_owned()),
     };
     match cidr {

@@ -1,5 +1,5 @@
-//! `[relay]`: the domains without mail that this host is MX for, written in the
-//! configuration and in lists of one domain a line.
+//! `[relay]`: the domains without mail that this host is MX for, of the configuration and
+//! of files with one domain a line.
 
 #[cfg(test)]
 mod tests;
@@ -44,23 +44,23 @@ pub(super) fn resolve(keys: RelayKeys, layers: &mut Layers) -> Option<Arc<Relay>
                 .to_owned(),
         });
     }
-    let mut lists = Lists::new(&text, DOMAINS_MAX);
+    let mut list = DomainList::new(&text, DOMAINS_MAX);
     for (entry, origin) in entries {
-        if let Err(wrong) = lists.add(&entry, || origin.clone()) {
+        if let Err(wrong) = list.add(&entry, || origin.clone()) {
             layers
                 .problems
                 .push(Problem::with_value(&origin, "relay.domains", &wrong.error));
         }
-        if lists.overfull {
+        if list.overfull {
             break;
         }
     }
     let files = domain_files
         .iter()
-        .map(|path| lists.read(&LineFile::new(path, List::Domains)))
+        .map(|path| list.read(&LineFile::new(path, List::Domains)))
         .collect();
     Some(Arc::new(Relay {
-        domains: lists.into_domains(),
+        domains: list.into_domains(),
         code,
         text,
         postmaster,
@@ -84,27 +84,27 @@ fn code_of(keys: &RelayKeys, layers: &mut Layers) -> RelayCode {
     keys.enhanced_code.unwrap_or_default()
 }
 
-/// All lists, being put together.
-struct Lists<'a> {
+/// The domains of all lists under construction.
+struct DomainList<'a> {
     /// The text of a domain without its own.
     default_text: &'a str,
     domains_max: usize,
-    domains: HashMap<String, Listed>,
-    /// Each text once: whole lists may have the same.
+    domains: HashMap<String, DomainEntry>,
+    /// Each text once: all domains of a list may have the same.
     texts: HashSet<Arc<str>>,
-    /// There were more domains than may be.
+    /// The bound of domains was reached.
     overfull: bool,
 }
 
-/// What is known of a domain, and from where.
-struct Listed {
-    /// Its place in the order.
+/// A domain, and where it is written first.
+struct DomainEntry {
+    /// Its index in the order of domains.
     number: usize,
     text: Option<Arc<str>>,
     origin: Origin,
 }
 
-impl<'a> Lists<'a> {
+impl<'a> DomainList<'a> {
     fn new(default_text: &'a str, domains_max: usize) -> Self {
         Self {
             default_text,
@@ -126,7 +126,7 @@ impl<'a> Lists<'a> {
         let text = match rest {
             "" => None,
             text => {
-                // Trimmed behind only by what blanks end the entry.
+                // The text is trimmed at its end by no more than the entry.
                 let at = entry.trim_end_matches(BLANK).len() - text.len();
                 Some(names::reply_text(text).map_err(|error| EntryError::new(at, error))?)
             }
@@ -163,7 +163,7 @@ impl<'a> Lists<'a> {
                         text
                     }
                 });
-                place.insert(Listed {
+                place.insert(DomainEntry {
                     number,
                     text,
                     origin: origin(),
@@ -173,8 +173,8 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// Adds what a file lists. One without a domain, as a download that failed leaves it,
-    /// counts as one that could not be read.
+    /// Adds the domains of a file. One without a domain, as a failed download leaves it,
+    /// counts as unreadable.
     fn read(&mut self, file: &LineFile) -> ListFile {
         let mut read = file.read(|line, number| {
             let entry = without_comment(line);
@@ -202,7 +202,7 @@ impl<'a> Lists<'a> {
         let mut domains: Vec<_> = self
             .domains
             .into_iter()
-            .map(|(name, Listed { number, text, .. })| (number, RelayDomain { name, text }))
+            .map(|(name, DomainEntry { number, text, .. })| (number, RelayDomain { name, text }))
             .collect();
         domains.sort_unstable_by_key(|(number, _)| *number);
         domains.into_iter().map(|(_, domain)| domain).collect()

@@ -7,7 +7,7 @@ use super::{
     layer::Value,
 };
 
-/// Directory of what a restart must not forget, by default.
+/// The state directory by default.
 const DEFAULT_STATE_DIR: &str = "/var/lib/nomail";
 /// Longest path of a Unix socket, sun_path without the final NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -21,7 +21,7 @@ const LIST_FILES_MAX: usize = 64;
 pub struct User {
     /// A name or a numeric uid.
     pub value: String,
-    /// Whether nobody asked for this very account.
+    /// Whether the operator named no account.
     pub is_default: bool,
 }
 
@@ -42,8 +42,8 @@ pub(super) fn user(value: &Value) -> Result<User, ValueError> {
         _ => value.text()?.to_owned(),
     };
     let shown = quoted(&name);
-    let numeric = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_digit());
-    if name == "root" || (numeric && name.bytes().all(|octet| octet == b'0')) {
+    let numeric = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    if name == "root" || (numeric && name.bytes().all(|byte| byte == b'0')) {
         return wrong(format!("{shown} is root: {give}"));
     }
     // The largest uid means "no change" to the kernel.
@@ -53,7 +53,7 @@ pub(super) fn user(value: &Value) -> Result<User, ValueError> {
             is_default: false,
         });
     }
-    let portable = |octet: u8| octet.is_ascii_alphanumeric() || b"._-".contains(&octet);
+    let portable = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let stem = name.strip_suffix('$').unwrap_or(&name);
     if numeric
         || stem.is_empty()
@@ -69,12 +69,12 @@ pub(super) fn user(value: &Value) -> Result<User, ValueError> {
     })
 }
 
-/// Where the agent keeps what a restart must not forget.
+/// The directory for what a restart must not forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDir {
     /// The directory; absolute.
     pub path: PathBuf,
-    /// Whether nobody asked for this very directory.
+    /// Whether the operator named no directory.
     pub is_default: bool,
 }
 
@@ -117,8 +117,7 @@ pub(super) fn socket_path(value: &Value) -> Result<PathBuf, ValueError> {
     Ok(path)
 }
 
-/// The absolute path of a directory in a BPF file system, whose names have no
-/// dots.
+/// The absolute path of a directory in a BPF file system, where names have no dots.
 pub(super) fn pin_dir(value: &Value) -> Result<PathBuf, ValueError> {
     let path = absolute_path(value.text()?, "directory")?;
     let has_dot = |name: &std::ffi::OsStr| name.as_encoded_bytes().contains(&b'.');
@@ -131,7 +130,7 @@ pub(super) fn pin_dir(value: &Value) -> Result<PathBuf, ValueError> {
     Ok(path)
 }
 
-/// A file with one entry a line, beside those `before` it.
+/// A file with one entry a line, after those `before` it.
 pub(super) fn list_file(text: &str, before: &[PathBuf]) -> Result<PathBuf, ValueError> {
     let path = absolute_path(text, "file")?;
     if before.contains(&path) {

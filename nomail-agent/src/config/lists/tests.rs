@@ -414,7 +414,7 @@ fn too_many_prefixes() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, "192.0.2.1\n192.0.2.2\n192.0.2.1\n192.0.2.4/31\nx\n").unwrap();
-    let mut prefixes = Prefixes::new(2, None);
+    let mut prefixes = PrefixList::new(2, None);
     let mut problems = Vec::new();
     let file = LineFile::new(&path, List::Deny);
     // The bound costs what is over it, and nothing else.

@@ -524,7 +524,7 @@ fn too_many_domains() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, "a\nb\na\nc\nd\n").unwrap();
-    let mut lists = Lists::new("", 2);
+    let mut list = DomainList::new("", 2);
     let file = LineFile::new(&path, List::Domains);
     let expected = format!(
         "{}:4:1: left out: is one more than the 2 domains of a relay: leave some out, or write \
@@ -532,7 +532,7 @@ fn too_many_domains() {
         path.display()
     );
     for _ in 0..2 {
-        let read = lists.read(&file);
+        let read = list.read(&file);
         assert_eq!((read.entries, read.left_out), (3, 2));
         assert_eq!(read.warnings[0], expected);
     }

@@ -88,7 +88,7 @@ pub fn lists(text: &[u8]) {
     let lists = [&config.lists.allow, &config.lists.deny];
     for list in lists {
         assert!(list.is_sorted_by(|one, next| one < next), "{list:?}");
-        for prefix in list {
+        for prefix in list.iter() {
             assert_eq!(prefix.trunc(), *prefix);
             let mapped = matches!(prefix, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some());
             assert!(!mapped, "{prefix} would meet no packet");

@@ -1,7 +1,10 @@
-//! The command line and the variables beside it.
+//! The command line and the variables of the environment.
 //!
-//! Values of `run` are only collected here: [`crate::config::load`] checks them
-//! as it checks those of the file.
+//! The options of `run` are those of the table of keys, and are only collected here:
+//! [`config::load`] checks their values as it checks those of the file.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,
@@ -15,17 +18,17 @@ use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, va
 use nomail_common::abi::ABI_VERSION;
 
 use crate::{
-    config::{GivenBy, Overrides},
+    config::{self, GivenBy, Key, Overrides, Setting, Takes},
     text,
 };
 
-/// Exit code of a wrong command line, EX_USAGE of sysexits.h.
+/// Exit code for a wrong command line, EX_USAGE of sysexits.h.
 const EX_USAGE: u8 = 64;
-/// Sources that `status` shows unless told otherwise.
+/// Sources that `status` shows by default.
 const SOURCES_DEFAULT: &str = "20";
-/// Most sources that `status` can be told to show.
+/// Most sources that `status` shows.
 const SOURCES_MAX: i64 = 65_536;
-/// Sources in a frame of `top --batch`, and the most there can be.
+/// Sources in a frame of `top --batch` by default, and at most.
 const TOP_SOURCES_DEFAULT: usize = 20;
 const TOP_SOURCES_MAX: i64 = 1000;
 /// Seconds between two samples of `top`.
@@ -34,18 +37,18 @@ const INTERVAL_SECS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 static VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{} (ABI {ABI_VERSION})", env!("CARGO_PKG_VERSION")));
 
-/// What the agent is asked to do.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Guard and refuse, until a signal ends it.
     Run(Run),
-    /// Tell what a running agent does.
+    /// Show what a running agent does.
     Status(Status),
-    /// Show what a running agent does, again and again.
+    /// Show what a running agent does, live.
     Top(Top),
-    /// Tell whether a configuration is right.
+    /// Validate a configuration.
     CheckConfig(CheckConfig),
-    /// Look at everything around.
+    /// Check everything nomail depends on.
     Doctor(Doctor),
     /// Remove what an agent has left pinned.
     Detach(Detach),
@@ -54,9 +57,9 @@ pub enum Command {
 /// `nomail-agent run`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// Flags and environment.
+    /// Options and environment.
     pub overrides: Overrides,
-    /// How often `--verbose` was given.
+    /// Number of `-v`.
     pub verbose: u8,
 }
 
@@ -93,19 +96,19 @@ pub struct Top {
 /// `nomail-agent check-config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckConfig {
-    /// The file, and flags; the environment only with [`Self::show`], because what
-    /// is checked is to be the same in every shell.
+    /// The file, and options; the environment only with [`Self::show`], so that a check has the
+    /// same result in every shell.
     pub overrides: Overrides,
-    /// Whether to print what is in effect.
+    /// Print the values in effect.
     pub show: bool,
 }
 
 /// `nomail-agent doctor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doctor {
-    /// The interfaces to look at. None: those that the agent guards.
+    /// The interfaces to check. None: those that the agent guards.
     pub interfaces: Vec<String>,
-    /// Domains without mail, as somebody wrote them.
+    /// Domains without mail, not checked yet.
     pub domains: Vec<String>,
     /// The file of the agent.
     pub config: Option<PathBuf>,
@@ -113,171 +116,31 @@ pub struct Doctor {
     pub control: Option<PathBuf>,
     /// As JSON instead of text.
     pub json: bool,
-    /// Only what is not as it should be.
+    /// Print only what is not ok.
     pub quiet: bool,
 }
 
 /// `nomail-agent detach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detach {
-    /// The interface to detach from. None: all.
+    /// The interface to detach from. None: all of them.
     pub interface: Option<String>,
     /// The file that names the directory of the pins.
     pub config: Option<PathBuf>,
 }
 
-/// An option of `run`, and the key of the file that it overrides.
-struct Setting {
-    key: &'static str,
-    flag: &'static str,
-    variable: &'static str,
-    value: &'static str,
-    takes: Takes,
-    help: &'static str,
-}
-
-/// How many values an option takes.
-enum Takes {
-    One,
-    /// One, which is a path.
-    Path,
-    Many,
-    /// One or none, which means true.
-    Switch,
-}
-
-const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "interfaces",
-        flag: "--iface",
-        variable: "NOMAIL_IFACE",
-        value: "NAME",
-        takes: Takes::Many,
-        help: "Interface to guard; repeat it, or separate names by commas \
-               [default: default-route, the interface of the default route]",
-    },
-    Setting {
-        key: "listen",
-        flag: "--listen",
-        variable: "NOMAIL_LISTEN",
-        value: "ADDR:PORT",
-        takes: Takes::Many,
-        help: "Where to listen, and exactly what to guard: 192.0.2.7:25, [2001:db8::1]:25, \
-               [fe80::1%eth0]:25, or a wildcard, 0.0.0.0:25 or [::]:25; repeat it, or separate \
-               them by commas [default: port 25 of every address of the interfaces]",
-    },
-    Setting {
-        key: "hostname",
-        flag: "--hostname",
-        variable: "NOMAIL_HOSTNAME",
-        value: "NAME",
-        takes: Takes::One,
-        help: "First word of the 521 greeting: a domain name, or an address literal like \
-               [192.0.2.7] or [IPv6:2001:db8::1] [default: the host's FQDN, else an address \
-               literal]",
-    },
-    Setting {
-        key: "responder",
-        flag: "--responder",
-        variable: "NOMAIL_RESPONDER",
-        value: "WHO",
-        takes: Takes::One,
-        help: "Who speaks the refusal: listener (sockets), or xdp (no socket; in the greeting \
-               only, not beside [relay]) [default: listener]",
-    },
-    Setting {
-        key: "refuse_at",
-        flag: "--refuse-at",
-        variable: "NOMAIL_REFUSE_AT",
-        value: "WHERE",
-        takes: Takes::One,
-        help: "Where the refusal is spoken: greeting, ehlo, mail, rcpt, or auto (greeting when a \
-               source comes first, rcpt when it comes back); beside [relay] only rcpt \
-               [default: auto, with [relay] rcpt]",
-    },
-    Setting {
-        key: "after_greeting",
-        flag: "--after-greeting",
-        variable: "NOMAIL_AFTER_GREETING",
-        value: "WHAT",
-        takes: Takes::One,
-        help: "After the greeting: hold (answer 521 to everything but QUIT) or close \
-               [default: hold]",
-    },
-    Setting {
-        key: "xdp_mode",
-        flag: "--xdp-mode",
-        variable: "NOMAIL_XDP_MODE",
-        value: "MODE",
-        takes: Takes::One,
-        help: "How XDP attaches: auto (native, else generic with a warning), native, generic, \
-               or off (responder alone) [default: auto]",
-    },
-    Setting {
-        key: "limits.syn_rate",
-        flag: "--syn-rate",
-        variable: "NOMAIL_SYN_RATE",
-        value: "N",
-        takes: Takes::One,
-        help: "SYNs per second that one source (IPv4 address or IPv6 /64) may send, 1 to 10000 \
-               [default: 10]",
-    },
-    Setting {
-        key: "limits.syn_burst",
-        flag: "--syn-burst",
-        variable: "NOMAIL_SYN_BURST",
-        value: "N",
-        takes: Takes::One,
-        help: "SYNs that one source may send at once, 1 to 10000 [default: 20]",
-    },
-    Setting {
-        key: "observe",
-        flag: "--observe",
-        variable: "NOMAIL_OBSERVE",
-        value: "true|false",
-        takes: Takes::Switch,
-        help: "Count and report every verdict, but drop nothing [default: false]",
-    },
-    Setting {
-        key: "control",
-        flag: "--control",
-        variable: "NOMAIL_CONTROL",
-        value: "PATH",
-        takes: Takes::Path,
-        help: "Unix socket on which the agent tells its status \
-               [default: /run/nomail/control.sock]",
-    },
-    Setting {
-        key: "metrics.listen",
-        flag: "--metrics",
-        variable: "NOMAIL_METRICS",
-        value: "ADDR:PORT|off",
-        takes: Takes::One,
-        help: "Where the agent shows its figures by HTTP: /metrics for Prometheus, /healthz, and a \
-               page for people at /; or off [default: 127.0.0.1:9521]",
-    },
-    Setting {
-        key: "log.format",
-        flag: "--log-format",
-        variable: "NOMAIL_LOG_FORMAT",
-        value: "FORMAT",
-        takes: Takes::One,
-        help: "Form of the log on stderr: text, or json, one object a line [default: text]",
-    },
-];
-
 const RUN_NOTES: &str = "\
-A value comes from the first of these that has it: flag, environment, drop-in of the file, file, \
-default. A variable that is empty counts as not set. Drop-ins are the files *.toml in a directory \
-beside the file, nomail.toml.d beside nomail.toml; of two that have a key, the last by name counts. \
-SIGHUP reads all files again; if they are wrong, everything stays as it was.
+A value comes from the first of these that sets it: flag, environment, drop-in, file, default. An \
+empty variable counts as not set. Drop-ins are the files *.toml in a directory beside the file, \
+nomail.toml.d beside nomail.toml; of two that set a key, the later by name counts. SIGHUP reads all \
+files again; if they are wrong, everything stays as it was.
 
 Exit codes: 0 done, 1 failed at run time, 64 wrong usage, 69 the interface or the kernel cannot \
 do it, 77 no permission, 78 bad configuration.";
 
 const KEPT_NOTES: &str = "\
-When no agent answers and on_exit = \"keep\" has left its guard attached, root is told what that \
-counts; pin_dir of the configuration file says where it is.";
+When no agent answers and on_exit = \"keep\" has left its guard attached, root sees the counters of \
+that; pin_dir of the configuration file says where it is.";
 
 /// The whole command line, also for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -297,7 +160,7 @@ pub fn command() -> clap::Command {
         )
         .subcommand(
             clap::Command::new("status")
-                .about("Tell what a running agent does")
+                .about("Show what a running agent does")
                 .arg(
                     Arg::new("json")
                         .long("json")
@@ -324,7 +187,7 @@ pub fn command() -> clap::Command {
                         .value_name("SECS")
                         .value_parser(interval)
                         .default_value("1")
-                        .help("Seconds between two looks, 0.1 to 3600"),
+                        .help("Seconds between two samples, 0.1 to 3600"),
                 )
                 .arg(
                     Arg::new("batch")
@@ -332,8 +195,8 @@ pub fn command() -> clap::Command {
                         .long("batch")
                         .action(ArgAction::SetTrue)
                         .help(
-                            "Print frames of plain text, the first after one interval: its rates \
-                             are of that",
+                            "Print frames of plain text, the first after one interval, whose rates \
+                             it shows",
                         ),
                 )
                 .arg(
@@ -357,33 +220,32 @@ pub fn command() -> clap::Command {
         )
         .subcommand(
             clap::Command::new("check-config")
-                .about("Tell whether a configuration file is right, or all that is wrong with it")
+                .about("Validate the configuration and list every error")
                 .after_help(
-                    "The options of run are checked, too. With --show the environment counts as \
-                     well, as it does for run.\n\n\
-                     Exit codes: 0 it is right; 78 it is not.",
+                    "The options of run are checked, too; the environment only with --show.\n\n\
+                     Exit codes: 0 valid; 78 not valid.",
                 )
                 .arg(
                     Arg::new("show")
                         .long("show")
                         .action(ArgAction::SetTrue)
                         .help(
-                            "Print the configuration in effect, as a file that says the same, \
-                             each value with where it is from",
+                            "Print the values in effect, and the origin of each, as a file with \
+                             the same effect",
                         ),
                 )
                 .arg(config_arg())
-                .args(setting_args()),
+                .args(key_args()),
         )
         .subcommand(doctor_command())
         .subcommand(
             clap::Command::new("detach")
                 .about(
-                    "Remove what an agent with on_exit = \"keep\" has left: XDP programs, \
-                     counters and pins",
+                    "Remove the guard that an agent with on_exit = \"keep\" has left: XDP \
+                     programs, counters and pins",
                 )
                 .after_help(
-                    "It touches nothing of a running agent, and nobody else's program.\n\n\
+                    "Running agents and other XDP programs stay untouched.\n\n\
                      Exit codes: 0 done, or nothing was there; 1 an agent runs; 69 no such \
                      interface; 77 not root; 78 bad configuration.",
                 )
@@ -392,13 +254,13 @@ pub fn command() -> clap::Command {
                         .long("iface")
                         .value_name("NAME")
                         .conflicts_with("all")
-                        .help("Only from this interface"),
+                        .help("Detach only from this interface"),
                 )
                 .arg(
                     Arg::new("all")
                         .long("all")
                         .action(ArgAction::SetTrue)
-                        .help("From all interfaces, and of all versions [default]"),
+                        .help("Detach from all interfaces, every version [default]"),
                 )
                 .arg(config_arg()),
         )
@@ -430,8 +292,9 @@ fn doctor_command() -> clap::Command {
     clap::Command::new("doctor")
         .about("Check everything nomail depends on, and print the fix for whatever is wrong")
         .after_help(
-            "Before an agent runs or while it does. No setting is changed. Without root it tells \
-             what it could not see. docs/doctor.md explains each check, and lists what is sent.\n\n\
+            "Works before an agent runs and while it does, and changes no setting. Without root it \
+             names what it could not check. docs/doctor.md explains each check, and lists what is \
+             sent.\n\n\
              Exit codes: 0 nothing failed; 1 something failed; 64 wrong usage; 78 a domain that is \
              none.",
         )
@@ -442,8 +305,8 @@ fn doctor_command() -> clap::Command {
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .help(
-                    "Interface to look at; repeat it, or separate names by commas [default: those \
-                     of the running agent, else of the configuration]",
+                    "Interface to check; repeat it, or separate names by commas [default: those of \
+                     the running agent, else of the configuration]",
                 ),
         )
         .arg(
@@ -453,7 +316,7 @@ fn doctor_command() -> clap::Command {
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .help(
-                    "A domain without mail: look at its MX, null MX and SPF records; repeat it, or \
+                    "A domain without mail: check its MX, null MX and SPF records; repeat it, or \
                      separate names by commas",
                 ),
         )
@@ -483,23 +346,49 @@ fn config_arg() -> Arg {
         .help("Configuration file in TOML [default: /etc/nomail/nomail.toml, if it is there]")
 }
 
-fn setting_args() -> impl Iterator<Item = Arg> {
-    SETTINGS.iter().map(|setting| {
-        let arg = Arg::new(setting.key)
-            .long(setting.flag.trim_start_matches('-'))
-            .env(setting.variable)
+fn key_args() -> impl Iterator<Item = Arg> {
+    let keys = config::tables().into_iter().flat_map(|table| table.keys);
+    keys.filter_map(|key| {
+        let flag = key.flag?;
+        let arg = Arg::new(key.name)
+            .long(flag.option.trim_start_matches('-'))
+            .env(flag.variable)
             .hide_env_values(true)
-            .value_name(setting.value)
-            .help(setting.help);
-        match setting.takes {
+            .value_name(flag.value)
+            .help(help_of(&key));
+        Some(match key.takes {
             Takes::One | Takes::Path => arg,
             Takes::Many => arg.action(ArgAction::Append).value_delimiter(','),
             Takes::Switch => arg
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true"),
-        }
+        })
     })
+}
+
+/// The first paragraph of a key's description, and its default.
+fn help_of(key: &Key) -> String {
+    let summary = key.summary();
+    let summary = summary.trim_end_matches('.');
+    let repeat = match key.takes {
+        Takes::Many => "; repeat it, or separate values by commas",
+        Takes::One | Takes::Path | Takes::Switch => "",
+    };
+    let default = match &key.default {
+        Setting::To(value) => shown(value),
+        Setting::Unset(means) => (*means).to_owned(),
+    };
+    format!("{summary}{repeat} [default: {default}]")
+}
+
+/// A value as the command line takes it.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
 }
 
 fn run_args() -> impl Iterator<Item = Arg> {
@@ -515,15 +404,14 @@ fn run_args() -> impl Iterator<Item = Arg> {
         .hide_env_values(true)
         .help("Log more: -v for debugging, -vv for everything");
     std::iter::once(config_arg())
-        .chain(setting_args())
+        .chain(key_args())
         .chain([verbose])
 }
 
-/// Reads a command line, whose first word is the program's name, and the
-/// environment.
+/// Parses a command line, whose first word is the program's name, and the environment.
 ///
 /// # Errors
-/// A wrong command line, or a wish for help or version; see [`report`].
+/// A wrong command line, or a request for help or version; see [`report`].
 pub fn parse(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Command, clap::Error> {
@@ -582,35 +470,35 @@ fn run(matches: &ArgMatches) -> Run {
     }
 }
 
-/// Made absolute now: once the privileges are dropped, nobody tells the directory
-/// any more that a path is relative to.
+/// Made absolute at the start: after the privileges are dropped, the working directory may be out
+/// of reach.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// What the command line says, and the `environment` if that counts.
+/// What the command line says, and with `environment` what that says.
 fn overrides(matches: &ArgMatches, file: Option<PathBuf>, environment: bool) -> Overrides {
     let mut overrides = Overrides::of_file(file);
-    for setting in SETTINGS {
-        let mut values: Vec<String> = matches
-            .get_many(setting.key)
-            .map(|values| values.cloned().collect())
-            .unwrap_or_default();
-        let by = match matches.value_source(setting.key) {
-            Some(ValueSource::CommandLine) => GivenBy::Flag(setting.flag),
+    for key in config::tables().into_iter().flat_map(|table| table.keys) {
+        let Some(flag) = key.flag else {
+            continue;
+        };
+        let mut values = values(matches, key.name);
+        let by = match matches.value_source(key.name) {
+            Some(ValueSource::CommandLine) => GivenBy::Flag(flag.option),
             Some(ValueSource::EnvVariable) if environment && values != [""] => {
-                GivenBy::Environment(setting.variable)
+                GivenBy::Environment(flag.variable)
             }
             _ => continue,
         };
-        if matches!(setting.takes, Takes::Path) {
+        if key.takes == Takes::Path {
             for value in &mut values {
                 *value = absolute(PathBuf::from(&*value))
                     .to_string_lossy()
                     .into_owned();
             }
         }
-        overrides.set(setting.key, by, values);
+        overrides.set(key.name, by, values);
     }
     overrides
 }
@@ -632,7 +520,7 @@ fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
 /// exit with.
 pub fn report(error: &clap::Error) -> u8 {
     let code = exit_code(error);
-    // There is nothing to do when even this cannot be written.
+    // An error of writing an error has no reader.
     let _ = match code {
         0 => error.print(),
         _ => io::stderr().write_all(escaped(&error.render().to_string()).as_bytes()),
@@ -652,324 +540,4 @@ fn exit_code(error: &clap::Error) -> u8 {
 fn escaped(error: &str) -> String {
     let lines: Vec<_> = error.split('\n').map(text::escaped).collect();
     lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::error::ErrorKind;
-    use rstest::rstest;
-
-    use super::*;
-
-    fn words(line: &str) -> Vec<&str> {
-        std::iter::once("nomail-agent")
-            .chain(line.split_whitespace())
-            .collect()
-    }
-
-    fn overrides(file: Option<&str>, given: &[(&'static str, &'static str, &[&str])]) -> Overrides {
-        let mut overrides = Overrides::of_file(file.map(PathBuf::from));
-        for (key, flag, values) in given {
-            let values = values.iter().map(|&value| value.to_owned()).collect();
-            overrides.set(key, GivenBy::Flag(flag), values);
-        }
-        overrides
-    }
-
-    #[test]
-    fn definition_is_sound() {
-        command().debug_assert();
-    }
-
-    #[rstest]
-    #[case::nothing("", overrides(None, &[]), 0)]
-    #[case::run("run", overrides(None, &[]), 0)]
-    #[case::default_command(
-        "--iface eth0 -v",
-        overrides(None, &[("interfaces", "--iface", &["eth0"])]),
-        1
-    )]
-    #[case::named_command(
-        "run --iface eth0 --iface=eth1,eth2 -vv",
-        overrides(None, &[("interfaces", "--iface", &["eth0", "eth1", "eth2"])]),
-        2
-    )]
-    #[case::switch("--observe", overrides(None, &[("observe", "--observe", &["true"])]), 0)]
-    #[case::switch_off(
-        "--observe=false --config /a.toml",
-        overrides(Some("/a.toml"), &[("observe", "--observe", &["false"])]),
-        0
-    )]
-    #[case::everything(
-        "--listen 192.0.2.7:25 --listen [::1]:25 --hostname a.example --refuse-at rcpt \
-         --responder listener --after-greeting close --xdp-mode off --syn-rate 1 --syn-burst 2 --control /c \
-         --metrics off --log-format json",
-        overrides(
-            None,
-            &[
-                ("listen", "--listen", &["192.0.2.7:25", "[::1]:25"]),
-                ("hostname", "--hostname", &["a.example"]),
-                ("refuse_at", "--refuse-at", &["rcpt"]),
-                ("responder", "--responder", &["listener"]),
-                ("after_greeting", "--after-greeting", &["close"]),
-                ("xdp_mode", "--xdp-mode", &["off"]),
-                ("limits.syn_rate", "--syn-rate", &["1"]),
-                ("limits.syn_burst", "--syn-burst", &["2"]),
-                ("control", "--control", &["/c"]),
-                ("metrics.listen", "--metrics", &["off"]),
-                ("log.format", "--log-format", &["json"]),
-            ]
-        ),
-        0
-    )]
-    fn run_options(#[case] line: &str, #[case] overrides: Overrides, #[case] verbose: u8) {
-        let command = parse(words(line)).unwrap();
-        assert_eq!(command, Command::Run(Run { overrides, verbose }));
-    }
-
-    #[rstest]
-    #[case("status", false, 20, None)]
-    #[case("status --json --sources 0 --control /c", true, 0, Some("/c"))]
-    fn status_options(
-        #[case] line: &str,
-        #[case] json: bool,
-        #[case] sources: usize,
-        #[case] control: Option<&str>,
-    ) {
-        let status = Status {
-            json,
-            sources,
-            control: control.map(PathBuf::from),
-            config: None,
-        };
-        assert_eq!(parse(words(line)).unwrap(), Command::Status(status));
-    }
-
-    #[rstest]
-    #[case("top", 1000, false, None, 20)]
-    #[case("top --interval 0.5", 500, false, None, 20)]
-    #[case("top -b -n 1 --sources 3 --interval 3600", 3_600_000, true, Some(1), 3)]
-    fn top_options(
-        #[case] line: &str,
-        #[case] interval_ms: u64,
-        #[case] batch: bool,
-        #[case] frames: Option<u64>,
-        #[case] sources: usize,
-    ) {
-        let top = Top {
-            interval: Duration::from_millis(interval_ms),
-            batch,
-            frames,
-            sources,
-            control: None,
-            config: None,
-        };
-        assert_eq!(parse(words(line)).unwrap(), Command::Top(top));
-    }
-
-    #[rstest]
-    #[case("check-config", None, &[], false)]
-    #[case("check-config --config a.toml", Some("a.toml"), &[], false)]
-    #[case("check-config --show", None, &[], true)]
-    #[case(
-        "check-config --observe --config a.toml --show",
-        Some("a.toml"),
-        &[("observe", "--observe", &["true"][..])],
-        true
-    )]
-    fn check_config_options(
-        #[case] line: &str,
-        #[case] file: Option<&str>,
-        #[case] given: &[(&'static str, &'static str, &[&str])],
-        #[case] show: bool,
-    ) {
-        let given: Vec<_> = given
-            .iter()
-            .map(|(key, flag, values)| (*key, *flag, *values))
-            .collect();
-        let check = CheckConfig {
-            overrides: overrides(file, &given),
-            show,
-        };
-        assert_eq!(parse(words(line)).unwrap(), Command::CheckConfig(check));
-    }
-
-    #[rstest]
-    #[case("doctor", &[], &[], None, false)]
-    #[case(
-        "doctor --iface eth0 --iface eth1,eth2 --domain a.example --config /a.toml --json --quiet \
-         --control /c",
-        &["eth0", "eth1", "eth2"],
-        &["a.example"],
-        Some("/a.toml"),
-        true
-    )]
-    fn doctor_options(
-        #[case] line: &str,
-        #[case] interfaces: &[&str],
-        #[case] domains: &[&str],
-        #[case] config: Option<&str>,
-        #[case] json: bool,
-    ) {
-        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-        let doctor = Doctor {
-            interfaces: owned(interfaces),
-            domains: owned(domains),
-            config: config.map(PathBuf::from),
-            control: json.then(|| PathBuf::from("/c")),
-            json,
-            quiet: json,
-        };
-        assert_eq!(parse(words(line)).unwrap(), Command::Doctor(doctor));
-    }
-
-    #[rstest]
-    #[case("detach", None, None)]
-    #[case("detach --all --config /a.toml", None, Some("/a.toml"))]
-    #[case("detach --iface eth0", Some("eth0"), None)]
-    fn detach_options(
-        #[case] line: &str,
-        #[case] interface: Option<&str>,
-        #[case] config: Option<&str>,
-    ) {
-        let detach = Detach {
-            interface: interface.map(str::to_owned),
-            config: config.map(PathBuf::from),
-        };
-        assert_eq!(parse(words(line)).unwrap(), Command::Detach(detach));
-    }
-
-    #[rstest]
-    #[case("--help", 0)]
-    #[case("run --help", 0)]
-    #[case("--version", 0)]
-    #[case("--metrics", EX_USAGE)]
-    #[case("--iface", EX_USAGE)]
-    #[case("--hostname a --hostname b", EX_USAGE)]
-    #[case("--iface eth0 status", EX_USAGE)]
-    #[case("top -n 1", EX_USAGE)]
-    #[case("top --batch -n 0", EX_USAGE)]
-    #[case("top --sources 1", EX_USAGE)]
-    #[case("top --interval 0.09", EX_USAGE)]
-    #[case("top --interval 3601", EX_USAGE)]
-    #[case("top --interval NaN", EX_USAGE)]
-    #[case("detach --iface eth0 --all", EX_USAGE)]
-    #[case("detach --iface", EX_USAGE)]
-    #[case("status --sources 65537", EX_USAGE)]
-    #[case("status --iface eth0", EX_USAGE)]
-    #[case("check-config --json", EX_USAGE)]
-    #[case("check-config -v", EX_USAGE)]
-    fn exit_codes(#[case] line: &str, #[case] code: u8) {
-        assert_eq!(exit_code(&parse(words(line)).unwrap_err()), code);
-    }
-
-    #[test]
-    fn relative_paths_become_absolute() {
-        let here = std::env::current_dir().unwrap();
-        let Command::Run(run) = parse(words("--config a.toml --control b.sock")).unwrap() else {
-            panic!("not run");
-        };
-        assert_eq!(run.overrides.file, Some(here.join("a.toml")));
-        let mut expected = Overrides::of_file(Some(here.join("a.toml")));
-        let control = here.join("b.sock").to_str().unwrap().to_owned();
-        expected.set("control", GivenBy::Flag("--control"), vec![control]);
-        assert_eq!(run.overrides, expected);
-    }
-
-    /// The test calls itself in a process with these variables.
-    #[test]
-    fn environment_is_read() {
-        const CHILD: &str = "ENVIRONMENT_IS_READ_CHILD";
-        if std::env::var_os(CHILD).is_none() {
-            let child = std::process::Command::new(std::env::current_exe().unwrap())
-                .arg("environment_is_read")
-                .env(CHILD, "1")
-                .env("NOMAIL_IFACE", "eth0,eth1")
-                .env("NOMAIL_LISTEN", "192.0.2.7:25,[::1]:25")
-                .env("NOMAIL_CONFIG", "/a.toml")
-                .env("NOMAIL_HOSTNAME", "")
-                .env("NOMAIL_SYN_RATE", "0")
-                .env("NOMAIL_SYN_BURST", "7")
-                .env("NOMAIL_OBSERVE", "false")
-                .env("NOMAIL_CONTROL", "/c")
-                .env("NOMAIL_METRICS", "[::1]:9521")
-                .env("NOMAIL_VERBOSE", "2")
-                .output()
-                .unwrap();
-            assert!(
-                child.status.success(),
-                "{}",
-                String::from_utf8_lossy(&child.stdout)
-            );
-            return;
-        }
-        let mut expected = Overrides::of_file(Some("/a.toml".into()));
-        let mut set = |key, variable, values: &[&str]| {
-            let values = values.iter().map(|&value| value.to_owned()).collect();
-            expected.set(key, GivenBy::Environment(variable), values);
-        };
-        set("interfaces", "NOMAIL_IFACE", &["eth0", "eth1"]);
-        set("listen", "NOMAIL_LISTEN", &["192.0.2.7:25", "[::1]:25"]);
-        set("limits.syn_rate", "NOMAIL_SYN_RATE", &["0"]);
-        set("observe", "NOMAIL_OBSERVE", &["false"]);
-        set("control", "NOMAIL_CONTROL", &["/c"]);
-        set("metrics.listen", "NOMAIL_METRICS", &["[::1]:9521"]);
-        let burst = vec!["8".to_owned()];
-        expected.set("limits.syn_burst", GivenBy::Flag("--syn-burst"), burst);
-        for line in ["--syn-burst 8", "run --syn-burst 8"] {
-            let run = Run {
-                overrides: expected.clone(),
-                verbose: 2,
-            };
-            assert_eq!(parse(words(line)).unwrap(), Command::Run(run));
-        }
-        let shown = expected;
-        let status = parse(words("status --sources 1")).unwrap();
-        let expected = Status {
-            json: false,
-            sources: 1,
-            control: Some("/c".into()),
-            config: Some("/a.toml".into()),
-        };
-        assert_eq!(status, Command::Status(expected));
-        let Command::CheckConfig(check) = parse(words("check-config")).unwrap() else {
-            panic!("not check-config");
-        };
-        assert_eq!(check.overrides, Overrides::of_file(Some("/a.toml".into())));
-        let check = parse(words("check-config --show --syn-burst 8")).unwrap();
-        let expected = CheckConfig {
-            overrides: shown,
-            show: true,
-        };
-        assert_eq!(check, Command::CheckConfig(expected));
-    }
-
-    #[test]
-    fn version_names_the_abi() {
-        let error = parse(words("--version")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DisplayVersion);
-        let expected = format!(
-            "nomail-agent {} (ABI {ABI_VERSION})\n",
-            env!("CARGO_PKG_VERSION")
-        );
-        assert_eq!(error.to_string(), expected);
-    }
-
-    #[test]
-    fn every_option_names_its_variable_and_default() {
-        let help = command().render_help().to_string();
-        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        for setting in SETTINGS {
-            assert!(
-                help.contains(&format!("[env: {}]", setting.variable)),
-                "{help}"
-            );
-            assert!(setting.help.contains("[default: "), "{}", setting.flag);
-        }
-    }
-
-    #[test]
-    fn usage_errors_are_escaped() {
-        assert_eq!(escaped("a\u{1b}[31m\r\n"), "a\\u{1b}[31m\\r\n");
-    }
 }

@@ -1,4 +1,4 @@
-//! How the agent ends: the codes that service managers and roles act on.
+//! Exit codes, which service managers and roles act on.
 
 use std::{fmt, process::ExitCode};
 
@@ -42,11 +42,8 @@ impl Failure {
             error: error.into(),
         }
     }
-}
 
-impl Failure {
-    /// The error as lines of the log: one for each problem of a configuration,
-    /// else one with the causes.
+    /// The lines to log: one for each error of a configuration, else one with the causes.
     pub fn lines(&self) -> Vec<String> {
         match self.error.downcast_ref::<ConfigError>() {
             Some(error) => error.lines().collect(),

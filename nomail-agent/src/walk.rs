@@ -1,9 +1,11 @@
-//! Paths walked component by component, as root does it where other accounts could
-//! put something in the way: no link is followed that another account has made, and a
-//! directory can be required to be safe from others.
+//! Opens paths component by component, where other accounts could replace a part of them:
+//! follows no link that another account has made, and checks whether a directory is safe from
+//! others.
 //!
-//! Each step is taken by descriptor, so that nothing can be swapped between a check
-//! and what follows it.
+//! Each step goes by descriptor, so that nothing can be swapped between a check and its use.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -25,18 +27,18 @@ use nix::{
 };
 use thiserror::Error;
 
-/// Most links that a path may lead over, as in the kernel.
+/// Most links of a path, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Why a path is not walked to its end. Displayed as one line with the remedy.
+/// Why a path is not opened. Displayed as one line with the remedy.
 #[derive(Debug, Error)]
 pub enum WalkError {
-    /// The kernel refuses.
+    /// An error of the kernel.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A link that somebody else than root or the process has made.
+    /// A link that another account than root or the process's has made.
     #[error(
-        "{} is a link that {owner} has made and could have lead anywhere: name the file that it \
+        "{} is a link that {owner} has made and could lead anywhere: name the file that it \
          leads to, or make the link as root",
         .link.display()
     )]
@@ -91,7 +93,7 @@ impl From<Errno> for WalkError {
 }
 
 impl WalkError {
-    /// As an error of reading the file, of the kernel's kind if it is the kernel's.
+    /// The same as an error of I/O, with the kernel's kind if it has one.
     pub fn into_io(self) -> io::Error {
         match self {
             Self::Io(error) => error,
@@ -114,12 +116,12 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// Opens a file to be read, which may be in a directory of another account: no link is
-/// followed but root's and the process' own, and no second name of a file is taken
-/// there. What is opened may be something else than a file; that does not block.
+/// Opens a file for reading, which may be in a directory of another account: follows only
+/// links of root and of the process's account, and refuses hard links there. It may open
+/// something else than a file, and does not block then.
 ///
 /// # Errors
-/// When it is not there, or is not to be followed.
+/// There is no such file, or it must not be followed.
 pub fn open_file(path: &Path) -> Result<File, WalkError> {
     let mut walk = Walk::begin(path)?;
     let trusted = [0, Uid::effective().as_raw()];
@@ -150,11 +152,11 @@ pub fn open_file(path: &Path) -> Result<File, WalkError> {
     Ok(file.into())
 }
 
-/// Whether nobody but root, the process and `account` can replace what is in a
-/// directory, nor the directory itself. In one with the sticky bit others cannot.
+/// Checks that only root, the process and `account` can replace the contents of a directory,
+/// and the directory itself. Where the sticky bit is set, others cannot.
 ///
 /// # Errors
-/// When others can, or it is not there.
+/// Others can, or there is no such directory.
 pub fn check_directory(path: &Path, account: u32) -> Result<(), WalkError> {
     let trusted = [0, Uid::effective().as_raw(), account];
     let mut walk = Walk::begin(path)?;
@@ -191,8 +193,8 @@ pub fn check_directory(path: &Path, account: u32) -> Result<(), WalkError> {
     }
 }
 
-/// Whether others than the trusted may make and remove names in a directory. Root's
-/// group is root.
+/// Whether accounts that are not trusted can change the names in a directory. The group
+/// root is trusted.
 fn is_changed_by_others(directory: &FileStat, trusted: &[u32]) -> bool {
     let by_group = directory.st_mode & 0o020 != 0 && directory.st_gid != 0;
     let by_all = directory.st_mode & 0o002 != 0;
@@ -206,20 +208,19 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
 enum Step {
     /// Another directory was entered.
     Directory,
-    /// What is left is one name, of something that is no link.
+    /// The last name, which is no link.
     Last(OsString),
     /// The path ends in the directory that was entered last.
     End,
 }
 
 struct Walk {
-    /// The directory that it is in, and its path, for messages.
+    /// The current directory, and its path for messages.
     at: OwnedFd,
     so_far: PathBuf,
     left: VecDeque<OsString>,
     links: usize,
-    /// What is left is a descriptor's name in /proc, as `/dev/stdin` leads to: no path says
-    /// what it is.
+    /// The last name is a descriptor's in /proc, as of `/dev/stdin`, which has no path.
     is_descriptor: bool,
 }
 
@@ -238,7 +239,7 @@ impl Walk {
         })
     }
 
-    /// Takes one component. A link of one of the `trusted` is replaced by what it says.
+    /// Takes one component. Replaces a link of a `trusted` account by its target.
     fn step(&mut self, trusted: &[u32]) -> Result<Step, WalkError> {
         let Some(name) = self.left.pop_front() else {
             return Ok(Step::End);
@@ -261,7 +262,7 @@ impl Walk {
                 self.is_descriptor = true;
                 return Ok(Step::Last(name));
             }
-            // Of the very link that was looked at.
+            // By the descriptor of the link that was checked.
             let target = PathBuf::from(readlinkat(&next, "")?);
             if target.is_absolute() {
                 self.at = directory(AT_FDCWD, OsStr::new("/"))?;
@@ -295,7 +296,7 @@ fn directory(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, WalkError> {
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
-/// The components but `/` and `.`.
+/// The components except `/` and `.`.
 fn names(path: &Path) -> VecDeque<OsString> {
     let names = path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -303,157 +304,4 @@ fn names(path: &Path) -> VecDeque<OsString> {
         Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
     });
     names.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        fs,
-        io::Read as _,
-        os::unix::fs::{PermissionsExt as _, chown, lchown, symlink},
-    };
-
-    use super::*;
-
-    const OTHER: u32 = 23_456;
-
-    fn mode(path: &Path, mode: u32) {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn read(path: &Path) -> Result<String, String> {
-        let mut text = String::new();
-        let mut file = open_file(path).map_err(|error| error.to_string())?;
-        file.read_to_string(&mut text)
-            .map_err(|error| error.to_string())?;
-        Ok(text)
-    }
-
-    /// A directory beneath one that only its owner may change.
-    fn tree() -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let real = fs::canonicalize(directory.path()).unwrap();
-        for name in ["etc", "data"] {
-            fs::create_dir(real.join(name)).unwrap();
-        }
-        fs::write(real.join("data/deny"), "listed").unwrap();
-        (directory, real)
-    }
-
-    #[test]
-    fn a_descriptor_is_read_by_its_name() {
-        let (_kept, top) = tree();
-        let file = File::open(top.join("data/deny")).unwrap();
-        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
-        for path in [
-            format!("/proc/self/fd/{number}"),
-            format!("/dev/fd/{number}"),
-        ] {
-            assert_eq!(read(Path::new(&path)), Ok("listed".to_owned()), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_file_is_read_over_ones_own_links_as_of_alternatives_and_volumes() {
-        let (_kept, top) = tree();
-        symlink("../data/./../data/deny", top.join("etc/relative")).unwrap();
-        symlink(top.join("etc/relative"), top.join("etc/absolute")).unwrap();
-        symlink("data", top.join("volume")).unwrap();
-        for path in [
-            "data/deny",
-            "etc/relative",
-            "etc/absolute",
-            "volume/deny",
-            "etc/../volume/deny",
-        ] {
-            assert_eq!(read(&top.join(path)), Ok("listed".to_owned()), "{path}");
-        }
-        // As a volume of Kubernetes is, whose mode lets everybody write.
-        mode(&top.join("etc"), 0o777);
-        assert_eq!(read(&top.join("etc/absolute")), Ok("listed".to_owned()));
-    }
-
-    #[test]
-    fn what_is_not_there_and_circles_end_as_in_the_kernel() {
-        let (_kept, top) = tree();
-        symlink("round", top.join("round")).unwrap();
-        let kind = |path: &str| open_file(&top.join(path)).unwrap_err().into_io();
-        assert_eq!(kind("nothing").kind(), io::ErrorKind::NotFound);
-        assert_eq!(kind("data/deny/deny").kind(), io::ErrorKind::NotADirectory);
-        assert_eq!(kind("round").raw_os_error(), Some(libc::ELOOP));
-        assert_eq!(kind("data/..").kind(), io::ErrorKind::IsADirectory);
-    }
-
-    #[test]
-    fn a_link_of_another_account_is_not_followed() {
-        if !Uid::effective().is_root() {
-            return;
-        }
-        let (_kept, top) = tree();
-        let secret = top.join("secret");
-        fs::write(&secret, "secret").unwrap();
-        mode(&secret, 0o600);
-        chown(top.join("data"), Some(OTHER), None).unwrap();
-        assert_eq!(read(&top.join("data/deny")), Ok("listed".to_owned()));
-        for (link, target) in [("data/link", "../secret"), ("data/up", "..")] {
-            symlink(target, top.join(link)).unwrap();
-            lchown(top.join(link), Some(OTHER), None).unwrap();
-        }
-        for path in ["data/link", "data/up/secret"] {
-            let error = read(&top.join(path)).unwrap_err();
-            assert!(
-                error.contains("uid 23456") && error.contains("make the link as root"),
-                "{error}"
-            );
-            let link = path.split("/secret").next().unwrap();
-            assert!(
-                error.starts_with(top.join(link).to_str().unwrap()),
-                "{error}"
-            );
-        }
-        fs::hard_link(&secret, top.join("data/name")).unwrap();
-        let error = read(&top.join("data/name")).unwrap_err();
-        assert!(error.contains("has other names"), "{error}");
-        fs::hard_link(&secret, top.join("etc/name")).unwrap();
-        assert_eq!(read(&top.join("etc/name")), Ok("secret".to_owned()));
-    }
-
-    #[test]
-    fn a_directory_is_safe_or_the_error_names_the_one_that_is_not() {
-        if !Uid::effective().is_root() {
-            return;
-        }
-        let (_kept, top) = tree();
-        let sockets = top.join("data/run");
-        fs::create_dir(&sockets).unwrap();
-        let checked =
-            |path: &Path| check_directory(path, 12_345).map_err(|error| error.to_string());
-        assert_eq!(checked(&sockets), Ok(()));
-        chown(&sockets, Some(12_345), Some(12_345)).unwrap();
-        assert_eq!(checked(&sockets), Ok(()), "the account's");
-        symlink("data/run", top.join("link")).unwrap();
-        assert_eq!(checked(&top.join("link")), Ok(()), "root's link");
-        lchown(top.join("link"), Some(OTHER), None).unwrap();
-        assert!(
-            checked(&top.join("link"))
-                .unwrap_err()
-                .contains("make the link as root")
-        );
-        for unsafe_mode in [0o777, 0o757, 0o775] {
-            chown(&sockets, Some(0), Some(OTHER)).unwrap();
-            mode(&sockets, unsafe_mode);
-            let error = checked(&sockets).unwrap_err();
-            assert!(error.contains("chmod go-w"), "{unsafe_mode:o}: {error}");
-            mode(&sockets, unsafe_mode | 0o1000);
-            assert_eq!(checked(&sockets), Ok(()), "sticky");
-        }
-        // Above it, as well.
-        chown(top.join("data"), Some(OTHER), None).unwrap();
-        let error = checked(&sockets).unwrap_err();
-        let data = top.join("data");
-        assert!(
-            error.starts_with(&format!("{} belongs to uid 23456", data.display())),
-            "{error}"
-        );
-    }
 }

@@ -65,7 +65,7 @@ _nomail__agent() {
 
     case "${cmd}" in
         nomail__agent)
-            opts="-v -h -V --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help --version run status top check-config doctor detach help"
+            opts="-v -h -V --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --observe --control --syn-rate --syn-burst --log-format --metrics --verbose --help --version run status top check-config doctor detach help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -103,14 +103,6 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --syn-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --syn-burst)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --observe)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -119,11 +111,19 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --metrics)
+                --syn-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --syn-burst)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -135,7 +135,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__check__subcmd__config)
-            opts="-h --show --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --help"
+            opts="-h --show --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --observe --control --syn-rate --syn-burst --log-format --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -173,14 +173,6 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --syn-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --syn-burst)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --observe)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -189,11 +181,19 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --metrics)
+                --syn-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --syn-burst)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -369,7 +369,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__run)
-            opts="-v -h --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --syn-rate --syn-burst --observe --control --metrics --log-format --verbose --help"
+            opts="-v -h --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --observe --control --syn-rate --syn-burst --log-format --metrics --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -407,14 +407,6 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --syn-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --syn-burst)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --observe)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -423,11 +415,19 @@ _nomail__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --metrics)
+                --syn-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --syn-burst)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

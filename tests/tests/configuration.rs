@@ -1,5 +1,5 @@
-//! The files of a running agent: drop-ins, reloads that are right and those that
-//! are not, and what `check-config` shows.
+//! The files of a running agent: drop-ins, reloads that succeed and fail, and the output of
+//! `check-config`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -22,7 +22,7 @@ use nomail_tests::{
 };
 use serde_json::Value;
 
-/// The uid of `nobody`, who has no privilege.
+/// The uid of `nobody`, which has no privilege.
 const NOBODY: u32 = 65_534;
 
 /// A lab, and a file with its drop-ins.
@@ -62,7 +62,7 @@ impl Host {
         Agent::start(&self.lab.host, &[&arguments[..], &unlimited].concat())
     }
 
-    /// What a client hears until it is closed.
+    /// The replies to a client that says QUIT.
     fn talk(&self) -> String {
         self.lab.client.within(|| {
             let to: SocketAddr = format!("{HOST_IPV4}:25").parse().unwrap();
@@ -82,7 +82,7 @@ impl Host {
     }
 }
 
-/// Has it reload, and gives what it logs until it is done.
+/// Reloads, and returns what the agent logs meanwhile.
 fn reload(agent: &Agent) -> String {
     let before = agent.log().len();
     agent.signal(Signal::SIGHUP);
@@ -93,14 +93,14 @@ fn reload(agent: &Agent) -> String {
     })
 }
 
-/// The configuration in effect, as a number.
+/// The hash of the configuration in effect.
 fn hash(agent: &Agent) -> String {
     agent.status()["config_hash"].as_str().unwrap().to_owned()
 }
 
-/// Runs `nomail-agent check-config ARGUMENTS` as somebody without any privilege.
+/// Runs `nomail-agent check-config ARGUMENTS` without any privilege.
 fn check_config(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    // It is run by whoever may not enter the directory that it was built in.
+    // `nobody` may not enter the build directory.
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = directory.path().join("nomail-agent");
@@ -131,7 +131,7 @@ fn drop_ins_come_and_go_with_a_reload() {
     host.assert_greeted_by("file.example.org");
     let began_with = hash(&agent);
 
-    // The directory is not known to the agent, which is no longer root.
+    // The directory is new to the agent, which is no longer root.
     host.drop_in("20-b.toml", "hostname = \"b.example.org\"\n");
     host.drop_in(
         "10-a.toml",
@@ -175,8 +175,7 @@ fn a_drop_in_alone_starts_an_agent() {
     agent.stop();
 }
 
-/// Root reads what the account that it becomes may not: that is told before a
-/// reload needs it.
+/// A start as root can read more than the agent's account: it warns before a reload fails.
 #[test]
 fn what_a_reload_cannot_read_is_told_at_the_start() {
     let host = Host::new();
@@ -197,7 +196,7 @@ fn what_a_reload_cannot_read_is_told_at_the_start() {
     agent.stop();
 }
 
-/// The file that packages install says nothing but the defaults.
+/// The file that packages install has only defaults.
 #[test]
 fn the_shipped_file_changes_nothing() {
     let host = Host::new();
@@ -218,7 +217,7 @@ fn the_shipped_file_changes_nothing() {
     agent.stop();
 }
 
-/// Each of these is found by a reload, told with its place, and changes nothing.
+/// A reload reports each of these with its place, and changes nothing.
 #[test]
 fn a_bad_configuration_never_stops_a_running_agent() {
     type Break = fn(&Host);
@@ -342,7 +341,7 @@ fn a_bad_configuration_never_stops_a_running_agent() {
     let host = Host::new();
     let right = || {
         let path = host.files.path("nomail.toml");
-        // Whatever is there now, but not if it is right.
+        // The path may be a file, a directory or missing.
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
         let drop_ins = host.files.path("nomail.toml.d");
         if drop_ins.exists() {
@@ -462,7 +461,7 @@ fn show_tells_what_is_in_effect_and_where_it_is_from() {
         assert_eq!(told, origin, "{found}");
     }
 
-    // An agent with what was shown does as one with the files, flags and variables.
+    // An agent with the shown file has the same status as one with files, flags and variables.
     let arguments = ["--iface", HOST_INTERFACE, "--config", &file, "--observe"];
     let agent = Agent::start(&host.lab.host, &arguments);
     let expected = agent.status();
@@ -503,7 +502,7 @@ fn check_config_tells_what_is_wrong_and_exits_with_78() {
     }
     fs::remove_file(host.files.path("nomail.toml.d/b.toml")).unwrap();
 
-    // The environment is the shell's: only what is in effect depends on it.
+    // The environment is the shell's: only --show depends on it.
     let variables = [("NOMAIL_SYN_RATE", "many")];
     let output = check_config(&["--config", &file], &variables);
     assert!(output.status.success(), "{}", stderr(&output));

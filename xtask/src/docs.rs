@@ -1,7 +1,7 @@
-//! Man pages and shell completions, as the agent's command line makes them.
+//! The files that are made of the agent's command line and its table of keys.
 //!
 //! The test `docs` of the agent makes and compares them, so that `cargo test` finds
-//! what is stale; here it is told to write.
+//! stale ones; here it writes them.
 
 use std::process::Command;
 
@@ -17,35 +17,37 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// Writes `docs/man` and `packaging/completions`, or checks them.
+/// Writes the generated files, or checks them.
 ///
 /// # Errors
-/// When the agent does not compile, a file cannot be written, or, with `--check`,
-/// one is not what it should be.
+/// The agent does not compile, a file cannot be written, or, with `--check`, one is stale.
 pub(crate) fn docs(args: &Args) -> Result<()> {
     if args.check {
         return check();
     }
     shell::check_silent(generator()?.env("NOMAIL_DOCS_WRITE", "1"))
-        .context("the man pages and completions cannot be written")?;
-    shell::say("docs: docs/man and packaging/completions are as the sources make them");
+        .context("the generated files cannot be written")?;
+    shell::say(
+        "docs: docs/man, docs/options.md, packaging/nomail.toml and packaging/completions are up \
+         to date",
+    );
     Ok(())
 }
 
-/// Compares `docs/man` and `packaging/completions` with what the sources make.
+/// Checks the generated files.
 ///
 /// # Errors
-/// When they differ.
+/// One is stale.
 pub(crate) fn check() -> Result<()> {
     shell::check_silent(&mut generator()?)
-        .context("the man pages or completions are stale: cargo xtask docs")
+        .context("generated files are stale: run cargo xtask docs")
 }
 
 fn generator() -> Result<Command> {
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--locked", "--quiet", "--package", "nomail-agent"]);
     cargo.args(["--test", "docs"]).env("RUST_BACKTRACE", "0");
-    // The pages do not depend on it: any will do, so that nothing is built twice.
+    // The files do not depend on it: an existing one saves a build.
     if let Some(object) = build::existing_object()? {
         cargo.env(build::OBJECT, object);
     }

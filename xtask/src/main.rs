@@ -63,7 +63,7 @@ enum Task {
     /// Run honest, hostile and faulty traffic at once for minutes; fails when memory or
     /// descriptors grow, or a counter is wrong (as root)
     Soak(soak::Args),
-    /// Write the man pages and shell completions from the command line and packaging/nomail.toml
+    /// Write the shipped file, option reference, man pages and shell completions from the sources
     Docs(docs::Args),
     /// Build the packages for Debian and for RPM, into target/dist
     ///

@@ -1,5 +1,4 @@
-//! From the text of a file to its values, each with line and column; and the
-//! files that are read beside it.
+//! Parses the file and its drop-ins into values, each with line and column.
 
 use std::{
     fs::{self, File},
@@ -16,9 +15,10 @@ use toml::{
 };
 
 use super::{
-    SECTIONS,
-    error::{Origin, Position, Problem},
+    error::Problem,
+    keys::tables,
     layer::{Entry, Layer, Value, Written},
+    origin::{Origin, Position},
 };
 
 /// Longest file that is read.
@@ -26,20 +26,19 @@ const FILE_MAX: u64 = 1 << 20;
 /// Most drop-ins of a file.
 const DROP_INS_MAX: usize = 64;
 
-/// What a file and its drop-ins say.
+/// The contents of a file and its drop-ins.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// One of each file, from the lowest to the highest.
+    /// One for each file, from the lowest to the highest.
     pub(super) layers: Vec<Layer>,
-    /// The files that were there: the file itself, if it was, and its drop-ins.
+    /// The files that exist: the file itself, and its drop-ins.
     pub(super) paths: Vec<PathBuf>,
-    /// What is wrong with them before their values are looked at.
+    /// Errors of reading and parsing.
     pub(super) problems: Vec<Problem>,
 }
 
 impl Files {
-    /// Reads the file and its drop-ins, of which one has to be there if they are
-    /// `required`.
+    /// Reads the file and its drop-ins. If they are `required`, one of them has to exist.
     pub(super) fn read(path: &Path, required: bool) -> Self {
         let mut files = Self::default();
         files.add(path);
@@ -66,15 +65,15 @@ impl Files {
     }
 }
 
-/// Where the drop-ins of a file are: `nomail.toml.d` beside `nomail.toml`.
+/// The directory of drop-ins of a file: `nomail.toml.d` beside `nomail.toml`.
 pub fn drop_in_directory(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".d");
     name.into()
 }
 
-/// The files of a directory whose names end in `.toml` and begin with no dot, in
-/// the order of their names' octets. None: there is no such directory.
+/// The files of a directory whose names end in `.toml` and begin with no dot, in the order
+/// of their names' bytes. Empty if there is no such directory.
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
     let problem = |text| Problem {
         origin: Origin::whole_file(directory),
@@ -95,8 +94,7 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
             continue;
         }
         let path = entry.path();
-        // A link counts as what it leads to. What cannot be looked at is read, so
-        // that it is told.
+        // A link counts as its target. A file without metadata is read, which reports why.
         if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             continue;
         }
@@ -111,26 +109,26 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(paths)
 }
 
-/// Reads `path`. Nothing when it is not there.
+/// Reads `path`. None: there is no such file.
 fn read(path: &Path) -> Result<Option<Layer>, Problem> {
     let problem = |text| Problem {
         origin: Origin::whole_file(path),
         text,
     };
-    let mut octets = Vec::new();
-    let found = open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut octets));
+    let mut bytes = Vec::new();
+    let found = open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
     match found {
         Ok(_) => {}
-        // A link that leads nowhere was meant to lead to a file.
+        // A dangling link is an error, not a missing file.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
             return Ok(None);
         }
         Err(error) => return Err(problem(cannot_be_read(&error))),
     }
-    if octets.len() as u64 > FILE_MAX {
+    if bytes.len() as u64 > FILE_MAX {
         return Err(problem(format!("is longer than {FILE_MAX} octets")));
     }
-    parse(path, &octets).map(Some)
+    parse(path, &bytes).map(Some)
 }
 
 fn cannot_be_read(error: &io::Error) -> String {
@@ -144,7 +142,7 @@ fn cannot_be_read(error: &io::Error) -> String {
     format!("cannot be read: {error}{remedy}")
 }
 
-/// Opens a file that can be read again by a reload, and never waits.
+/// Opens a file without blocking, and refuses one that a reload could not read again.
 fn open(path: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
@@ -157,20 +155,20 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Takes the values out of a text.
-pub(super) fn parse(path: &Path, octets: &[u8]) -> Result<Layer, Problem> {
+/// Parses the bytes of a file.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Layer, Problem> {
     let path = Arc::from(path);
-    let text = match str::from_utf8(octets) {
+    let text = match str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
-            let valid = String::from_utf8_lossy(&octets[..error.valid_up_to()]);
+            let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             return Err(Problem {
-                origin: Source::new(&path, &valid).origin(&(valid.len()..valid.len())),
+                origin: SourceText::new(&path, &valid).origin(&(valid.len()..valid.len())),
                 text: "not UTF-8: write the file in UTF-8".to_owned(),
             });
         }
     };
-    let source = Source::new(&path, text);
+    let source = SourceText::new(&path, text);
     let table = DeTable::parse(text).map_err(|error| Problem {
         origin: match error.span() {
             Some(span) => source.origin(&span),
@@ -183,21 +181,24 @@ pub(super) fn parse(path: &Path, octets: &[u8]) -> Result<Layer, Problem> {
     Ok(layer)
 }
 
-/// A text that positions are looked up in.
-struct Source<'a> {
+/// A text in which positions are looked up.
+struct SourceText<'a> {
     path: &'a Arc<Path>,
     text: &'a str,
-    /// The octet at which each line begins.
+    /// The byte at which each line begins.
     lines: Vec<usize>,
+    /// The names of known tables.
+    tables: Vec<&'static str>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourceText<'a> {
     fn new(path: &'a Arc<Path>, text: &'a str) -> Self {
         let ends = text.match_indices('\n').map(|(end, _)| end + 1);
         Self {
             path,
             text,
             lines: std::iter::once(0).chain(ends).collect(),
+            tables: tables().iter().map(|table| table.name).collect(),
         }
     }
 
@@ -209,9 +210,9 @@ impl<'a> Source<'a> {
             .text
             .as_bytes()
             .get(begin.copied().unwrap_or(0)..span.start);
-        // Octets that begin a character, so that any offset will do.
+        // Bytes that begin a character: the offset may be within one.
         let column = before.map_or(0, |before| {
-            before.iter().filter(|&&octet| octet & 0xC0 != 0x80).count()
+            before.iter().filter(|&&byte| byte & 0xC0 != 0x80).count()
         });
         Origin::File {
             path: Arc::clone(self.path),
@@ -222,19 +223,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Puts the keys of `table` into `layer`, those of the sections with their
-    /// section's name before them.
+    /// Puts the keys of `table` into `layer`, after `prefix`.
     fn flatten(&self, prefix: &str, table: DeTable<'_>, layer: &mut Layer) {
         for (key, value) in table {
             let name = format!("{prefix}{}", key.get_ref());
             let key = self.origin(&key.span());
             let span = value.span();
             match value.into_inner() {
-                DeValue::Table(section) if SECTIONS.contains(&name.as_str()) => {
+                DeValue::Table(section) if self.tables.contains(&name.as_str()) => {
                     self.flatten(&format!("{name}."), section, layer);
                     let written = Written {
                         origin: key.clone(),
-                        value: Value::Section,
+                        value: Value::Table,
                     };
                     layer.insert(name, Entry { key, written });
                 }

@@ -1,17 +1,14 @@
-//! Values as they were written, before anybody knows whether they are right.
+//! Values as they were written, not checked yet.
 
 use std::collections::BTreeMap;
 
 use super::{
-    GivenBy, Overrides, SECTIONS,
-    error::{Origin, Problem, SHOWN_MAX, ValueError, quoted, wrong},
+    error::{Problem, ValueError, quoted, wrong},
+    origin::Origin,
 };
 
-/// Everything that one source of settings says, by key: `limits.syn_rate`.
+/// The entries of one file, or of flags and environment, by key: `limits.syn_rate`.
 pub(super) type Layer = BTreeMap<String, Entry>;
-
-/// What is in effect of several layers, by key. What is not in it has its default.
-pub(super) type Chosen = BTreeMap<&'static str, Entry>;
 
 /// A key and its value.
 #[derive(Debug)]
@@ -20,6 +17,16 @@ pub(super) struct Entry {
     pub(super) key: Origin,
     /// The value, and where it is.
     pub(super) written: Written,
+}
+
+impl Entry {
+    /// The items of a list; of any other value, itself.
+    pub(super) fn items(&self) -> &[Written] {
+        match &self.written.value {
+            Value::List(items) => items,
+            _ => std::slice::from_ref(&self.written),
+        }
+    }
 }
 
 /// A value and its place.
@@ -39,9 +46,9 @@ pub(super) enum Value {
     Integer(i128),
     Boolean(bool),
     List(Vec<Written>),
-    /// A table that is known. Its keys are entries of their own.
-    Section,
-    /// What no key takes.
+    /// A known table. Its keys are entries of their own.
+    Table,
+    /// A type that no key takes.
     Other(&'static str),
 }
 
@@ -54,7 +61,7 @@ impl Value {
         }
     }
 
-    /// How errors call its type.
+    /// The name of its type in errors.
     pub(super) fn kind(&self) -> String {
         match self {
             Self::Word(text) => quoted(text),
@@ -62,76 +69,60 @@ impl Value {
             Self::Integer(_) => "an integer".to_owned(),
             Self::Boolean(_) => "a boolean".to_owned(),
             Self::List(_) => "a list".to_owned(),
-            Self::Section => "a table".to_owned(),
+            Self::Table => "a table".to_owned(),
             Self::Other(kind) => (*kind).to_owned(),
         }
     }
 }
 
-/// The layer of flags and environment.
-pub(super) fn layer_of(overrides: &Overrides) -> Layer {
-    let mut layer = Layer::new();
-    for (key, given) in &overrides.given {
-        let origin = match given.by {
-            GivenBy::Flag(name) => Origin::Flag(name),
-            GivenBy::Environment(name) => Origin::Environment(name),
-        };
-        let mut words: Vec<_> = given
-            .values
-            .iter()
-            .map(|word| Written {
-                origin: origin.clone(),
-                value: Value::Word(word.clone()),
-            })
-            .collect();
-        let written = match words.pop() {
-            Some(only) if words.is_empty() => only,
-            last => Written {
-                origin: origin.clone(),
-                value: Value::List(words.into_iter().chain(last).collect()),
-            },
-        };
-        let entry = Entry {
-            key: origin,
-            written,
-        };
-        layer.insert((*key).to_owned(), entry);
-    }
-    layer
-}
-
-/// Layers being read key by key. What a higher layer says replaces what a lower
-/// one says, but every layer has to be right.
+/// Layers being read key by key. A higher layer replaces what a lower one says, but
+/// every layer has to be right.
 #[derive(Debug)]
 pub(super) struct Layers {
     /// From the lowest to the highest.
     layers: Vec<Layer>,
-    /// The keys that were read.
-    pub(super) known: Vec<&'static str>,
-    /// Of each key that was read, what the highest layer says that is right.
-    pub(super) chosen: Chosen,
+    /// For each key that was read, the highest layer with a correct value.
+    chosen: BTreeMap<&'static str, usize>,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Layers {
-    pub(super) fn new(layers: Vec<Layer>) -> Self {
+    pub(super) fn new(layers: Vec<Layer>, problems: Vec<Problem>) -> Self {
         Self {
             layers,
-            known: Vec::new(),
-            chosen: Chosen::new(),
-            problems: Vec::new(),
+            chosen: BTreeMap::new(),
+            problems,
         }
     }
 
-    /// Where the table `section` is, if it is there, also without a key.
-    pub(super) fn section(&self, section: &str) -> Option<Origin> {
-        let entry = self.layers.iter().find_map(|layer| layer.get(section))?;
-        matches!(entry.written.value, Value::Section).then(|| entry.key.clone())
+    /// Where the table `name` begins, also one without a key.
+    pub(super) fn table(&self, name: &str) -> Option<Origin> {
+        let entry = self.layers.iter().find_map(|layer| layer.get(name))?;
+        matches!(entry.written.value, Value::Table).then(|| entry.key.clone())
     }
 
     /// Whether any layer has `key`, right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.layers.iter().any(|layer| layer.contains_key(key))
+    }
+
+    /// The entry of `key` that is in effect. None: its default is.
+    pub(super) fn chosen(&self, key: &str) -> Option<&Entry> {
+        self.layers.get(*self.chosen.get(key)?)?.get(key)
+    }
+
+    /// All keys of all layers.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.layers.iter().flatten()
+    }
+
+    /// Adds an error about the value of `key` that is in effect.
+    pub(super) fn reject(&mut self, key: &'static str, text: String) {
+        if let Some(entry) = self.chosen(key) {
+            let error = ValueError::Wrong(text);
+            let problem = Problem::with_value(&entry.written.origin, key, &error);
+            self.problems.push(problem);
+        }
     }
 
     /// The single value of `key`, if any layer has it.
@@ -140,79 +131,38 @@ impl Layers {
         key: &'static str,
         check: impl Fn(&Value) -> Result<T, ValueError>,
     ) -> Option<T> {
-        self.value_with_origin(key, check).map(|(value, _)| value)
-    }
-
-    /// The single value of `key`, and where it is.
-    pub(super) fn value_with_origin<T>(
-        &mut self,
-        key: &'static str,
-        check: impl Fn(&Value) -> Result<T, ValueError>,
-    ) -> Option<(T, Origin)> {
         self.read(key, |written, problems| {
             check(&written.value)
                 .map_err(|error| problems.push(Problem::with_value(&written.origin, key, &error)))
-                .map(|value| (value, written.origin.clone()))
                 .ok()
         })
     }
 
-    /// The values of `key`, at least one. `check` gets a text and the values
-    /// before it.
+    /// The values of `key`, if any layer has it. `check` gets a text, its origin and
+    /// the values before it. `example` is one value, for errors.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         example: &str,
-        check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
+        may_be_empty: bool,
+        check: impl Fn(&str, &Origin, &[T]) -> Result<T, ValueError>,
     ) -> Option<Vec<T>> {
         self.read(key, |written, problems| {
             let items = items(key, example, written, problems)?;
-            if items.is_empty() {
-                problems.push(is_empty(key, example, written));
+            if items.is_empty() && !may_be_empty {
+                let text = format!("is empty: write [{example}], or leave the key out");
+                let error = ValueError::Wrong(text);
+                problems.push(Problem::with_value(&written.origin, key, &error));
                 return None;
             }
-            Some(checked(key, items, problems, &check))
-        })
-    }
-
-    /// The values of `key`, of which there may be none.
-    pub(super) fn list_or_empty<T>(
-        &mut self,
-        key: &'static str,
-        example: &str,
-        check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
-    ) -> Option<Vec<T>> {
-        self.read(key, |written, problems| {
-            let items = items(key, example, written, problems)?;
-            Some(checked(key, items, problems, &check))
-        })
-    }
-
-    /// The texts of `key`, at least one, each with its place.
-    pub(super) fn texts(
-        &mut self,
-        key: &'static str,
-        example: &str,
-    ) -> Option<Vec<(String, Origin)>> {
-        self.read(key, |written, problems| {
-            let items = items(key, example, written, problems)?;
-            if items.is_empty() {
-                problems.push(is_empty(key, example, written));
-                return None;
+            let mut values = Vec::with_capacity(items.len());
+            for Written { origin, value } in items {
+                match value.text().and_then(|text| check(text, origin, &values)) {
+                    Ok(value) => values.push(value),
+                    Err(error) => problems.push(Problem::with_value(origin, key, &error)),
+                }
             }
-            Some(texts_of(key, items, problems))
-        })
-    }
-
-    /// The texts of `key`, of which there may be none, each with its place.
-    pub(super) fn texts_or_empty(
-        &mut self,
-        key: &'static str,
-        example: &str,
-    ) -> Option<Vec<(String, Origin)>> {
-        self.read(key, |written, problems| {
-            let items = items(key, example, written, problems)?;
-            Some(texts_of(key, items, problems))
+            Some(values)
         })
     }
 
@@ -221,60 +171,16 @@ impl Layers {
         key: &'static str,
         read: impl Fn(&Written, &mut Vec<Problem>) -> Option<T>,
     ) -> Option<T> {
-        self.known.push(key);
         let mut value = None;
-        for layer in &mut self.layers {
-            if let Some(entry) = layer.remove(key)
+        for (index, layer) in self.layers.iter().enumerate() {
+            if let Some(entry) = layer.get(key)
                 && let Some(read) = read(&entry.written, &mut self.problems)
             {
                 value = Some(read);
-                self.chosen.insert(key, entry);
+                self.chosen.insert(key, index);
             }
         }
         value
-    }
-
-    /// Complains about every key that was not read.
-    pub(super) fn refuse_unknown(&mut self) {
-        for (key, entry) in self.layers.iter().flatten() {
-            if matches!(entry.written.value, Value::Section) {
-                continue;
-            }
-            let prefix = format!("{key}.");
-            let text = if self.known.iter().any(|known| known.starts_with(&prefix)) {
-                let kind = entry.written.value.kind();
-                format!("{key}: {kind} is not a table: write [{key}] and its keys below it")
-            } else {
-                // A quoted name may have a dot, and is in no section.
-                let section = key.split_once('.').map(|(section, _)| section);
-                let section = section.filter(|section| SECTIONS.contains(section));
-                let who = section.map_or("this version".to_owned(), |name| format!("[{name}]"));
-                // Names come from the file, and errors stay readable.
-                let key: String = key.chars().take(SHOWN_MAX).collect();
-                format!("{key}: unknown key; {who} knows {}", self.known_in(section))
-            };
-            self.problems.push(Problem {
-                origin: entry.key.clone(),
-                text,
-            });
-        }
-    }
-
-    /// The keys of a section, or those outside and the sections.
-    fn known_in(&self, section: Option<&str>) -> String {
-        let mut names = Vec::new();
-        for key in &self.known {
-            let name = match (key.split_once('.'), section) {
-                (Some((of, name)), Some(section)) if of == section => name.to_owned(),
-                (Some((of, _)), None) => format!("[{of}]"),
-                (None, None) => (*key).to_owned(),
-                _ => continue,
-            };
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        names.join(", ")
     }
 }
 
@@ -295,38 +201,4 @@ fn items<'a>(
             None
         }
     }
-}
-
-fn is_empty(key: &str, example: &str, written: &Written) -> Problem {
-    let text = format!("is empty: write [{example}], or leave the key out");
-    Problem::with_value(&written.origin, key, &ValueError::Wrong(text))
-}
-
-/// Those of `items` that are texts, each with its place.
-fn texts_of(key: &str, items: &[Written], problems: &mut Vec<Problem>) -> Vec<(String, Origin)> {
-    let mut texts = Vec::with_capacity(items.len());
-    for item in items {
-        match item.value.text() {
-            Ok(text) => texts.push((text.to_owned(), item.origin.clone())),
-            Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
-        }
-    }
-    texts
-}
-
-/// Those of `items` that `check` takes.
-fn checked<T>(
-    key: &str,
-    items: &[Written],
-    problems: &mut Vec<Problem>,
-    check: impl Fn(&str, &[T]) -> Result<T, ValueError>,
-) -> Vec<T> {
-    let mut values = Vec::new();
-    for item in items {
-        match item.value.text().and_then(|text| check(text, &values)) {
-            Ok(value) => values.push(value),
-            Err(error) => problems.push(Problem::with_value(&item.origin, key, &error)),
-        }
-    }
-    values
 }

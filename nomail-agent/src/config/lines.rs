@@ -1,48 +1,34 @@
-//! Files of one entry a line. A `#` or a `;` begins a comment.
+//! Files with one entry a line. A `#` or a `;` begins a comment.
 //!
-//! Files are written by other programs, downloaded, and sometimes cut off. So a
-//! line that is wrong is left out and reported, and never keeps the agent from
-//! starting.
+//! Such files are written by other programs, downloaded, and sometimes cut off: a wrong line
+//! is left out and reported, and never keeps the agent from starting.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
-use super::error::{Origin, Position, Problem, ValueError};
+use super::{
+    error::{Problem, ValueError},
+    origin::{Origin, Position},
+    resolved::ListFile,
+};
 use crate::walk;
 
 /// Most bytes of a file that are read.
 const FILE_MAX: u64 = 64 << 20;
-/// Most lines of one file that are reported one by one.
+/// Most lines of one file that are reported singly.
 const REPORTED_MAX: usize = 10;
-/// What separates the words of a line.
+/// Characters between the words of a line.
 pub(super) const BLANK: [char; 2] = [' ', '\t'];
-/// What begins a comment.
+/// Characters that begin a comment.
 pub(super) const COMMENT: [char; 2] = ['#', ';'];
 
-/// A list file that the configuration names, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListFile {
-    /// Where it is; absolute.
-    pub path: PathBuf,
-    /// The key that names it, such as `lists.deny_files`.
-    pub key: &'static str,
-    /// Lines that were taken.
-    pub entries: usize,
-    /// Lines that are wrong, and were left out.
-    pub left_out: usize,
-    /// Why nothing of the file is in force. None: it was read.
-    pub unread: Option<String>,
-    /// What to log of it, each on a line with its place; bounded.
-    pub warnings: Vec<String>,
-}
-
-/// What a file adds to.
+/// The list that a file adds to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     Allow,
@@ -60,7 +46,7 @@ impl List {
         }
     }
 
-    /// What an entry is.
+    /// The word for an entry.
     const fn entry(self) -> &'static str {
         match self {
             Self::Allow | Self::Deny => "prefix",
@@ -69,21 +55,21 @@ impl List {
     }
 }
 
-/// What a line that is right has.
+/// The content of a correct line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// An entry.
     Entry,
-    /// An entry that means something else than its letter: a network with host bits.
+    /// An entry that was corrected: a network with host bits.
     Corrected,
-    /// None: a comment, a heading.
+    /// No entry: a comment, a heading.
     Nothing,
 }
 
-/// A line that is wrong.
+/// The error of a line.
 #[derive(Debug)]
 pub(super) struct EntryError {
-    /// The byte of the line at which it is wrong.
+    /// The byte of the line that is wrong.
     pub(super) at: usize,
     pub(super) error: ValueError,
 }
@@ -94,7 +80,7 @@ impl EntryError {
     }
 }
 
-/// A file to be read.
+/// A file with one entry a line.
 #[derive(Clone, Debug)]
 pub(super) struct LineFile {
     path: Arc<Path>,
@@ -126,8 +112,8 @@ impl LineFile {
         .to_string()
     }
 
-    /// Gives `add` each line and its number. What is not UTF-8 is replaced, so that
-    /// it may be in a comment, and is wrong in an entry.
+    /// Calls `add` with each line and its number. Bytes that are not UTF-8 are replaced: a
+    /// comment may have them, an entry is wrong then.
     pub(super) fn read(
         &self,
         add: impl FnMut(&str, usize) -> Result<Line, EntryError>,
@@ -155,11 +141,11 @@ impl LineFile {
         };
         let is_cut = bytes.len() as u64 > max;
         if is_cut {
-            // The line that the bound is in is not known as a whole.
+            // The last line is incomplete.
             let end = bytes.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
             bytes.truncate(end);
         }
-        // What some editors put first.
+        // The byte order mark of some editors.
         let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
         let (mut corrected, mut first_corrected) = (0_usize, None);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -207,7 +193,7 @@ impl LineFile {
             );
             file.warnings.push(self.warning(first_corrected, text));
         }
-        // As when a server has answered the download with a page of its own.
+        // As when a server has answered the download with an HTML page.
         if file.entries == 0 && file.left_out > 0 {
             let entry = self.list.entry();
             let text = format!("has no line that is a {entry}: is it the file it should be?");
@@ -217,7 +203,7 @@ impl LineFile {
         file
     }
 
-    /// The bytes of the file, at most one more than `max`, or why it has none.
+    /// The bytes of the file, at most one more than `max`, or why it cannot be read.
     fn bytes(&self, max: u64) -> Result<Vec<u8>, String> {
         let (key, entry) = (self.list.key(), self.list.entry());
         let cannot = |error: io::Error| match error.kind() {

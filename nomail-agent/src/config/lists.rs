@@ -1,22 +1,26 @@
-//! `[lists]`: the sources that are let through or turned away, written in the
-//! configuration and in lists of one prefix a line.
+//! `[lists]`: sources that are let through or denied, of the configuration and of files
+//! with one prefix a line.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{HashMap, hash_map},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use ipnet::IpNet;
 
 use super::{
-    error::{Origin, Position, Problem, ValueError, quoted},
-    layer::Layers,
-    lines::{EntryError, Line, LineFile, List, ListFile, begin_of},
+    addresses,
+    error::{Problem, ValueError, quoted},
+    keys::ListKeys,
+    layer::{Entry, Layers, Written},
+    lines::{EntryError, Line, LineFile, List, begin_of},
+    origin::{Origin, Position},
     prefixes::{Listed, listed},
-    values,
+    resolved::{ListFile, Lists},
 };
 
 /// Most prefixes of each of the two lists.
@@ -24,79 +28,28 @@ pub const LIST_PREFIXES_MAX: usize = 1 << 20;
 
 /// Most warnings of one file.
 const WARNINGS_MAX: usize = 32;
-/// An example of a prefix.
-const EXAMPLE: &str = "\"192.0.2.0/24\"";
 
-/// `[lists]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    /// Networks without host bits, none of which is in [`Self::deny`], IPv4
-    /// before IPv6. Sorted, each once.
-    pub allow: Vec<IpNet>,
-    /// Networks as in [`Self::allow`].
-    pub deny: Vec<IpNet>,
-    /// Nothing is denied, because a file of allowed sources is not known.
-    pub denies_nothing: bool,
-    /// The files that a reload reads, those of allowed sources first.
-    pub files: Vec<ListFile>,
-}
-
-/// Reads the table and the files that it names.
-pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
-    let allowed = layers.texts_or_empty("lists.allow", EXAMPLE);
-    let denied = layers.texts_or_empty("lists.deny", EXAMPLE);
-    let allow_files = layers
-        .list_or_empty(
-            "lists.allow_files",
-            "\"/etc/nomail/allow\"",
-            values::list_file,
-        )
-        .unwrap_or_default();
-    let deny_files = layers
-        .list_or_empty(
-            "lists.deny_files",
-            "\"/etc/nomail/deny\"",
-            |text, before| {
-                let path = values::list_file(text, before)?;
-                if allow_files.contains(&path) {
-                    return Err(ValueError::Wrong(format!(
-                        "{} is in lists.allow_files too: leave it out of one of the two",
-                        quoted(text)
-                    )));
-                }
-                Ok(path)
-            },
-        )
-        .unwrap_or_default();
-
+/// Puts the lists together, of the configuration and of the files that it names.
+pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
+    reject_files_of_both(&keys.allow_files, layers);
     let problems = &mut layers.problems;
     let mut files = Vec::new();
-    let mut allow = Prefixes::new(LIST_PREFIXES_MAX, None);
-    allow.add_all(
-        "lists.allow",
-        allowed.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &allow_files {
+    let mut allow = PrefixList::new(LIST_PREFIXES_MAX, None);
+    allow.add_all("lists.allow", keys.allow, problems, &mut files);
+    for path in &keys.allow_files {
         let file = LineFile::new(path, List::Allow);
         files.push(allow.read(&file, files.len()));
     }
-    // Whoever is on it must not be denied for want of the file.
+    // A source in that file must not be denied because the file is missing.
     let denies_nothing = files.iter().any(|file| file.unread.is_some());
-    let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
-    deny.add_all(
-        "lists.deny",
-        denied.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &deny_files {
+    let mut deny = PrefixList::new(LIST_PREFIXES_MAX, Some(&allow));
+    deny.add_all("lists.deny", keys.deny, problems, &mut files);
+    for path in &keys.deny_files {
         let file = LineFile::new(path, List::Deny);
         files.push(deny.read(&file, files.len()));
     }
     let deny = match denies_nothing {
-        true => Vec::new(),
+        true => Arc::default(),
         false => deny.into_sorted(),
     };
     Arc::new(Lists {
@@ -107,25 +60,42 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
     })
 }
 
-/// One list, being put together.
-struct Prefixes<'a> {
-    max: usize,
-    /// The list that must have none of the same.
-    other: Option<&'a Prefixes<'a>>,
-    prefixes: HashMap<IpNet, Place>,
-    sources: Vec<Source>,
+fn reject_files_of_both(allowed: &[PathBuf], layers: &mut Layers) {
+    let key = "lists.deny_files";
+    let mut problems = Vec::new();
+    for Written { origin, value } in layers.chosen(key).map_or(&[][..], Entry::items) {
+        if let Ok(text) = value.text()
+            && allowed.iter().any(|path| path == Path::new(text))
+        {
+            let error = ValueError::Wrong(format!(
+                "{} is in lists.allow_files too: leave it out of one of the two",
+                quoted(text)
+            ));
+            problems.push(Problem::with_value(origin, key, &error));
+        }
+    }
+    layers.problems.append(&mut problems);
 }
 
-/// Where prefixes are from.
-enum Source {
-    /// From the configuration: one.
+/// One list under construction.
+struct PrefixList<'a> {
+    max: usize,
+    /// The list that must not have the same prefixes.
+    other: Option<&'a PrefixList<'a>>,
+    prefixes: HashMap<IpNet, Place>,
+    sources: Vec<PrefixSource>,
+}
+
+/// An entry or a file that prefixes are from.
+enum PrefixSource {
+    /// An entry of the configuration.
     Entry(Origin),
     /// A file, and its index among all.
     File(LineFile, usize),
 }
 
-/// Where a prefix is written first. There may be a million of them, so that this
-/// is smaller than an [`Origin`].
+/// Where a prefix is written first: smaller than an [`Origin`], because there may be a
+/// million of them.
 #[derive(Clone, Copy)]
 struct Place {
     source: u32,
@@ -133,7 +103,7 @@ struct Place {
     column: u32,
 }
 
-impl<'a> Prefixes<'a> {
+impl<'a> PrefixList<'a> {
     fn new(max: usize, other: Option<&'a Self>) -> Self {
         Self {
             max,
@@ -143,8 +113,8 @@ impl<'a> Prefixes<'a> {
         }
     }
 
-    /// Adds what `key` of the configuration has. What is in the other list too is an
-    /// error; where a file has put it there it is allowed, with a warning of that file.
+    /// Adds the entries of `key`. A prefix that the configuration has in the other list too is
+    /// an error; one that a file has put there is a warning about that file.
     fn add_all(
         &mut self,
         key: &'static str,
@@ -153,13 +123,13 @@ impl<'a> Prefixes<'a> {
         files: &mut [ListFile],
     ) {
         for (text, origin) in entries {
-            let source = self.add_source(Source::Entry(origin.clone()));
+            let source = self.add_source(PrefixSource::Entry(origin.clone()));
             let place = Place {
                 source,
                 line: 0,
                 column: 0,
             };
-            let prefix = match values::network(&text) {
+            let prefix = match addresses::network(&text) {
                 Ok(prefix) => prefix,
                 Err(error) => {
                     problems.push(Problem::with_value(&origin, key, &error));
@@ -168,7 +138,7 @@ impl<'a> Prefixes<'a> {
             };
             match self.other.and_then(|other| other.place(&prefix)) {
                 None => {}
-                Some((Source::Entry(other), _)) => {
+                Some((PrefixSource::Entry(other), _)) => {
                     let error = ValueError::Wrong(format!(
                         "\"{}\" is allowed too, at {other}: leave it out of one of the two lists",
                         shown(prefix)
@@ -176,7 +146,7 @@ impl<'a> Prefixes<'a> {
                     problems.push(Problem::with_value(&origin, key, &error));
                     continue;
                 }
-                Some((Source::File(file, index), position)) => {
+                Some((PrefixSource::File(file, index), position)) => {
                     let text = format!(
                         "\"{}\" is allowed, though {key} has it too, at {origin}",
                         shown(prefix)
@@ -196,10 +166,9 @@ impl<'a> Prefixes<'a> {
         }
     }
 
-    /// Adds what a file lists, which may be nothing. What is allowed is not denied,
-    /// and no reason to say so: that is what the list of allowed sources is for.
+    /// Adds the prefixes of a file, except those in the other list.
     fn read(&mut self, file: &LineFile, index: usize) -> ListFile {
-        let source = self.add_source(Source::File(file.clone(), index));
+        let source = self.add_source(PrefixSource::File(file.clone(), index));
         file.read(|line, number| {
             let (network, taken) = match listed(line)? {
                 Listed::Nothing => return Ok(Line::Nothing),
@@ -211,7 +180,7 @@ impl<'a> Prefixes<'a> {
             let begin = begin_of(line);
             let is_allowed = self.other.is_some_and(|other| other.has(&network));
             if !is_allowed {
-                // A file is too short for numbers that do not fit.
+                // No file is long enough for numbers that do not fit.
                 let place = Place {
                     source,
                     line: u32::try_from(number).unwrap_or(u32::MAX),
@@ -224,7 +193,7 @@ impl<'a> Prefixes<'a> {
         })
     }
 
-    fn add_source(&mut self, source: Source) -> u32 {
+    fn add_source(&mut self, source: PrefixSource) -> u32 {
         self.sources.push(source);
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
@@ -252,8 +221,8 @@ impl<'a> Prefixes<'a> {
         self.prefixes.contains_key(prefix)
     }
 
-    /// Where `prefix` is, if it is here.
-    fn place(&self, prefix: &IpNet) -> Option<(&Source, Position)> {
+    /// Where `prefix` is written, if it is in the list.
+    fn place(&self, prefix: &IpNet) -> Option<(&PrefixSource, Position)> {
         let place = self.prefixes.get(prefix)?;
         let position = Position {
             line: place.line as usize,
@@ -262,14 +231,14 @@ impl<'a> Prefixes<'a> {
         Some((self.sources.get(place.source as usize)?, position))
     }
 
-    fn into_sorted(self) -> Vec<IpNet> {
+    fn into_sorted(self) -> Arc<[IpNet]> {
         let mut prefixes: Vec<_> = self.prefixes.into_keys().collect();
         prefixes.sort_unstable();
-        prefixes
+        prefixes.into()
     }
 }
 
-/// An address without its length, as most are written.
+/// A prefix as it is written: a single address without its length.
 fn shown(prefix: IpNet) -> String {
     match prefix.prefix_len() == prefix.max_prefix_len() {
         true => prefix.addr().to_string(),

@@ -1,6 +1,9 @@
-//! A line of a list of prefixes: one prefix and whatever else, or a line of a
-//! public block list. Of these, Spamhaus DROP (text and JSON), DShield's
-//! `block.txt` and ipsum are read as they are published.
+//! A line of a list of prefixes: one prefix and any words after it, or a line of a public
+//! block list. Spamhaus DROP (text and JSON), DShield's `block.txt` and ipsum are read as
+//! published.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
@@ -8,20 +11,20 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{
+    addresses,
     error::{ValueError, quoted, wrong},
     lines::{BLANK, COMMENT, EntryError, begin_of},
-    values,
 };
 
-/// The words that DShield's `block.txt` has above its columns.
+/// The heading of the columns of DShield's `block.txt`.
 const DSHIELD_HEADING: [&str; 3] = ["Start", "End", "Netblock"];
 
-/// What a line of a list says.
+/// The content of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
-    /// A network without host bits; whether it was written otherwise.
+    /// A network without host bits, and whether it was written with them.
     Network { network: IpNet, corrected: bool },
-    /// Nothing that is listed.
+    /// No network.
     Nothing,
 }
 
@@ -32,8 +35,7 @@ struct JsonLine {
     r#type: Option<String>,
 }
 
-/// Reads one line. What follows its first word is ignored, unless it says that the
-/// line means more than that word.
+/// Parses one line. Words after the first are ignored, unless they make it a range.
 pub(super) fn listed(line: &str) -> Result<Listed, EntryError> {
     let begin = begin_of(line);
     let error = |error| EntryError::new(begin, error);
@@ -57,11 +59,11 @@ pub(super) fn listed(line: &str) -> Result<Listed, EntryError> {
 }
 
 fn network(text: &str) -> Result<Listed, ValueError> {
-    let (network, corrected) = values::network_of_list(text)?;
+    let (network, corrected) = addresses::network_of_list(text)?;
     Ok(Listed::Network { network, corrected })
 }
 
-/// A first and a last address, and the length of their prefix, as DShield has them.
+/// A first and a last address and the length of their prefix, as DShield publishes them.
 /// None: the line is no range.
 fn range(
     first: &str,
@@ -96,95 +98,12 @@ fn range(
 fn json(line: &str) -> Result<Listed, ValueError> {
     let JsonLine { cidr, r#type } = match serde_json::from_str(line) {
         Ok(read) => read,
-        // Its line and column are those within the line.
+        // Line and column of its error are those within the line.
         Err(_) => return wrong("is not JSON with a text \"cidr\"".to_owned()),
     };
     match cidr {
         Some(cidr) => network(&cidr),
         None if r#type.as_deref() == Some("metadata") => Ok(Listed::Nothing),
         None => wrong("is JSON without \"cidr\": name a list of networks".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    fn shown(line: &str) -> Result<String, String> {
-        match listed(line) {
-            Ok(Listed::Network { network, corrected }) => {
-                let mark = if corrected { " corrected" } else { "" };
-                Ok(format!("{network}{mark}"))
-            }
-            Ok(Listed::Nothing) => Ok(String::new()),
-            Err(error) => Err(format!("{}: {}", error.at, error.error)),
-        }
-    }
-
-    /// Lines as they are published.
-    #[rstest]
-    #[case::drop_text("1.10.16.0/20 ; SBL256894", "1.10.16.0/20")]
-    #[case::drop_text_head(
-        "; Spamhaus DROP List 2024/06/01 - (c) 2024 The Spamhaus Project SLU",
-        ""
-    )]
-    #[case::drop_json(
-        r#"{"cidr":"1.10.16.0/20","sblid":"SBL256894","rir":"apnic"}"#,
-        "1.10.16.0/20"
-    )]
-    #[case::drop_json_v6(
-        r#"{"cidr":"2001:db8:4::/48","sblid":"SBL1","rir":"ripencc"}"#,
-        "2001:db8:4::/48"
-    )]
-    #[case::drop_json_tail(
-        r#"{"type":"metadata","timestamp":1717243200,"size":81331,"records":1369,"copyright":"(c) 2024 The Spamhaus Project SLU","terms":"https://www.spamhaus.org/drop/terms/#x"}"#,
-        ""
-    )]
-    #[case::dshield(
-        "198.51.100.0\t198.51.100.255\t24\t4015\tEXAMPLE-AS\tUS\tabuse@example.net",
-        "198.51.100.0/24"
-    )]
-    #[case::dshield_short("203.0.112.0\t203.0.113.255\t23\t77", "203.0.112.0/23")]
-    #[case::dshield_heading("Start\tEnd\tNetblock\tAttacks\tName\tCountry\temail", "")]
-    #[case::dshield_comment("#   primary URL: https://feeds.dshield.org/block.txt", "")]
-    #[case::ipsum("192.0.2.7\t9", "192.0.2.7/32")]
-    #[case::ipsum_head("# IPsum Threat Intelligence Feed", "")]
-    #[case::bare("2001:DB8::/32", "2001:db8::/32")]
-    #[case::words("192.0.2.7 since May, 3 times", "192.0.2.7/32")]
-    #[case::comment_in_a_word("192.0.2.7;x", "192.0.2.7/32")]
-    #[case::host_bits("192.0.2.1/24", "192.0.2.0/24 corrected")]
-    #[case::host_bits_v6("2001:db8::1/32", "2001:db8::/32 corrected")]
-    #[case::mapped("::ffff:192.0.2.7", "192.0.2.7/32 corrected")]
-    #[case::mapped_network("::ffff:192.0.2.7/120", "192.0.2.0/24 corrected")]
-    #[case::nothing(" \t", "")]
-    fn published(#[case] line: &str, #[case] expected: &str) {
-        assert_eq!(shown(line), Ok(expected.to_owned()));
-        assert_eq!(shown(&format!("\t {line} ")), Ok(expected.to_owned()));
-    }
-
-    #[rstest]
-    #[case::name("a.example", "0: \"a.example\" is not an address or a network")]
-    #[case::html("<!DOCTYPE html>", "0: \"<!DOCTYPE\" is not an address or a network")]
-    #[case::asn(
-        r#"{"asn":245,"rir":"ripencc","domain":"example.net"}"#,
-        "0: is JSON without \"cidr\""
-    )]
-    #[case::cut(r#"{"cidr":"1.10.16.0/20","sblid":"SBL2"#, "0: is not JSON with")]
-    #[case::json_type(r#"{"cidr":7}"#, "0: is not JSON with")]
-    #[case::json_cidr(r#" {"cidr":"1.10.16.0/33"}"#, "1: \"1.10.16.0/33\" is not an address")]
-    #[case::range("192.0.2.0 - 192.0.2.255", "0: \"192.0.2.0\" begins a range")]
-    #[case::not_its_length(
-        "198.51.100.0\t198.51.100.255\t25",
-        "0: \"198.51.100.0\" to \"198.51.100.255\" is not a network"
-    )]
-    #[case::not_its_begin("198.51.100.1\t198.51.100.255\t24", "0: \"198.51.100.1\" to")]
-    #[case::no_length("198.51.100.0\t198.51.100.255", "0: \"198.51.100.0\" to")]
-    #[case::two_families("198.51.100.0\t2001:db8::\t24", "0: \"198.51.100.0\" to")]
-    #[case::mapped_wide("::ffff:0.0.0.0/90", "0: \"::ffff:0.0.0.0/90\" is IPv4 in disguise")]
-    fn wrong_lines(#[case] line: &str, #[case] expected: &str) {
-        let error = shown(line).unwrap_err();
-        assert!(error.starts_with(expected), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! `[relay]`: the domains without mail that this host is MX for, written in the
-//! configuration and in lists of one domain a line.
+//! `[relay]`: the domains without mail that this host is MX for, of the configuration and
+//! of files with one domain a line.
 
 #[cfg(test)]
 mod tests;
@@ -10,72 +10,33 @@ use std::{
 };
 
 use super::{
-    error::{Origin, Position, Problem, ValueError, wrong},
-    layer::{Layers, Value},
-    lines::{BLANK, EntryError, Line, LineFile, List, ListFile, begin_of, without_comment},
-    values,
+    choices::RelayCode,
+    error::{Problem, ValueError},
+    keys::RelayKeys,
+    layer::Layers,
+    lines::{BLANK, EntryError, Line, LineFile, List, begin_of, without_comment},
+    names,
+    origin::{Origin, Position},
+    resolved::{ListFile, Relay, RelayDomain},
 };
-pub use crate::refusal::RelayCode;
 
 /// Most domains, in all lists together.
 const DOMAINS_MAX: usize = 1_000_000;
-/// The text of a refusal where none is written.
-const DEFAULT_TEXT: &str = "this domain does not accept mail";
 
-/// `[relay]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relay {
-    /// The domains, each once, in the order they are written in. None only where
-    /// their files have none, or could not be read.
-    pub domains: Vec<RelayDomain>,
-    /// The codes of the refusal.
-    pub code: RelayCode,
-    /// The text of the refusal for a domain without its own: printable ASCII.
-    pub text: String,
-    /// The mailbox that mail to postmaster is pointed to, in ASCII.
-    pub postmaster: Option<String>,
-    /// The files that a reload reads.
-    pub files: Vec<ListFile>,
-}
-
-/// A domain that takes no mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayDomain {
-    /// `example.org`, or `*.example.org` for all names below it and not itself.
-    /// In lower case, in A-labels, without a final dot.
-    pub name: String,
-    /// In place of [`Relay::text`]: printable ASCII.
-    pub text: Option<Arc<str>>,
-}
-
-impl RelayCode {
-    /// The codes of `code = 556`.
-    const OF_556: &[(&str, Self)] = &[("5.1.2", Self::Listed), ("5.1.10", Self::NullMx)];
-}
-
-/// Reads the table and the files that it names. None: there is no such table.
-pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
-    let table = layers.section("relay");
-    let listed = layers.has("relay.domains") || layers.has("relay.domain_files");
-    let entries = layers
-        .texts("relay.domains", "\"example.org\"")
-        .unwrap_or_default();
-    let files = layers
-        .list(
-            "relay.domain_files",
-            "\"/etc/nomail/domains\"",
-            values::list_file,
-        )
-        .unwrap_or_default();
-    let code = read_code(layers);
-    let text = layers
-        .value("relay.text", |value| {
-            values::reply_text(value.text()?).map(str::to_owned)
-        })
-        .unwrap_or_else(|| DEFAULT_TEXT.to_owned());
-    let postmaster = layers.value("relay.postmaster", values::mailbox);
-    let table = table?;
-    if !listed {
+/// Puts `[relay]` together, of the configuration and of the files that it names. None: there
+/// is no such table.
+pub(super) fn resolve(keys: RelayKeys, layers: &mut Layers) -> Option<Arc<Relay>> {
+    let code = code_of(&keys, layers);
+    let RelayKeys {
+        domains: entries,
+        domain_files,
+        code: _,
+        enhanced_code: _,
+        text,
+        postmaster,
+    } = keys;
+    let table = layers.table("relay")?;
+    if !layers.has("relay.domains") && !layers.has("relay.domain_files") {
         layers.problems.push(Problem {
             origin: table,
             text: "relay: names no domain: give domains = [\"example.org\"] or domain_files = \
@@ -83,23 +44,23 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
                 .to_owned(),
         });
     }
-    let mut lists = Lists::new(&text, DOMAINS_MAX);
+    let mut list = DomainList::new(&text, DOMAINS_MAX);
     for (entry, origin) in entries {
-        if let Err(wrong) = lists.add(&entry, || origin.clone()) {
+        if let Err(wrong) = list.add(&entry, || origin.clone()) {
             layers
                 .problems
                 .push(Problem::with_value(&origin, "relay.domains", &wrong.error));
         }
-        if lists.overfull {
+        if list.overfull {
             break;
         }
     }
-    let files = files
+    let files = domain_files
         .iter()
-        .map(|path| lists.read(&LineFile::new(path, List::Domains)))
+        .map(|path| list.read(&LineFile::new(path, List::Domains)))
         .collect();
     Some(Arc::new(Relay {
-        domains: lists.into_domains(),
+        domains: list.into_domains(),
         code,
         text,
         postmaster,
@@ -107,53 +68,43 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
     }))
 }
 
-/// The keys `code` and `enhanced_code`.
-fn read_code(layers: &mut Layers) -> RelayCode {
-    let code = layers.value("relay.code", |value| match value {
-        Value::Integer(556) => Ok(RelayCode::default()),
-        Value::Integer(521) => Ok(RelayCode::Rfc1846),
-        Value::Integer(other) => wrong(format!("{other} is unknown; use 556 or 521")),
-        other => wrong(format!("{} is unknown; use 556 or 521", other.kind())),
-    });
-    let enhanced =
-        layers.value_with_origin("relay.enhanced_code", values::choice(RelayCode::OF_556));
-    match (code, enhanced) {
-        (Some(RelayCode::Rfc1846), Some((_, origin))) => {
-            let error = ValueError::Wrong(format!(
+/// What `code` and `enhanced_code` say together.
+fn code_of(keys: &RelayKeys, layers: &mut Layers) -> RelayCode {
+    let rfc1846 = RelayCode::Rfc1846;
+    if keys.code == rfc1846.code() {
+        layers.reject(
+            "relay.enhanced_code",
+            format!(
                 "code = 521 has {} and nothing else: leave the key out, or write code = 556",
-                RelayCode::Rfc1846.enhanced_code()
-            ));
-            layers
-                .problems
-                .push(Problem::with_value(&origin, "relay.enhanced_code", &error));
-            RelayCode::Rfc1846
-        }
-        (_, Some((code, _))) => code,
-        (code, None) => code.unwrap_or_default(),
+                rfc1846.enhanced_code()
+            ),
+        );
+        return rfc1846;
     }
+    keys.enhanced_code.unwrap_or_default()
 }
 
-/// All lists, being put together.
-struct Lists<'a> {
+/// The domains of all lists under construction.
+struct DomainList<'a> {
     /// The text of a domain without its own.
     default_text: &'a str,
     domains_max: usize,
-    domains: HashMap<String, Listed>,
-    /// Each text once: whole lists may have the same.
+    domains: HashMap<String, DomainEntry>,
+    /// Each text once: all domains of a list may have the same.
     texts: HashSet<Arc<str>>,
-    /// There were more domains than may be.
+    /// The bound of domains was reached.
     overfull: bool,
 }
 
-/// What is known of a domain, and from where.
-struct Listed {
-    /// Its place in the order.
+/// A domain, and where it is written first.
+struct DomainEntry {
+    /// Its index in the order of domains.
     number: usize,
     text: Option<Arc<str>>,
     origin: Origin,
 }
 
-impl<'a> Lists<'a> {
+impl<'a> DomainList<'a> {
     fn new(default_text: &'a str, domains_max: usize) -> Self {
         Self {
             default_text,
@@ -171,13 +122,13 @@ impl<'a> Lists<'a> {
             Some((domain, rest)) => (domain, rest.trim_matches(BLANK)),
             None => (&entry[begin..], ""),
         };
-        let name = values::domain(domain).map_err(|error| EntryError::new(begin, error))?;
+        let name = names::domain(domain).map_err(|error| EntryError::new(begin, error))?;
         let text = match rest {
             "" => None,
             text => {
-                // Trimmed behind only by what blanks end the entry.
+                // The text is trimmed at its end by no more than the entry.
                 let at = entry.trim_end_matches(BLANK).len() - text.len();
-                Some(values::reply_text(text).map_err(|error| EntryError::new(at, error))?)
+                Some(names::reply_text(text).map_err(|error| EntryError::new(at, error))?)
             }
         };
         let number = self.domains.len();
@@ -212,7 +163,7 @@ impl<'a> Lists<'a> {
                         text
                     }
                 });
-                place.insert(Listed {
+                place.insert(DomainEntry {
                     number,
                     text,
                     origin: origin(),
@@ -222,8 +173,8 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// Adds what a file lists. One without a domain, as a download that failed leaves it,
-    /// counts as one that could not be read.
+    /// Adds the domains of a file. One without a domain, as a failed download leaves it,
+    /// counts as unreadable.
     fn read(&mut self, file: &LineFile) -> ListFile {
         let mut read = file.read(|line, number| {
             let entry = without_comment(line);
@@ -251,7 +202,7 @@ impl<'a> Lists<'a> {
         let mut domains: Vec<_> = self
             .domains
             .into_iter()
-            .map(|(name, Listed { number, text, .. })| (number, RelayDomain { name, text }))
+            .map(|(name, DomainEntry { number, text, .. })| (number, RelayDomain { name, text }))
             .collect();
         domains.sort_unstable_by_key(|(number, _)| *number);
         domains.into_iter().map(|(_, domain)| domain).collect()

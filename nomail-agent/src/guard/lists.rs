@@ -21,9 +21,9 @@ use super::{error::BpfError, object::take_map};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
     /// Sources that are exempt from the deny list and from the buckets.
-    pub allow: Vec<IpNet>,
+    pub allow: Arc<[IpNet]>,
     /// Sources whose SYNs are dropped.
-    pub deny: Vec<IpNet>,
+    pub deny: Arc<[IpNet]>,
 }
 
 /// The maps of one set.
@@ -110,7 +110,7 @@ impl ListMaps {
             }
         };
         // Removals first, which make room.
-        for prefix in &held.lists.allow {
+        for prefix in held.lists.allow.iter() {
             if !wanted.has_allowed(prefix) {
                 set.allow.remove(prefix)?;
             }
@@ -121,7 +121,7 @@ impl ListMaps {
             }
         }
         let mut bits = 0;
-        for prefix in &lists.allow {
+        for prefix in lists.allow.iter() {
             bits |= allow_bit(prefix);
             if !held.has_allowed(prefix) {
                 set.allow.insert(prefix)?;

@@ -7,9 +7,14 @@ use rstest::rstest;
 use tempfile::TempDir;
 
 use super::{
-    super::{Config, Overrides, load_from},
+    super::{error::ConfigError, keys::Config, load::load_layers_of, overrides::Overrides},
     *,
 };
+
+/// Reads one file with its drop-ins.
+fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
+    load_layers_of(path, required, overrides).map(|(config, _)| config)
+}
 
 /// Reads `text` as the file `t.toml`, beside `files`. `@` in the text stands for
 /// their directory, and errors come without it.
@@ -409,7 +414,7 @@ fn too_many_prefixes() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, "192.0.2.1\n192.0.2.2\n192.0.2.1\n192.0.2.4/31\nx\n").unwrap();
-    let mut prefixes = Prefixes::new(2, None);
+    let mut prefixes = PrefixList::new(2, None);
     let mut problems = Vec::new();
     let file = LineFile::new(&path, List::Deny);
     // The bound costs what is over it, and nothing else.

@@ -1,15 +1,26 @@
 //! Domains, from the configuration and from lists.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use proptest::prelude::*;
 use rstest::rstest;
 use tempfile::TempDir;
 
 use super::{
-    super::{Config, GivenBy, Overrides, RefuseAt, load_from},
+    super::{
+        choices::RefuseAt,
+        error::ConfigError,
+        keys::Config,
+        load::load_layers_of,
+        overrides::{GivenBy, Overrides},
+    },
     *,
 };
+
+/// Reads one file with its drop-ins.
+fn load_from(path: &Path, required: bool, overrides: &Overrides) -> Result<Config, ConfigError> {
+    load_layers_of(path, required, overrides).map(|(config, _)| config)
+}
 
 /// Reads `text` as the file `t.toml`, beside `files`. `@` in the text stands for
 /// their directory, and errors come without it.
@@ -145,8 +156,8 @@ fn codes(
 #[case::top_level_u_label("пример.испытание", "xn--e1afmkfd.xn--80akhbyknj4f")]
 #[case::other_full_stops("bücher。example。", "xn--bcher-kva.example")]
 fn domains(#[case] written: &str, #[case] expected: &str) {
-    assert_eq!(values::domain(written), Ok(expected.to_owned()));
-    assert_eq!(values::domain(expected), Ok(expected.to_owned()));
+    assert_eq!(names::domain(written), Ok(expected.to_owned()));
+    assert_eq!(names::domain(expected), Ok(expected.to_owned()));
 }
 
 #[rstest]
@@ -192,7 +203,7 @@ fn domains(#[case] written: &str, #[case] expected: &str) {
 )]
 fn wrong_domains(#[case] written: &str, #[case] expected: &str) {
     let expected = format!("{expected}: give a domain like \"example.org\" or \"*.example.org\"");
-    let error = values::domain(written).unwrap_err();
+    let error = names::domain(written).unwrap_err();
     assert_eq!(error.to_string(), expected);
 }
 
@@ -203,10 +214,10 @@ fn long_domains() {
     let longest = format!("{name}.ab");
     assert_eq!(longest.len(), 252);
     assert_eq!(
-        values::domain(&format!("*.{longest}c.")),
+        names::domain(&format!("*.{longest}c.")),
         Ok(format!("*.{longest}c"))
     );
-    let error = values::domain(&format!("{longest}cd")).unwrap_err();
+    let error = names::domain(&format!("{longest}cd")).unwrap_err();
     let cut: String = longest.chars().take(64).collect();
     assert_eq!(
         error.to_string(),
@@ -513,7 +524,7 @@ fn too_many_domains() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, "a\nb\na\nc\nd\n").unwrap();
-    let mut lists = Lists::new("", 2);
+    let mut list = DomainList::new("", 2);
     let file = LineFile::new(&path, List::Domains);
     let expected = format!(
         "{}:4:1: left out: is one more than the 2 domains of a relay: leave some out, or write \
@@ -521,7 +532,7 @@ fn too_many_domains() {
         path.display()
     );
     for _ in 0..2 {
-        let read = lists.read(&file);
+        let read = list.read(&file);
         assert_eq!((read.entries, read.left_out), (3, 2));
         assert_eq!(read.warnings[0], expected);
     }
@@ -556,16 +567,16 @@ proptest! {
     /// The quick look at a domain and the close one agree.
     #[test]
     fn quick_and_close(name in "([-a-zA-Z0-9.]{0,12}|[a-zA-Z0-9]([-a-z0-9]{0,3}[.]?){1,6})") {
-        if values::is_plain_domain(&name) {
-            let close = values::domain_of_any_kind(&name, &name);
+        if names::is_plain_domain(&name) {
+            let close = names::domain_of_any_kind(&name, &name);
             prop_assert_eq!(close, Ok(name.as_str().into()));
         }
     }
 
     #[test]
     fn a_domain_is_fit_for_a_look_up(text in "\\PC{0,20}|[*.]{0,2}[-.a-zäß。xn0-9]{0,20}") {
-        if let Ok(name) = values::domain(&text) {
-            prop_assert_eq!(values::domain(&name), Ok(name.clone()));
+        if let Ok(name) = names::domain(&text) {
+            prop_assert_eq!(names::domain(&name), Ok(name.clone()));
             let bare = name.strip_prefix("*.").unwrap_or(&name);
             prop_assert!(bare.len() <= 253);
             for label in bare.split('.') {

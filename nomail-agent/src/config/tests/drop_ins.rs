@@ -63,10 +63,10 @@ fn the_last_by_name_counts_key_by_key() {
     assert_eq!(config.limits.idle_timeout_secs, 9);
     assert!(!config.observe);
     assert_eq!(
-        config.lists.deny,
+        *config.lists.deny,
         ["192.0.2.2/32", "192.0.2.3/32"].map(|net| net.parse().unwrap())
     );
-    assert_eq!(config.lists.allow, ["192.0.2.9/32".parse().unwrap()]);
+    assert_eq!(*config.lists.allow, ["192.0.2.9/32".parse().unwrap()]);
     let expected = ["t.toml", "10.toml", "9.toml", "Z.toml", "a.toml", "ä.toml"];
     assert_eq!(config.files, expected.map(|name| beside.drop_in(name)));
 }

@@ -8,9 +8,9 @@ fn shown(text: &str, overrides: &Overrides) -> String {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("t.toml");
     fs::write(&path, text).unwrap();
-    let (config, chosen) = load_with_origins(&path, true, overrides).unwrap();
+    let (config, layers) = load_layers_of(&path, true, overrides).unwrap();
     let prefix = format!("{}/", directory.path().display());
-    super::super::effective::shown(&config, &chosen).replace(&prefix, "")
+    super::super::effective::shown(&config, &layers).replace(&prefix, "")
 }
 
 fn hash_of(text: &str) -> u64 {
@@ -23,6 +23,18 @@ const RELAY: &str = "[relay]\ndomains = [\"example.org\", \"*.example.org closed
                      text = \"no\\\\mail\"\npostmaster = \"p@example.com\"\nenhanced_code = \"5.1.10\"";
 
 const CROWDSEC: &str = "[crowdsec]\napi_key_file = '/etc/nomail/crowdsec.key'";
+
+/// Each line, in this order; other keys may be between them.
+#[rstest]
+#[case::defaults("", include_str!("shown/defaults.toml"))]
+#[case::written(include_str!("shown/written.toml"), include_str!("shown/of_written.toml"))]
+fn what_is_shown(#[case] text: &str, #[case] expected: &str) {
+    let shown = shown(text, &Overrides::default());
+    let mut lines = shown.lines();
+    for expected in expected.lines() {
+        assert!(lines.any(|line| line == expected), "{expected}\n{shown}");
+    }
+}
 
 #[rstest]
 #[case::defaults("")]
@@ -49,9 +61,7 @@ fn every_key_is_shown() {
     let config = load_text(text.as_bytes(), &Overrides::default()).unwrap();
     let settings = super::super::effective::settings(&config);
     let mut shown: Vec<_> = settings.into_iter().map(|(key, _)| key).collect();
-    let mut layers = Layers::new(Vec::new());
-    read(&mut layers);
-    let mut known = layers.known;
+    let mut known = known();
     shown.sort_unstable();
     known.sort_unstable();
     assert_eq!(shown, known);

@@ -35,13 +35,6 @@ fn written_out(marks: &[&str]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Every key that the parser looks for.
-fn known() -> Vec<&'static str> {
-    let mut layers = Layers::new(Vec::new());
-    read(&mut layers);
-    layers.known
-}
-
 /// What the file says of each key: the comment above it.
 fn comments() -> BTreeMap<String, String> {
     let mut comments = BTreeMap::new();
@@ -84,7 +77,7 @@ fn its_defaults_are_written_out() {
     let text = written_out(&[DEFAULT]);
     let layer = file::parse(Path::new("t.toml"), text.as_bytes()).unwrap();
     for (key, setting) in super::super::effective::settings(&Config::default()) {
-        let is_set = matches!(setting, super::super::effective::Setting::To(_));
+        let is_set = matches!(setting, Setting::To(_));
         assert_eq!(layer.contains_key(key), is_set, "{key}");
     }
 }

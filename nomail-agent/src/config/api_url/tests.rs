@@ -1,7 +1,7 @@
 use rstest::rstest;
 
 use super::{
-    super::{Config, Overrides, load},
+    super::{keys::Config, load::load, overrides::Overrides},
     *,
 };
 
@@ -18,7 +18,7 @@ fn a_key_is_enough() {
     let config = load_text("[crowdsec]\napi_key_file = \"/k\"").unwrap();
     let crowdsec = config.crowdsec.unwrap();
     assert_eq!(crowdsec.url.to_string(), "http://127.0.0.1:8080");
-    assert_eq!(crowdsec.api_key_file, PathBuf::from("/k"));
+    assert_eq!(crowdsec.api_key_file, std::path::Path::new("/k"));
     assert_eq!(crowdsec.interval_secs, 5);
     assert_eq!(load_text("").unwrap().crowdsec, None);
 }

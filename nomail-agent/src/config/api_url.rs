@@ -1,4 +1,4 @@
-//! `[crowdsec]`: the local API of CrowdSec whose decisions are denied.
+//! The URL of the local API of CrowdSec.
 
 #[cfg(test)]
 mod tests;
@@ -6,31 +6,10 @@ mod tests;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     str::FromStr,
 };
 
-use super::{
-    error::{Problem, ValueError, quoted, wrong},
-    layer::Layers,
-    values::{absolute_path, number},
-};
-
-/// Where CrowdSec's local API listens by default.
-const DEFAULT_URL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// With the time that an answer takes, decisions are in force within 10 seconds.
-const DEFAULT_INTERVAL_SECS: u64 = 5;
-
-/// `[crowdsec]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Crowdsec {
-    /// The local API.
-    pub url: ApiUrl,
-    /// The file with the key of the API; absolute.
-    pub api_key_file: PathBuf,
-    /// Seconds from one pull to the next.
-    pub interval_secs: u64,
-}
+use super::error::{ValueError, quoted, wrong};
 
 /// The URL of an API: `http`, a numeric address and a port. After its start the
 /// agent can look up no name, and it has no TLS.
@@ -41,6 +20,13 @@ impl ApiUrl {
     /// Where to connect to.
     pub const fn address(self) -> SocketAddr {
         self.0
+    }
+}
+
+impl Default for ApiUrl {
+    /// Where CrowdSec listens by default.
+    fn default() -> Self {
+        Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080))
     }
 }
 
@@ -104,36 +90,4 @@ impl FromStr for ApiUrl {
              privileges, cannot look up a name; {give}"
         ))
     }
-}
-
-/// Reads the table. None: there is none. What is in the file with the key is read
-/// by whoever needs it.
-pub(super) fn read(layers: &mut Layers) -> Option<Crowdsec> {
-    let table = layers.section("crowdsec");
-    let named = layers.has("crowdsec.api_key_file");
-    let url = layers.value("crowdsec.url", |value| value.text()?.parse());
-    let api_key_file = layers.value("crowdsec.api_key_file", |value| {
-        absolute_path(value.text()?, "file")
-    });
-    let interval_secs = layers.value(
-        "crowdsec.interval_secs",
-        number(
-            1..=3600,
-            "give the seconds from one pull of decisions to the next",
-        ),
-    );
-    let table = table?;
-    if !named {
-        layers.problems.push(Problem {
-            origin: table,
-            text: "crowdsec: names no key: give api_key_file = \"/etc/nomail/crowdsec.key\", a \
-                   file with what `cscli bouncers add nomail -o raw` prints"
-                .to_owned(),
-        });
-    }
-    Some(Crowdsec {
-        url: url.unwrap_or(ApiUrl(DEFAULT_URL)),
-        api_key_file: api_key_file?,
-        interval_secs: interval_secs.unwrap_or(DEFAULT_INTERVAL_SECS),
-    })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    panic::{AssertUnwindSafe, catch_unwind},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -38,4 +39,20 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         );
         sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs `attempt`. If it panics, the error is the panic's first line; all of it is on
+/// standard error.
+///
+/// # Errors
+/// When it panics.
+pub fn tried<T>(attempt: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(attempt)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("it failed");
+        text.lines().next().unwrap_or_default().to_owned()
+    })
 }

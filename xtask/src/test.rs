@@ -365,11 +365,11 @@ pub(crate) fn program_command(
 
 /// Compiles the package nomail-tests: its test programs, by name.
 pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
-    compile_tests(&["test"], built)
+    compile_tests(&["test", "--package", "nomail-tests"], built)
 }
 
-/// Compiles programs of the package nomail-tests, with a cargo command that can
-/// also run them: their names and paths, in order.
+/// Compiles programs with a cargo command that can also run them: their names and
+/// paths, in order.
 pub(crate) fn compile_tests(command: &[&str], built: &Built) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = shell::cargo()?;
     if command.first() == Some(&"bench") {
@@ -387,13 +387,7 @@ pub(crate) fn compile(
 ) -> Result<Vec<(String, PathBuf)>> {
     cargo
         .args(command)
-        .args([
-            "--locked",
-            "--package",
-            "nomail-tests",
-            "--no-run",
-            "--quiet",
-        ])
+        .args(["--locked", "--no-run", "--quiet"])
         .arg("--message-format=json-render-diagnostics")
         .env(build::OBJECT, &built.object)
         .stderr(Stdio::inherit());

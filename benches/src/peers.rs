@@ -9,24 +9,24 @@ use std::{
     io::Read as _,
     net::{SocketAddrV4, TcpStream},
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::resume_unwind,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use tempfile::TempDir;
-
-use crate::{
+use nomail_tests::{
     agent::Agent,
     foreign::Program,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab},
-    load::{apart, many_sources},
-    poll::until,
+    poll::{tried, until},
     processes::End,
     root::{Instance, Root},
 };
+use tempfile::TempDir;
+
+use crate::load::{apart, many_sources};
 
 /// Makes the program that calls [`Server::start`] the bare loop instead.
 pub const EPOLL_LOOP: &str = "--epoll-loop";
@@ -403,16 +403,4 @@ impl Configuration {
         );
         fs::write(self.file(), text).expect("the configuration can be written");
     }
-}
-
-/// Why something failed, in one line; all of it is on standard error.
-pub(crate) fn tried<T>(attempt: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(attempt)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("it failed");
-        text.lines().next().unwrap_or_default().to_owned()
-    })
 }

@@ -17,9 +17,10 @@ use nix::{
         resource::{Resource, getrlimit},
     },
 };
+use nomail_tests::processes::End;
 use socket2::Socket;
 
-use crate::{load::connect, processes::End};
+use crate::load::connect;
 
 /// Clients that are on their way, or saying QUIT, at once. Some servers have a
 /// short queue for connections; one that does not fit is lost to a client that

@@ -21,12 +21,11 @@ use nix::{
         timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::{
+use nomail_tests::{
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab, succeeded},
     processes::{End, waited},
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The addresses that the clients come from, one after the other. Not more than
 /// the guard's table has places for, and many enough for a limit by source.

@@ -3,7 +3,7 @@
 
 use std::{any::Any, fs, os::fd::OwnedFd, panic::catch_unwind};
 
-use crate::{
+use nomail_tests::{
     agent::Agent,
     foreign::Program,
     generator::returner,

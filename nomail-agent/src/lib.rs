@@ -18,6 +18,7 @@ pub mod exit;
 pub mod guard;
 pub mod host;
 pub mod logging;
+pub mod mechanisms;
 pub mod net;
 pub mod sample;
 pub mod smtp;

@@ -70,6 +70,7 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
     // is a part of it.
     let config = load(overrides).inspect_err(|_| logging::start(verbose, LogFormat::Text))?;
     logging::start(verbose, config.log.format);
+    nomail_agent::mechanisms::warn_if_one_is_off();
     agent::run(config, overrides)
 }
 

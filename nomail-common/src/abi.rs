@@ -381,7 +381,7 @@ pub const RESPOND_FOR_LISTENERS: u32 = 2;
 /// [`LEASE_SECS`] in 2^32 jiffies, 50 days at 1000 Hz.
 #[inline(always)]
 pub const fn lease_holds(until: u32, now: u32) -> bool {
-    until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX
+    until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX || crate::Mechanism::Lease.is_off()
 }
 
 /// Bit of [`Config::lists`].

@@ -84,7 +84,10 @@ extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
 #[inline(always)]
 fn judged(context: &XdpContext, segment: &Segment) -> Option<u32> {
     let config = maps::config()?;
-    let guarded = config.guarded(segment.local, segment.port)?;
+    let any = nomail_common::Mechanism::GuardedAddresses
+        .is_off()
+        .then_some(&config.guarded[0]);
+    let guarded = config.guarded(segment.local, segment.port).or(any)?;
     let entry = entry_of(config, context.ingress_ifindex() as u32);
     let counters = maps::counters(entry)?;
     // SAFETY: the helper takes nothing and returns a number.
@@ -218,6 +221,9 @@ impl Facts for Scene<'_> {
         if charged & TELLABLE != 0 {
             self.tell(self.segment.source(), Verdict::LimitedSource, proven);
         }
+        if nomail_common::Mechanism::SourceBucket.is_off() {
+            return false;
+        }
         charged & OVER != 0
     }
 
@@ -232,6 +238,9 @@ impl Facts for Scene<'_> {
         if charged & TELLABLE != 0 {
             self.tell(source.prefix(false), Verdict::LimitedPrefix, proven);
         }
+        if nomail_common::Mechanism::PrefixBucket.is_off() {
+            return false;
+        }
         charged & OVER != 0
     }
 
@@ -240,7 +249,7 @@ impl Facts for Scene<'_> {
         if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
             return true;
         }
-        self.is_over_shared(CAP, self.config.cap)
+        self.is_over_shared(CAP, self.config.cap) && nomail_common::Mechanism::Cap.is_on()
     }
 }
 
@@ -423,8 +432,14 @@ impl Scene<'_> {
             return XDP_DROP;
         }
         let passes = match self.reach() {
+            _ if nomail_common::Mechanism::ReachBeforeCookie.is_off()
+                && self.flood_answer == FloodAnswer::Cookie
+                && self.cookie() == 0 =>
+            {
+                return XDP_DROP;
+            }
             Reach::Yes => return self.reply(proof),
-            Reach::NotThisWay => true,
+            Reach::NotThisWay => nomail_common::Mechanism::OtherWayPasses.is_on(),
             Reach::NotThisPacket => {
                 !self.is_over_shared(UNANSWERED, policy::unanswered(self.config.cap))
             }

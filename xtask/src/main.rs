@@ -17,6 +17,7 @@ mod docs;
 mod fuzz;
 mod lint;
 mod mechanisms;
+mod mirror;
 mod reproduce;
 mod run;
 mod setup;

@@ -30,6 +30,7 @@ impl Arrival {
         }
         // Nine tenths: what is sent at a time that neither counter shows is less.
         let lost = dropped >= sent.div_ceil(10) * 9 || dropped >= sent;
+        let lost = lost && nomail_common::Mechanism::LostAnswers.is_on();
         if lost == self.lost {
             (self.looks, self.answers) = (0, 0);
         } else {

@@ -481,7 +481,7 @@ impl Agent {
                         self.follow_and_tell(&mut told_failure).await;
                     }
                 }
-                more = self.kernel.changed(), if following => {
+                more = self.kernel.changed(), if following && nomail_common::Mechanism::Netlink.is_on() => {
                     following = more;
                     if more {
                         sleep(SETTLE).await;

@@ -160,6 +160,7 @@ impl Watch {
         };
         match features {
             None => Takes::Untold,
+            Some(_) if nomail_common::Mechanism::PeerFeatures.is_off() => Takes::All,
             // Without any, native mode is refused.
             Some(bits) if bits != 0 && bits & XDP_SENDS == 0 => Takes::Nothing,
             Some(_) => Takes::All,
@@ -232,7 +233,9 @@ impl Agent {
                     let counts = counts.get(place).copied().unwrap_or_default();
                     self.watch_answers(place, &glance, &counts).await;
                 }
+                Some(_) if nomail_common::Mechanism::ReplacedReported.is_off() => {}
                 Some(found) => self.tell_replaced(place, &glance, found),
+                None if nomail_common::Mechanism::Reattach.is_off() => {}
                 None => self.attach_again(place, &glance).await,
             }
         }

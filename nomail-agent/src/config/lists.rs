@@ -83,7 +83,8 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
         files.push(allow.read(&file, files.len()));
     }
     // Whoever is on it must not be denied for want of the file.
-    let denies_nothing = files.iter().any(|file| file.unread.is_some());
+    let denies_nothing = nomail_common::Mechanism::AllowMissing.is_on()
+        && files.iter().any(|file| file.unread.is_some());
     let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
     deny.add_all(
         "lists.deny",

@@ -334,6 +334,9 @@ impl Guard {
         config.flood_answer = policy.flood_answer as u32;
         config.slot_shift = slot_shift(hz);
         config.proof_ticks = hz * PROOF_SECS as u32;
+        if nomail_common::Mechanism::TicketTime.is_off() {
+            config.proof_ticks /= 20;
+        }
         config.pause_ticks = hz * PAUSE_SECS as u32;
         config.responder = match policy.responder {
             None => 0,
@@ -477,6 +480,16 @@ impl Guard {
         let Some(link) = link else {
             return Ok(false);
         };
+        if nomail_common::Mechanism::ReplaceLink.is_off() {
+            drop(link);
+            self.release(interface)?;
+            while let Err(error) = self.attach(interface, &[Mode::Native]) {
+                if !matches!(error, BpfError::Occupied) {
+                    return Err(error);
+                }
+            }
+            return Ok(true);
+        }
         let link = attach::replace(program(&mut self.ebpf, abi::PROGRAM)?, link)?;
         self.links.push((interface, link));
         Ok(true)

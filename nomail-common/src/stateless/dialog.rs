@@ -757,7 +757,7 @@ pub fn reset(host: &mut impl Host, segment: &Segment, received: &Received, asker
             // Before the SYN-ACK nothing is owed, and a firewall that rejects a bare SYN is
             // to get that all the same.
             let syns = (standing.0 >> 32) as u32 & SYNS_MASK;
-            if is_meant && syns > BARE_SYNS {
+            if is_meant && syns > BARE_SYNS && crate::Mechanism::ResetEndsGreeting.is_on() {
                 host.keep(index, Standing(0));
             }
         }
@@ -803,7 +803,7 @@ pub fn respond(
         }
         // A client is greeted for its acknowledgment. What talks before it was greeted may
         // be another host that greets, and neither would ever have done.
-        if length > 0 {
+        if length > 0 && crate::Mechanism::SilenceBeforeGreeting.is_on() {
             return Outcome::Silence;
         }
         if let Some((_, syns)) = standing.of(tag, sequence)

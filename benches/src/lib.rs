@@ -11,3 +11,4 @@ pub mod epoll_loop;
 pub mod guards;
 pub mod load;
 pub mod peers;
+pub mod program;

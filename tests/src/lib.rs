@@ -27,6 +27,7 @@ pub mod links;
 pub mod matrix;
 pub mod poll;
 pub mod processes;
+pub mod program;
 pub mod random;
 pub mod repository;
 pub mod rig;

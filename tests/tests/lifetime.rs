@@ -11,10 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Output,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,18 +19,16 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
-use nomail_agent::guard::{Guard, GuardedInterface, Pins, Policy, Rate};
-use nomail_common::{
-    abi::{ABI_VERSION, LEASE_SECS},
-    guard::policy::FloodAnswer,
-};
+use nomail_agent::guard::{Guard, Pins, Policy, Rate};
+use nomail_common::abi::{ABI_VERSION, LEASE_SECS};
 use nomail_tests::{
     agent::{self, Agent},
     flood::answerable,
     foreign::Program,
-    frames::{FrameSender, RST, Segment},
+    frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, run},
     poll::{DEADLINE, until},
+    program::{self, LOOPBACK_INDEX, TIGHT, XDP_PASS, XDP_TX, ipv4, reset_for},
 };
 use tempfile::TempDir;
 
@@ -302,39 +297,21 @@ fn no_syn_is_missed_while_agents_come_and_go() {
 
 #[test]
 fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
-    const XDP_PASS: u32 = 2;
-    const XDP_TX: u32 = 3;
-    // A test run claims to come from the loopback interface.
-    let loopback = 1;
     let pinned = Pinned::new();
-    let address = "192.0.2.7".parse().unwrap();
     let policy = Policy {
         source: Rate {
             rate: 1,
             burst: 1000,
         },
-        prefix: None,
-        cap: Some(Rate { rate: 1, burst: 1 }),
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: loopback,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        guarded: [(address, 25)].into(),
-        answerable: [address].into(),
-        own: HashSet::new(),
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        cap: Some(TIGHT),
+        ..program::policy()
     };
     let load = || {
         // A program that another test starts holds a copy of the lock until it
         // is executed.
         let pins = until("the pins are free", || Pins::create(&pinned.pin_dir()).ok());
         let ports = HashSet::from([25]);
-        let mut guard = Guard::load_pinned(&ports, false, &[loopback], pins, true).unwrap();
+        let mut guard = Guard::load_pinned(&ports, false, &[LOOPBACK_INDEX], pins, true).unwrap();
         guard.configure(&policy).unwrap();
         guard.settle_pins().unwrap();
         guard
@@ -346,21 +323,15 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         guard.test_answer(&segment.frame()).unwrap()
     };
     let mut guard = load();
-    let segment = Segment::syn("198.51.100.1:40000", "192.0.2.7:25");
+    let segment = ipv4();
     let (action, answer) = judged(&mut guard, segment);
     assert_eq!(action, XDP_TX);
-    let tcp = etherparse::PacketHeaders::from_ethernet_slice(&answer).unwrap();
-    let acknowledgment = tcp.transport.unwrap().tcp().unwrap().acknowledgment_number;
+    let reset = reset_for(segment, &answer);
     drop(guard);
 
     // The proof comes to the next agent, the SYN to the one after that.
     let guard = load();
-    let reset = Segment {
-        flags: RST,
-        sequence: acknowledgment,
-        ..segment
-    };
-    guard.test_run(&reset.frame(), 1).unwrap();
+    guard.test_run(&reset, 1).unwrap();
     drop(guard);
     let mut guard = load();
     assert_eq!(judged(&mut guard, segment).0, XDP_PASS);

@@ -125,20 +125,29 @@ impl Lab {
 
     /// Lays it out.
     pub fn new() -> Self {
-        let host = Namespace::new("host");
-        let client = Namespace::new("client");
-        wire(&client, CLIENT_INTERFACE, &host);
-        host.ip("address add 192.0.2.1/24 dev host0");
-        host.ip("address add 2001:db8::1/64 dev host0 nodad");
+        let lab = Self {
+            host: Namespace::new("host"),
+            client: Namespace::new("client"),
+        };
+        lab.lay_wire();
+        lab.host.ip("address add 2001:db8::1/64 dev host0 nodad");
+        lab.client
+            .ip("address add 2001:db8::100/64 dev client0 nodad");
+        lab
+    }
+
+    /// Lays the wire, with its IPv4 addresses: also for a test that has deleted it.
+    pub fn lay_wire(&self) {
+        let (host, client) = (&self.host, &self.client);
+        join((client, CLIENT_INTERFACE), (host, HOST_INTERFACE));
         host.ip("link set host0 address 02:00:00:00:00:02");
+        host.ip("address add 192.0.2.1/24 dev host0");
         host.ip("link set host0 up");
         for address in [100, 101, 102] {
             client.ip(&format!("address add 192.0.2.{address}/24 dev client0"));
         }
-        client.ip("address add 2001:db8::100/64 dev client0 nodad");
         client.ip("link set client0 address 02:00:00:00:00:01");
         client.ip("link set client0 up");
-        Self { host, client }
     }
 }
 
@@ -165,7 +174,7 @@ impl Star {
         let hosts = (0..hosts).map(|number| {
             let host = Namespace::new("host");
             let interface = format!("client{number}");
-            wire(&client, &interface, &host);
+            join((&client, &interface), (&host, HOST_INTERFACE));
             for (namespace, interface, last) in
                 [(&host, HOST_INTERFACE, 1), (&client, &interface, 100)]
             {
@@ -196,23 +205,13 @@ impl Star {
     }
 }
 
-/// Joins `interface` of the client to [`HOST_INTERFACE`] of the host.
-fn wire(client: &Namespace, interface: &str, host: &Namespace) {
-    run(&[
-        "ip",
-        "link",
-        "add",
-        interface,
-        "netns",
-        client.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        HOST_INTERFACE,
-        "netns",
-        host.name(),
-    ]);
+/// Joins two namespaces by a veth pair.
+pub fn join(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let ((one, interface), (other, peer)) = (one, other);
+    one.ip(&format!(
+        "link add {interface} type veth peer name {peer} netns {}",
+        other.name()
+    ));
 }
 
 /// The mode that `xdp_mode = "auto"` gives an end of a veth pair whose other end takes

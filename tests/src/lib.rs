@@ -12,6 +12,7 @@ pub mod bpffs;
 pub mod bridged;
 pub mod capture;
 pub mod cgroup;
+pub mod client;
 pub mod files;
 pub mod firewall;
 pub mod flood;

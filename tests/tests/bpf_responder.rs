@@ -14,6 +14,7 @@ use nomail_common::{
     abi::Texts, guard::tickets::TICKET_SYNS, stateless::dialog::WINDOW, verdict::Answer,
 };
 use nomail_tests::{
+    agent::{GOODBYE, GREETING, REFUSAL},
     frames::{ACK, FIN, RST, SYN},
     poll::until,
     program::{
@@ -24,9 +25,6 @@ use nomail_tests::{
 
 const PSH: u8 = 0x08;
 
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
-const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
 const ISN: u32 = 0xffff_fff0;
 
 fn held() -> Texts {
@@ -674,7 +672,7 @@ fn until_a_syn(guard: &mut Guard, what: &str, expected: u32) {
             ..Client::ipv4()
         };
         let syn = stranger.frame(SYN, ISN, 0, "");
-        (run(&guard, &syn) == expected).then_some(())
+        (run(guard, &syn) == expected).then_some(())
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use nomail_agent::guard::Policy;
+use nomail_agent::guard::{Lists, Policy};
 use nomail_benches::program::deny;
 use nomail_common::verdict::Verdict;
 use nomail_tests::{

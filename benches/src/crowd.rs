@@ -43,7 +43,7 @@ pub struct Counts {
     pub waiting: usize,
     /// Not connected, or hung up on without a greeting.
     pub failed: usize,
-    /// Said QUIT, told 221, and hung up on.
+    /// Said QUIT, got 221, and were closed.
     pub goodbye: usize,
 }
 

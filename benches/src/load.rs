@@ -92,7 +92,7 @@ pub enum Load {
     PerSecond(u32),
 }
 
-/// What came of a load.
+/// Results of a load.
 #[derive(Debug, Default)]
 pub struct Measured {
     /// How long it was measured.
@@ -102,7 +102,7 @@ pub struct Measured {
     pub whole_micros: Vec<u32>,
     /// Microseconds from before connect to the greeting, of the same.
     pub greeting_micros: Vec<u32>,
-    /// Those of them that were told 221.
+    /// Those of them that got 221.
     pub goodbyes: u64,
     /// Exchanges that ended well, before and after that time too.
     pub all: u64,

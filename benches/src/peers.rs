@@ -2,7 +2,7 @@
 //! processor: the agent, a bare epoll loop, and what else an operator could take.
 //!
 //! Those of other projects log to a file as they do by default (smtp-sink does
-//! not), and look up no names. What is not said below has its default.
+//! not), and look up no names. All other settings have their defaults.
 
 use std::{
     env, fs,
@@ -96,7 +96,7 @@ impl Peer {
     }
 }
 
-/// In each root first: no name is looked up in vain for long.
+/// First in each root: a name that does not exist is not looked up for long.
 const ROOT: &str = r"
 hostname mailless.example.org
 printf '%s\n' '127.0.0.1 localhost' '192.0.2.1 mailless.example.org' > /etc/hosts
@@ -194,7 +194,7 @@ impl Packages {
     }
 }
 
-/// A server that has greeted somebody. It ends when this is dropped.
+/// A server that has greeted a client. It ends on drop.
 #[derive(Debug)]
 pub struct Server<'packages> {
     // Before the lab: it runs in there.

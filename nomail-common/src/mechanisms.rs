@@ -75,7 +75,7 @@ mechanisms! {
     OtherWayPasses;
     /// Segments from a guarded port are not answered.
     OwnPortsUnanswered;
-    /// A program without a lease challenges nobody.
+    /// A program without a lease does not challenge.
     Lease;
 
     // The refusal from XDP.

@@ -34,7 +34,7 @@ pub const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 pub const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
 /// What it answers to QUIT.
 pub const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
-/// Its greeting where it refuses later.
+/// Its greeting where it refuses later than that.
 pub const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
 
 /// Limits that the clients of a test do not reach.
@@ -115,7 +115,7 @@ impl Agent {
         agent.serving()
     }
 
-    /// Writes the file of [`Agent::configured`] again: it counts from the next SIGHUP.
+    /// Writes the file of [`Agent::configured`] again, for the next SIGHUP.
     ///
     /// # Panics
     /// When it has none.
@@ -193,7 +193,7 @@ impl Agent {
         }
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -208,7 +208,7 @@ impl Agent {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// What `nomail-agent status --json` prints.
+    /// The output of `nomail-agent status --json`.
     ///
     /// # Panics
     /// When it fails.
@@ -238,7 +238,7 @@ impl Agent {
             let rest = line.strip_prefix(field)?.strip_prefix(':')?;
             rest.split_whitespace().next()
         });
-        rest.expect("the kernel tells the field").to_owned()
+        rest.expect("the kernel shows the field").to_owned()
     }
 
     /// One of its threads, once it waits.
@@ -282,7 +282,7 @@ impl Agent {
         kill(self.pid(), signal).expect("the agent runs");
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -292,7 +292,7 @@ impl Agent {
         })
     }
 
-    /// Ends it as a service manager does.
+    /// Stops it as a service manager does.
     ///
     /// # Panics
     /// When it does not end well.
@@ -303,8 +303,8 @@ impl Agent {
     }
 }
 
-/// A thread of an agent that stands still; it goes on on drop. To be dropped by
-/// the thread that holds it.
+/// A stopped thread of an agent; it continues on drop. The thread that stopped it has to
+/// drop it.
 #[derive(Debug)]
 pub struct HeldThread(Pid);
 
@@ -342,7 +342,7 @@ impl Drop for Agent {
     }
 }
 
-/// What `nomail-agent status` prints.
+/// The output of `nomail-agent status`.
 ///
 /// # Panics
 /// When it fails.

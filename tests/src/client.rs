@@ -9,8 +9,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{lab::Namespace, poll::DEADLINE};
 
-/// Connects to port 25, in the namespace of this thread; from an address of any kind, or
-/// an unspecified one.
+/// Connects to port 25 from an address, or an unspecified one, in the namespace of this
+/// thread.
 ///
 /// # Errors
 /// When it is not established in time.
@@ -27,8 +27,7 @@ pub fn connect(from: &str, to: &str) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Everything that a client hears that connects, says all of this at once, and waits for
-/// the end.
+/// Connects, sends `says` at once and returns all that the host sends until it closes.
 ///
 /// # Errors
 /// When the connection is not established, or breaks.
@@ -40,7 +39,7 @@ pub fn converse(from: &str, to: &str, says: &str) -> io::Result<String> {
     Ok(heard)
 }
 
-/// What a client in this namespace hears that says QUIT at once.
+/// Connects from this namespace, sends QUIT and returns all that the host sends.
 ///
 /// # Errors
 /// As [`converse`].

@@ -48,7 +48,7 @@ impl Namespace {
         run(&command)
     }
 
-    /// A command to be run in it.
+    /// A command in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
@@ -123,7 +123,7 @@ impl Lab {
         });
     }
 
-    /// Lays it out.
+    /// Creates it.
     pub fn new() -> Self {
         let lab = Self {
             host: Namespace::new("host"),
@@ -136,7 +136,7 @@ impl Lab {
         lab
     }
 
-    /// Lays the wire, with its IPv4 addresses: also for a test that has deleted it.
+    /// Creates the wire with its IPv4 addresses, also for a test that has deleted it.
     pub fn lay_wire(&self) {
         let (host, client) = (&self.host, &self.client);
         join((client, CLIENT_INTERFACE), (host, HOST_INTERFACE));
@@ -168,7 +168,7 @@ pub struct Star {
 }
 
 impl Star {
-    /// Lays out that many hosts.
+    /// Creates that many hosts.
     pub fn new(hosts: usize) -> Self {
         let client = Namespace::new("client");
         let hosts = (0..hosts).map(|number| {
@@ -215,7 +215,7 @@ pub fn join(one: (&Namespace, &str), other: (&Namespace, &str)) {
 }
 
 /// The mode that `xdp_mode = "auto"` gives an end of a veth pair whose other end takes
-/// what native XDP sends: before Linux 6.3 the kernel does not tell that.
+/// what native XDP sends. Before Linux 6.3 the kernel does not report that.
 pub fn auto_on_veth() -> &'static str {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release
@@ -227,7 +227,7 @@ pub fn auto_on_veth() -> &'static str {
     }
 }
 
-/// Runs a command and gives its output.
+/// Runs a command and returns its output.
 ///
 /// # Panics
 /// When it fails, with what it said.

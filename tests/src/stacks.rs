@@ -35,8 +35,8 @@ pub const STACK_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x5
 /// The hardware of the stack.
 const STACK_HARDWARE: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0x50]);
 
-/// Makes the lab's client a router, which its host is to have a way to. What is for nobody, as are the answers to
-/// forged sources, ends there in silence.
+/// Makes the lab's client a router, to which its host needs a route. Packets to no host,
+/// such as answers to forged sources, are dropped there silently.
 pub fn forward(lab: &Lab) {
     for family in ["ipv4", "ipv6"] {
         sysctl(
@@ -59,7 +59,7 @@ pub fn forward_to_tap(lab: &Lab) {
     client.ip(&format!("link set {TAP} up"));
 }
 
-/// What came of a connection.
+/// A connection and its text.
 #[derive(Debug)]
 pub struct Spoken {
     /// From the connect call to the established connection.

@@ -445,7 +445,7 @@ impl Bench {
     }
 }
 
-/// What came of a test.
+/// Outcome of a test.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
@@ -490,7 +490,7 @@ fn panic_in<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
     let (_, place) = lines.next()?.split_once(" panicked at ")?;
     let place = place.trim_end_matches(':');
     let mut place = place.rsplitn(2, ':');
-    // The column tells nothing.
+    // The column says nothing.
     let place = place.nth(1)?;
     // What follows an opening brace is on other lines.
     let first = lines.next()?.trim_end_matches([' ', ':', '{']);

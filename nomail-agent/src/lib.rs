@@ -19,6 +19,7 @@ pub mod guard;
 pub mod host;
 pub mod line_limit;
 pub mod logging;
+pub mod mechanisms;
 pub mod net;
 pub mod refusal;
 pub mod smtp;

@@ -67,6 +67,7 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
     // Errors of the configuration are logged as text: it names the format of the log.
     let config = load(overrides).inspect_err(|_| logging::start(verbose, LogFormat::Text))?;
     logging::start(verbose, config.log.format);
+    nomail_agent::mechanisms::warn_if_one_is_off();
     agent::run(config, overrides)
 }
 

@@ -10,7 +10,10 @@ pub mod abi;
 mod bounds;
 pub mod counted;
 pub mod guard;
+pub mod mechanisms;
 pub mod siphash;
 pub mod stateless;
 pub mod verdict;
 pub mod wire;
+
+pub use mechanisms::Mechanism;

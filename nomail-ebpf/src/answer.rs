@@ -27,8 +27,14 @@ pub(crate) fn answer(syn: &mut SynContext<'_>, proof: Proof) -> u32 {
         return XDP_DROP;
     }
     let passes = match reach(syn.context, syn.segment, syn.config, syn.guarded, syn.entry) {
+        _ if nomail_common::Mechanism::ReachBeforeCookie.is_off()
+            && syn.flood_answer == FloodAnswer::Cookie
+            && syn.cookie() == 0 =>
+        {
+            return XDP_DROP;
+        }
         Reach::Yes => return send(syn, proof),
-        Reach::NotThisWay => true,
+        Reach::NotThisWay => nomail_common::Mechanism::OtherWayPasses.is_on(),
         Reach::NotThisPacket => !syn.is_over_shared(UNANSWERED, policy::unanswered(syn.config.cap)),
     };
     let (answer, action) = if passes {

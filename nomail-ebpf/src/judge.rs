@@ -49,7 +49,10 @@ pub(crate) extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) ->
 #[inline(always)]
 fn judge_inner(context: &XdpContext, segment: &Segment) -> Option<u32> {
     let config = maps::config()?;
-    let guarded = config.guarded(segment.local, segment.port)?;
+    let any = nomail_common::Mechanism::GuardedAddresses
+        .is_off()
+        .then_some(&config.guarded[0]);
+    let guarded = config.guarded(segment.local, segment.port).or(any)?;
     let entry = entry_of(config, context.ingress_ifindex() as u32);
     let counters = maps::counters(entry)?;
     // SAFETY: the helper takes nothing and returns a number.
@@ -182,6 +185,9 @@ impl Facts for SynContext<'_> {
         if charged & REPORTABLE != 0 {
             self.report(self.segment.source(), Verdict::LimitedSource, proven);
         }
+        if nomail_common::Mechanism::SourceBucket.is_off() {
+            return false;
+        }
         charged & OVER != 0
     }
 
@@ -196,6 +202,9 @@ impl Facts for SynContext<'_> {
         if charged & REPORTABLE != 0 {
             self.report(source.prefix(false), Verdict::LimitedPrefix, proven);
         }
+        if nomail_common::Mechanism::PrefixBucket.is_off() {
+            return false;
+        }
         charged & OVER != 0
     }
 
@@ -204,7 +213,7 @@ impl Facts for SynContext<'_> {
         if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
             return true;
         }
-        self.is_over_shared(CAP, self.config.cap)
+        self.is_over_shared(CAP, self.config.cap) && nomail_common::Mechanism::Cap.is_on()
     }
 }
 

@@ -478,6 +478,10 @@ impl SourceSet for SourceLine {
 
     #[inline(always)]
     fn replace_bucket(&self, slot: usize, old: Bucket, new: Bucket) -> bool {
+        if nomail_common::Mechanism::ExactBucket.is_off() {
+            self.bucket_word(slot).prepare(new.0);
+            return old.0 != new.0;
+        }
         self.bucket_word(slot).replace(old.0, new.0)
     }
 

@@ -25,15 +25,31 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    lab::Namespace,
+    files::Files,
+    lab::{HOST_INTERFACE, Namespace},
     poll::{DEADLINE, longest, until},
 };
+
+/// The host name of the tests.
+pub const NAME: &str = "mailless.example.org";
+/// Its greeting.
+pub const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
+/// What it answers to a command after that.
+pub const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
+/// What it answers to QUIT.
+pub const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
+/// Its greeting where it refuses later than that.
+pub const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
+
+/// Limits that the clients of a test do not reach.
+pub const UNLIMITED: &[&str] = &["--syn-rate", "10000", "--syn-burst", "10000"];
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
     directory: TempDir,
+    files: Option<Files>,
 }
 
 /// The binary under test: `NOMAIL_AGENT`, which `cargo xtask test` sets.
@@ -44,6 +60,13 @@ pub fn binary() -> PathBuf {
     env::var_os("NOMAIL_AGENT")
         .expect("NOMAIL_AGENT names the agent to test: run `cargo xtask test`")
         .into()
+}
+
+/// Arguments of an agent on the lab's host: its interface and name, and `more`, words
+/// with spaces between.
+pub fn on_host(more: &str) -> Vec<&str> {
+    let named = ["--iface", HOST_INTERFACE, "--hostname", NAME];
+    named.into_iter().chain(more.split_whitespace()).collect()
 }
 
 impl Agent {
@@ -80,6 +103,29 @@ impl Agent {
     /// When there is no such binary.
     pub fn spawn(namespace: &Namespace, arguments: &[&str]) -> Self {
         Self::spawn_through(namespace, &[], arguments)
+    }
+
+    /// Starts it with a configuration file of its own, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it ends instead, with its log.
+    pub fn configured(namespace: &Namespace, toml: &str, arguments: &[&str]) -> Self {
+        let files = Files::new();
+        files.write("nomail.toml", toml);
+        let file = files.path("nomail.toml");
+        let file = ["--config", file.to_str().expect("a path in UTF-8")];
+        let mut agent = Self::spawn(namespace, &[&file, arguments].concat());
+        agent.files = Some(files);
+        agent.serving()
+    }
+
+    /// Writes the file of [`Agent::configured`] again, for the next SIGHUP.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn configure(&self, toml: &str) {
+        let files = self.files.as_ref().expect("a configuration of its own");
+        files.write("nomail.toml", toml);
     }
 
     /// Starts it without waiting, by a command that ends in becoming it, such as
@@ -144,10 +190,14 @@ impl Agent {
             command.arg("--control").arg(control);
         }
         let child = command.spawn().expect("nsenter of util-linux runs");
-        Self { child, directory }
+        Self {
+            child,
+            directory,
+            files: None,
+        }
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -203,7 +253,7 @@ impl Agent {
             let rest = line.strip_prefix(field)?.strip_prefix(':')?;
             rest.split_whitespace().next()
         });
-        rest.expect("the kernel tells the field").to_owned()
+        rest.expect("the kernel shows the field").to_owned()
     }
 
     /// One of its threads, once it waits.
@@ -247,7 +297,7 @@ impl Agent {
         kill(self.pid(), signal).expect("the agent runs");
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -257,7 +307,7 @@ impl Agent {
         })
     }
 
-    /// Ends it as a service manager does.
+    /// Stops it as a service manager does.
     ///
     /// # Panics
     /// When it does not end well.
@@ -268,8 +318,8 @@ impl Agent {
     }
 }
 
-/// A thread of an agent that stands still; it goes on on drop. To be dropped by
-/// the thread that holds it.
+/// A stopped thread of an agent; it continues on drop. The thread that stopped it has to
+/// drop it.
 #[derive(Debug)]
 pub struct HeldThread(Pid);
 
@@ -307,7 +357,7 @@ impl Drop for Agent {
     }
 }
 
-/// What `nomail-agent status` prints.
+/// The output of `nomail-agent status`.
 ///
 /// # Panics
 /// When it fails.

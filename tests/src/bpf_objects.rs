@@ -1,4 +1,4 @@
-//! What a process holds of BPF, and what of it is still in the kernel afterwards.
+//! BPF objects that a process has open, and those that outlive it.
 
 use std::{collections::BTreeSet, fs};
 
@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use crate::foreign::try_bpf;
 
-/// Objects by the kernel's numbers, which it does not give twice.
+/// Objects by the kernel's ids, which it does not reuse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
     /// Programs.
@@ -18,7 +18,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Those that a process has open. None of one that is gone.
+    /// Objects that a process has open; none if it is gone.
     pub fn of(process: Pid) -> Self {
         let mut found = Self::default();
         let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fdinfo")) else {
@@ -46,7 +46,7 @@ impl Objects {
         self.links.extend(&other.links);
     }
 
-    /// Those of them that are still there.
+    /// The objects that still exist.
     ///
     /// # Panics
     /// Without root.
@@ -73,7 +73,7 @@ const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
 const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
 const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 
-/// Whether there is an object of that number. No descriptor of it is opened: of a
+/// Whether an object has that id. No descriptor of it is opened: of a
 /// program array whose last one was closed a moment ago, Linux loses count when it is
 /// opened and closed once more, and never removes it (seen on 6.18).
 fn exists(command: libc::c_long, id: u32) -> bool {

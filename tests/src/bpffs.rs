@@ -1,10 +1,10 @@
-//! A BPF file system of one's own, for what an agent pins.
+//! A BPF file system for the pins of one agent.
 
 use tempfile::TempDir;
 
 use crate::lab::run;
 
-/// One that is mounted; unmounted on drop.
+/// A mounted BPF file system; unmounted on drop.
 #[derive(Debug)]
 pub struct Bpffs(TempDir);
 
@@ -23,7 +23,7 @@ impl Bpffs {
         self.0.path().to_str().expect("a path in UTF-8")
     }
 
-    /// A place for `pin_dir` in it.
+    /// A path for `pin_dir`.
     pub fn pins(&self) -> String {
         format!("{}/nomail", self.path())
     }

@@ -1,5 +1,4 @@
-//! What an interface sends and receives, frame by frame, and as a file for programs
-//! that decode it.
+//! Captures the frames of an interface, also as a pcap file.
 
 use std::{
     net::IpAddr,
@@ -27,14 +26,14 @@ use nix::{
 
 use crate::lab::Namespace;
 
-/// Longest frame that is taken whole.
+/// Longest frame that is captured whole.
 const FRAME_MAX: usize = 2048;
-/// Octets of frames that may wait to be taken.
+/// Bytes of frames that may wait in the socket.
 const BUFFER: usize = 8 << 20;
-/// How often it is looked whether that is all.
+/// How often the end of a capture checks for more frames.
 const LOOK_MICROS: i64 = 50_000;
 
-/// Of a file with microseconds, in the order of octets of the machine that writes it.
+/// A file with microseconds, in the byte order of this machine.
 const PCAP_MAGIC: u32 = 0xa1b2_c3d4;
 const PCAP_VERSION: [u16; 2] = [2, 4];
 const PCAP_ETHERNET: u32 = 1;
@@ -68,7 +67,7 @@ pub struct Seen {
 }
 
 impl Captured {
-    /// What there is to a TCP segment; none if it is something else.
+    /// The TCP segment in a frame, if it has one.
     pub fn seen(&self) -> Option<Seen> {
         let headers = PacketHeaders::from_ethernet_slice(&self.octets).ok()?;
         let from = match headers.net? {
@@ -91,7 +90,7 @@ impl Captured {
     }
 }
 
-/// Frames that are being taken.
+/// A capture that is running.
 #[derive(Debug)]
 pub struct Capture {
     over: Arc<AtomicBool>,
@@ -99,7 +98,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Takes all of an interface of the namespace from now on.
+    /// Starts to capture an interface of the namespace.
     ///
     /// # Panics
     /// Without root, or without the interface.
@@ -114,7 +113,7 @@ impl Capture {
         Self { over, taking }
     }
 
-    /// Ends it, and gives what was taken.
+    /// Ends it and returns the frames.
     ///
     /// # Panics
     /// When the socket has failed.
@@ -138,7 +137,7 @@ fn open() -> OwnedFd {
     socket
 }
 
-/// The socket hears all interfaces of its namespace.
+/// The socket receives from all interfaces of its namespace.
 fn take(socket: &OwnedFd, index: usize, over: &AtomicBool) -> Vec<Captured> {
     let mut taken = Vec::new();
     let mut room = [0; FRAME_MAX];

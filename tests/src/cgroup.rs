@@ -19,7 +19,7 @@ pub struct MemoryGroup {
     _mounted: Option<Mounted>,
 }
 
-/// What the files of a version are called.
+/// The file names of a version.
 #[derive(Debug)]
 struct Files {
     limit: &'static str,
@@ -65,7 +65,7 @@ impl MemoryGroup {
         }
     }
 
-    /// A command that runs what follows it in the group.
+    /// A command that runs its arguments in the group.
     pub fn command(&self) -> [String; 4] {
         let enter = format!(
             "echo $$ > {}/cgroup.procs && exec \"$@\"",
@@ -74,17 +74,17 @@ impl MemoryGroup {
         ["sh".into(), "-c".into(), enter, "sh".into()]
     }
 
-    /// Octets that are in use.
+    /// Bytes in use.
     ///
     /// # Panics
-    /// When the kernel does not tell.
+    /// When the kernel does not show it.
     pub fn usage(&self) -> u64 {
         let text = fs::read_to_string(self.directory.join(self.files.usage));
         let number = text.ok().and_then(|text| text.trim().parse().ok());
-        number.expect("the kernel tells")
+        number.expect("the kernel shows it")
     }
 
-    /// Bounds it to so many octets.
+    /// Limits it to so many bytes.
     ///
     /// # Errors
     /// When more are in use that cannot be taken back.
@@ -132,7 +132,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // What is left of it after a failed test is no test's any more.
+        // A leftover of a failed test belongs to no test any more.
         let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
     }
 }

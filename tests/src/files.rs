@@ -8,6 +8,11 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::{
+    agent::Agent,
+    lab::{HOST_INTERFACE, Lab},
+};
+
 /// A directory that every account may enter, as the agent's has to; gone on drop.
 #[derive(Debug)]
 pub struct Files(TempDir);
@@ -17,7 +22,6 @@ impl Files {
     ///
     /// # Panics
     /// Without room for it.
-    #[expect(clippy::new_without_default, reason = "it does something")]
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
@@ -39,11 +43,29 @@ impl Files {
         format!("{:?}", self.path(name))
     }
 
+    /// Starts an agent on the lab's host with the file nomail.toml, without waiting, by a
+    /// command that ends in becoming it.
+    ///
+    /// # Panics
+    /// As [`Agent::spawn_through`].
+    pub fn spawn(&self, lab: &Lab, through: &[&str], more: &[&str]) -> Agent {
+        let file = self.path("nomail.toml");
+        let file = file.to_str().expect("a path in UTF-8");
+        let arguments = ["--iface", HOST_INTERFACE, "--config", file];
+        Agent::spawn_through(&lab.host, through, &[&arguments, more].concat())
+    }
+
     /// Writes a file.
     ///
     /// # Panics
     /// When that fails.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.path(name), text).expect("a file is written");
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self::new()
     }
 }

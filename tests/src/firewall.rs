@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{flood::sysctl, lab::Namespace, rig::tcp_counter, root::Root};
 
-/// The nft that the machine may not have.
+/// An nft, also where the machine has none.
 #[derive(Debug)]
 pub struct Nft(Root);
 
@@ -35,12 +35,12 @@ impl Nft {
 /// Rules that a host may have of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct HostRules {
-    /// What they are known by.
+    /// A name for the rules.
     pub name: &'static str,
     ruleset: &'static str,
     /// Whether conntrack may pick up connections in the middle.
     loose: bool,
-    /// What the agent then has to listen on, where it is not what it finds by itself.
+    /// `--listen` of the agent, where it cannot find the address itself.
     pub listen: Option<&'static str>,
 }
 

@@ -19,12 +19,12 @@ use crate::{
     poll::{DEADLINE, is_emulated, longest, until},
 };
 
-/// Longer than this nothing is flooded, but see [`longest`].
+/// Longest flood, except in an emulated machine ([`longest`]).
 pub const FLOOD_MAX: Duration = Duration::from_secs(10);
 /// Different frames of a flood.
 const FRAMES: u32 = 8192;
 
-/// SYNs to `to`; `source` makes an address of some noise.
+/// SYNs to `to`; `source` makes an address from a random number.
 ///
 /// # Panics
 /// When one is no address.
@@ -65,7 +65,7 @@ pub fn stranger(to: &str, noise: u32) -> String {
 }
 
 /// Runs `work` while the interface sends `frames` over and over, each time with other
-/// sequence numbers, as whoever forges them does.
+/// sequence numbers, as a real flood does.
 ///
 /// # Panics
 /// When the work takes longer than a flood may.
@@ -79,7 +79,7 @@ pub fn flooded<T>(
 }
 
 /// Runs `work` while the interface sends `frames` over and over as they are, as hosts
-/// do that hear what they are answered.
+/// do that receive the answers.
 ///
 /// # Panics
 /// As [`flooded`].
@@ -92,7 +92,7 @@ pub fn repeated<T>(
     while_sent(namespace, interface, frames, |_, _| {}, work)
 }
 
-/// `change` makes another frame of one, with the number of frames before it.
+/// `change` gets each frame and the number of frames before it.
 fn while_sent<T>(
     namespace: &Namespace,
     interface: &str,
@@ -144,7 +144,7 @@ fn while_sent<T>(
 }
 
 /// Gives a SYN another sequence number: a flood that repeats its SYNs exactly
-/// would be proven by the resets of whom it forges. A frame with VLAN tags, IP
+/// would be proven by the resets of the forged hosts. A frame with VLAN tags, IP
 /// options, extension headers or fragmentation stays as it is.
 fn renumber(frame: &mut [u8], salt: u32) {
     const TCP: u8 = 6;
@@ -179,7 +179,7 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 /// In an emulated machine, where 8,000 a second leave no processor to the honest.
 const EMULATED_FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
-/// Waits until the flood that goes on is being answered.
+/// Waits until XDP answers the flood.
 ///
 /// # Panics
 /// When it is not.
@@ -190,9 +190,9 @@ pub fn until_answered(agent: &Agent) {
     });
 }
 
-/// Waits until the flood is over for the agent, and a new client is served without
-/// being asked for a proof. It asks no more often than the cap has room again: one
-/// that kept trying could use up what comes in.
+/// Waits until the agent reports the end of the flood, and a new client is served without
+/// a challenge. It tries no more often than the cap has room: a client that kept trying
+/// could use up that room.
 ///
 /// # Panics
 /// When that does not come.
@@ -220,7 +220,7 @@ pub fn limit_backlog(namespace: &Namespace, backlog: u64) {
     sysctl(namespace, "net/core/somaxconn", &backlog.to_string());
 }
 
-/// Gives the lab's host a way to everybody: without one, its kernel forgets a
+/// Gives the lab's host a default route: without one, its kernel forgets a
 /// forged SYN at once, and a flood is harmless.
 pub fn route_to_everybody(lab: &Lab) {
     lab.host.ip("route add default via 192.0.2.100");
@@ -243,12 +243,11 @@ pub fn sysctl(namespace: &Namespace, path: &str, value: &str) {
 pub struct Served {
     /// From the first SYN to the established connection.
     pub established: Duration,
-    /// All that was said.
+    /// All that the host sent.
     pub heard: String,
 }
 
-/// Opens a connection in the namespace of this thread, says QUIT, and listens to
-/// the end.
+/// Opens a connection in the namespace of this thread, sends QUIT and reads to the end.
 ///
 /// # Errors
 /// When it is not established within `patience`, or breaks.
@@ -267,7 +266,7 @@ pub fn talk(from: &str, to: &str, patience: Duration) -> io::Result<Served> {
     })
 }
 
-/// Says QUIT on a connection and gives all that it was told.
+/// Sends QUIT and returns all that the host sends.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -292,12 +291,12 @@ pub fn socket_from(from: &str) -> Socket {
     socket
 }
 
-/// A connection from `from`: whether it was told what there is to be told.
+/// Whether a connection from `from` gets a whole dialog, with the reply to QUIT.
 pub fn is_served(from: &str, to: &str) -> bool {
     talk(from, to, DEADLINE).is_ok_and(|served| served.heard.contains("\r\n221 "))
 }
 
-/// Whether the first that was heard is one of nomail's greetings.
+/// Whether a text begins with a greeting of nomail.
 pub fn is_greeting(heard: &str) -> bool {
     heard.starts_with("521 ") || heard.starts_with("220 ")
 }

@@ -1,4 +1,4 @@
-//! BPF programs that are not ours: one that only passes, and what
+//! BPF programs besides nomail: one that only passes, and those that
 //! [`crate::generator`] assembles.
 
 use std::{
@@ -105,7 +105,7 @@ struct TestRun {
     reserved: u32,
 }
 
-/// What a program of ours is for.
+/// Types of programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// Frames that an interface receives.
@@ -114,7 +114,7 @@ pub enum Hook {
     Egress,
 }
 
-/// A map of a program of ours.
+/// A map for such a program.
 #[derive(Debug)]
 pub struct Map(OwnedFd);
 
@@ -309,6 +309,6 @@ pub(crate) fn try_bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Resul
 }
 
 fn owned(descriptor: i32) -> OwnedFd {
-    // SAFETY: only given the descriptors that bpf(2) has just made, which nobody else owns.
+    // SAFETY: only given the descriptors that bpf(2) has just made, which this process alone owns.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

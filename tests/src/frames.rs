@@ -12,14 +12,14 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-/// A TCP segment as etherparse builds it, to be changed octet by octet.
+/// A TCP segment as etherparse builds it, to be changed byte by byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Address and port it claims to come from.
     pub source: SocketAddr,
     /// Where it goes.
     pub destination: SocketAddr,
-    /// The octet of flags.
+    /// The flags byte.
     pub flags: u8,
     /// The sequence number.
     pub sequence: u32,
@@ -137,7 +137,7 @@ impl FrameSender {
         assert!(sent.is_ok(), "{sent:?}");
     }
 
-    /// The same to an interface that may be gone.
+    /// Sends a frame to an interface that may be gone.
     ///
     /// # Errors
     /// When the interface does not take it.

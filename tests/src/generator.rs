@@ -1,5 +1,5 @@
-//! Floods of SYNs that are made in the kernel, at millions a second: an XDP program
-//! that writes a new frame each time it runs, assembled here because it is small.
+//! Floods of SYNs, made in the kernel at millions a second: an XDP program writes a new
+//! frame each time it runs. It is small, so it is assembled here.
 //!
 //! `BPF_PROG_TEST_RUN` with live frames puts what it redirects on the wire. The
 //! same program can call another one instead, for a test run in which no two
@@ -27,14 +27,14 @@ const IPV4_SUM_AT: i16 = 24;
 const SEQUENCE_AT: i16 = 4;
 const TCP_SUM_AT: i16 = 16;
 
-/// From so many frames a second on, the program waits for each frame. A longer wait
-/// would be more looks at the clock than the verifier goes through, and would keep
-/// the CPU from everybody else; so slower floods are paced by the process.
+/// At this rate and above, in frames a second, the program waits for each frame. A longer
+/// wait would read the clock more often than the verifier allows and would occupy the CPU,
+/// so the process paces slower floods.
 const PACED_BY_PROGRAM_MIN: u32 = 200_000;
-/// Bursts a second, at most, of a flood that the process paces.
+/// Most bursts a second of a flood that the process paces.
 const BURSTS_MAX: u32 = 2000;
 
-/// Which SYNs are sent.
+/// The SYNs of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Syns {
     /// Sources: the bits of `source_mask` are random, the others those of `source`.
@@ -51,12 +51,12 @@ pub struct Syns {
     /// The sequence number is a function of the source, as if each source sent one
     /// SYN again and again. Otherwise it is random.
     pub repeated: bool,
-    /// Where they go; the port is 25. Of the family of `source`.
+    /// The destination, of the family of `source`; the port is 25.
     pub destination: IpAddr,
 }
 
 impl Syns {
-    /// Octets of each frame.
+    /// Bytes of each frame.
     pub const fn length(&self) -> usize {
         self.tcp_at() + TCP_LENGTH
     }
@@ -79,18 +79,17 @@ impl Syns {
     }
 }
 
-/// What the program does with each frame.
+/// Destination of each frame.
 #[derive(Debug)]
 pub enum Then<'a> {
-    /// Sends it out of the interface with that number, at most so many a second,
-    /// or 0 for no bound.
+    /// Sends it out of an interface, at a limited rate.
     Send {
         /// The interface's number.
         interface: u32,
-        /// Frames a second.
+        /// Frames a second at most; 0 for no limit.
         rate: u32,
     },
-    /// Hands it to a program.
+    /// Passes it to a program.
     Call(&'a Program),
 }
 
@@ -159,7 +158,7 @@ impl Generator {
             due += gap;
             match due.checked_duration_since(Instant::now()) {
                 Some(early) => sleep(early),
-                // As the program does: who is late by more than a burst does not
+                // As the program does: one that is late by more than a burst does not
                 // catch up.
                 None if due.elapsed() > gap => due = Instant::now(),
                 None => {}
@@ -168,7 +167,7 @@ impl Generator {
     }
 
     fn send_at_once(&self, count: u32) {
-        // One octet more than is sent. A page that comes back from a receiver who
+        // One byte more than is sent. A page that comes back from a receiver who
         // made the frame shorter keeps that length, unless the program changes it.
         self.program.run_live(&vec![0; self.length + 1], count);
     }
@@ -282,7 +281,7 @@ fn make(syns: &Syns, state: &Map) -> Code {
     let tcp_at = syns.tcp_at() as i16;
     let mut code = Code::default();
     code.op(MOV, 6, 1);
-    // The length that a SYN has, whoever had the page before.
+    // The length of a SYN, whatever the page held before.
     code.load(WORD, 3, 6, 4);
     code.load(WORD, 4, 6, 0);
     code.op(SUBTRACT, 3, 4);
@@ -409,7 +408,7 @@ fn send(code: &mut Code, interface: u32, rate: u32) {
         // Registers 9 and 8: when it is due, and where that is kept.
         code.load(DOUBLE, 9, 8, 8);
         code.call(KTIME_GET_NS);
-        // Who is late by more than this does not catch up: it would be a burst that
+        // One that is late by more than this does not catch up: it would be a burst that
         // the ring between the two ends has no room for.
         code.op(MOV, 1, 9);
         code.op_number32(ADD, 1, 100_000);

@@ -10,22 +10,22 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-/// What is tried.
+/// Connections to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Addresses that take turns.
+    /// Source addresses, used in turn.
     pub from: Vec<IpAddr>,
-    /// Where they go.
+    /// The destination.
     pub to: SocketAddr,
     /// Connections.
     pub count: usize,
-    /// Connections a second, whatever becomes of them.
+    /// Connections started a second, whatever their outcome.
     pub rate: u32,
     /// How long each may take.
     pub timeout: Duration,
 }
 
-/// What came of it.
+/// Results of a [`Plan`].
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Connections that were begun.
@@ -54,7 +54,7 @@ enum Step {
 }
 
 impl Plan {
-    /// Carries it out.
+    /// Makes the connections.
     ///
     /// # Panics
     /// When there are not enough descriptors or addresses.
@@ -102,7 +102,7 @@ impl Plan {
 }
 
 impl Outcome {
-    /// Adds another one.
+    /// Adds the results of another run.
     pub fn add(&mut self, other: &Self) {
         self.begun += other.begun;
         self.served += other.served;
@@ -129,8 +129,7 @@ impl Outcome {
         self.quantile(0.5)
     }
 
-    /// The time to the greeting that this share of those who were greeted did not
-    /// exceed.
+    /// The time to the greeting that this share of the greeted clients did not exceed.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let at = (self.greeted.len() as f64 * share) as usize;
         let at = at.min(self.greeted.len().saturating_sub(1));
@@ -203,7 +202,7 @@ impl Session {
             }
             if self.greeted.is_none() && self.heard.ends_with(b"\r\n") {
                 self.greeted = Some(self.begun.elapsed());
-                // A connection that just began takes six octets.
+                // A connection that just began takes six bytes.
                 if self.stream.write_all(b"QUIT\r\n").is_err() {
                     return Step::Refused;
                 }

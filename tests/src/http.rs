@@ -1,4 +1,4 @@
-//! A client of HTTP that shows every octet of what it is told, and the figures
+//! An HTTP client that keeps every byte of the answer, and the figures
 //! of an agent, as Prometheus' text format has them.
 
 use std::{
@@ -9,25 +9,25 @@ use std::{
 
 use crate::{lab::Namespace, poll::DEADLINE};
 
-/// What was answered.
+/// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
     pub code: u16,
     /// The status line and the fields, in lower case.
     pub head: String,
-    /// All that follows.
+    /// The body.
     pub body: String,
 }
 
-/// Sends a request as it is, from the namespace to an address in it.
+/// Sends raw bytes as a request, from the namespace to an address in it.
 ///
 /// # Panics
 /// When there is no answer.
 pub fn send(namespace: &Namespace, to: &str, request: &str) -> Answer {
     let to: SocketAddr = to.parse().expect("an address");
     let heard = namespace.within(|| {
-        let mut stream = TcpStream::connect_timeout(&to, DEADLINE).expect("somebody listens");
+        let mut stream = TcpStream::connect_timeout(&to, DEADLINE).expect("the port is open");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time");
         stream.write_all(request.as_bytes()).expect("it is read");
         let mut heard = String::new();
@@ -46,7 +46,7 @@ pub fn send(namespace: &Namespace, to: &str, request: &str) -> Answer {
     }
 }
 
-/// What GET is answered.
+/// Sends GET and returns the answer.
 ///
 /// # Panics
 /// When there is no answer.

@@ -1,5 +1,4 @@
-//! System calls that a thread of another process is made to make, as code that has
-//! taken it over would.
+//! Makes a thread of another process call the kernel, as injected code would.
 #![cfg(target_arch = "x86_64")]
 
 use nix::{
@@ -17,8 +16,8 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// A system call: what it shows, its number, its arguments.
 pub type Call = (&'static str, libc::c_long, [u64; 6]);
 
-/// A thread that stands still in a system call that it waits in; it goes on on drop.
-/// To be dropped by the thread that holds it.
+/// A thread stopped in a blocking system call; it continues on drop. The thread that
+/// stopped it has to drop it.
 #[derive(Debug)]
 pub struct Puppet {
     thread: Pid,
@@ -26,7 +25,7 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    /// Stops a thread that waits.
+    /// Stops a thread that is blocked.
     ///
     /// # Panics
     /// When it cannot be traced, or does not wait in a system call.
@@ -44,7 +43,7 @@ impl Puppet {
         Self { thread, before }
     }
 
-    /// Has it make a system call: what that returns.
+    /// Makes it call the kernel and returns the result.
     ///
     /// # Panics
     /// When the thread is gone or dies of it.
@@ -52,7 +51,7 @@ impl Puppet {
         let mut registers = self.before;
         registers.rip -= SYSCALL.len() as u64;
         registers.rax = number as u64;
-        // The one that was interrupted is not started again.
+        // The interrupted call is not restarted.
         registers.orig_rax = u64::MAX;
         let [rdi, rsi, rdx, r10, r8, r9] = arguments;
         (registers.rdi, registers.rsi, registers.rdx) = (rdi, rsi, rdx);

@@ -1,5 +1,4 @@
-//! What the hosts of a lab find on the Internet: a name server, and a mail
-//! server that takes everything.
+//! The Internet of a lab: a name server, and a mail server that accepts everything.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -26,7 +25,7 @@ const ROOT: &str = "\
 
 /// Longest that a TCP connection to the name server may be idle.
 const DNS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Octets of answers that wait for a reader of the name server.
+/// Bytes of answers that wait for a client of the name server.
 const DNS_BUFFER: usize = 4096;
 
 /// Servers in namespaces; they end on drop.
@@ -83,7 +82,7 @@ impl Internet {
         });
     }
 
-    /// Takes all mail on port 25, and forgets it.
+    /// Accepts and discards all mail on port 25.
     ///
     /// # Panics
     /// When the address is not the namespace's.
@@ -94,7 +93,7 @@ impl Internet {
         self.0.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a socket");
             while let Ok((stream, _)) = listener.accept().await {
-                // What goes wrong is seen in the sender's log.
+                // Failures show in the sender's log.
                 tokio::spawn(take_one_session(stream, hostname));
             }
         });

@@ -48,7 +48,7 @@ impl Namespace {
         run(&command)
     }
 
-    /// A command to be run in it.
+    /// A command in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
@@ -123,22 +123,31 @@ impl Lab {
         });
     }
 
-    /// Lays it out.
+    /// Creates it.
     pub fn new() -> Self {
-        let host = Namespace::new("host");
-        let client = Namespace::new("client");
-        wire(&client, CLIENT_INTERFACE, &host);
-        host.ip("address add 192.0.2.1/24 dev host0");
-        host.ip("address add 2001:db8::1/64 dev host0 nodad");
+        let lab = Self {
+            host: Namespace::new("host"),
+            client: Namespace::new("client"),
+        };
+        lab.lay_wire();
+        lab.host.ip("address add 2001:db8::1/64 dev host0 nodad");
+        lab.client
+            .ip("address add 2001:db8::100/64 dev client0 nodad");
+        lab
+    }
+
+    /// Creates the wire with its IPv4 addresses, also for a test that has deleted it.
+    pub fn lay_wire(&self) {
+        let (host, client) = (&self.host, &self.client);
+        join((client, CLIENT_INTERFACE), (host, HOST_INTERFACE));
         host.ip("link set host0 address 02:00:00:00:00:02");
+        host.ip("address add 192.0.2.1/24 dev host0");
         host.ip("link set host0 up");
         for address in [100, 101, 102] {
             client.ip(&format!("address add 192.0.2.{address}/24 dev client0"));
         }
-        client.ip("address add 2001:db8::100/64 dev client0 nodad");
         client.ip("link set client0 address 02:00:00:00:00:01");
         client.ip("link set client0 up");
-        Self { host, client }
     }
 }
 
@@ -159,13 +168,13 @@ pub struct Star {
 }
 
 impl Star {
-    /// Lays out that many hosts.
+    /// Creates that many hosts.
     pub fn new(hosts: usize) -> Self {
         let client = Namespace::new("client");
         let hosts = (0..hosts).map(|number| {
             let host = Namespace::new("host");
             let interface = format!("client{number}");
-            wire(&client, &interface, &host);
+            join((&client, &interface), (&host, HOST_INTERFACE));
             for (namespace, interface, last) in
                 [(&host, HOST_INTERFACE, 1), (&client, &interface, 100)]
             {
@@ -196,27 +205,17 @@ impl Star {
     }
 }
 
-/// Joins `interface` of the client to [`HOST_INTERFACE`] of the host.
-fn wire(client: &Namespace, interface: &str, host: &Namespace) {
-    run(&[
-        "ip",
-        "link",
-        "add",
-        interface,
-        "netns",
-        client.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        HOST_INTERFACE,
-        "netns",
-        host.name(),
-    ]);
+/// Joins two namespaces by a veth pair.
+pub fn join(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let ((one, interface), (other, peer)) = (one, other);
+    one.ip(&format!(
+        "link add {interface} type veth peer name {peer} netns {}",
+        other.name()
+    ));
 }
 
 /// The mode that `xdp_mode = "auto"` gives an end of a veth pair whose other end takes
-/// what native XDP sends: before Linux 6.3 the kernel does not tell that.
+/// what native XDP sends. Before Linux 6.3 the kernel does not report that.
 pub fn auto_on_veth() -> &'static str {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release
@@ -228,7 +227,7 @@ pub fn auto_on_veth() -> &'static str {
     }
 }
 
-/// Runs a command and gives its output.
+/// Runs a command and returns its output.
 ///
 /// # Panics
 /// When it fails, with what it said.

@@ -1,5 +1,4 @@
-//! The links of programs that others attached, as bpftool finds, detaches and updates
-//! them.
+//! Links of attached programs, found, detached and updated as bpftool does.
 
 use std::{
     io,
@@ -56,7 +55,7 @@ struct Change {
 pub struct Link(OwnedFd);
 
 impl Link {
-    /// The one that the program of that number has, if it has one.
+    /// The link of the program with that id, if it has one.
     ///
     /// # Panics
     /// Without root.
@@ -76,7 +75,7 @@ impl Link {
             let Ok(descriptor) = try_bpf(BPF_LINK_GET_FD_BY_ID, &mut by_id) else {
                 continue;
             };
-            // SAFETY: bpf(2) has just made the descriptor, which nobody else owns.
+            // SAFETY: bpf(2) has just made the descriptor, which this process alone owns.
             let link = Self(unsafe { OwnedFd::from_raw_fd(descriptor) });
             let mut info = LinkInfo::default();
             let mut ask = InfoByFd {
@@ -103,7 +102,7 @@ impl Link {
         try_bpf(BPF_LINK_DETACH, &mut change).expect("a link of XDP can be detached");
     }
 
-    /// Puts another program in the place of the one that it has.
+    /// Replaces its program.
     ///
     /// # Panics
     /// When that is refused.

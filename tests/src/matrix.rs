@@ -5,20 +5,20 @@ use std::fmt::{self, Write as _};
 /// What became of a message, from best to worst for its sender and its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Another host took it, that is there for this mail.
+    /// The host that is there for this mail accepted it.
     Delivered,
     /// Its sender got it back, with the reason, after so many retries.
     Returned(u32),
-    /// Its sender was told that it failed, but not why.
+    /// Its sender learned that it failed, but not why.
     Unexplained,
     /// It is still queued after [`crate::senders::RETRIES_MAX`] retries.
     Deferred,
-    /// Nobody has it, and nobody was told.
+    /// It is lost, and no one was notified.
     Lost,
 }
 
 impl Outcome {
-    /// The other way round: `0`, `1`, … for returned at that retry, `+` for
+    /// Parses a cell: `0`, `1`, … for returned at that retry, `+` for
     /// delivered, `D` for deferred, `?` for unexplained, `!` for lost.
     ///
     /// # Panics

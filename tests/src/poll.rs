@@ -2,13 +2,14 @@
 
 use std::{
     env,
+    panic::{AssertUnwindSafe, catch_unwind},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use crate::vm::EMULATED;
 
-/// Longest that a test waits for an effect, but see [`longest`].
+/// Longest that a test waits for an effect, except in an emulated machine ([`longest`]).
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The same time, but six times as long where the machine is emulated.
@@ -16,15 +17,15 @@ pub fn longest(time: Duration) -> Duration {
     time * if is_emulated() { 6 } else { 1 }
 }
 
-/// Whether the machine is emulated: times and rates are not those of a real one.
+/// Whether the machine is emulated, where times and rates are not realistic.
 pub fn is_emulated() -> bool {
     env::var_os(EMULATED).is_some()
 }
 
-/// Asks again and again until `ask` gives something.
+/// Calls `ask` until it returns something.
 ///
 /// # Panics
-/// When [`DEADLINE`] has passed as [`longest`] has it, with `what` was waited for.
+/// After [`longest`] of [`DEADLINE`], with `what` it waited for.
 #[track_caller]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let (start, deadline) = (Instant::now(), longest(DEADLINE));
@@ -38,4 +39,20 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         );
         sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs `attempt`. If it panics, the error is the panic's first line; all of it is on
+/// standard error.
+///
+/// # Errors
+/// When it panics.
+pub fn tried<T>(attempt: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(attempt)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("it failed");
+        text.lines().next().unwrap_or_default().to_owned()
+    })
 }

@@ -1,5 +1,4 @@
-//! What the processes of a network namespace take, memory and time, and where
-//! they run.
+//! Memory and CPU time of the processes of a network namespace, and their CPUs.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, time::Duration};
 
@@ -11,25 +10,25 @@ use nix::{
 
 use crate::lab::Namespace;
 
-/// What lays out an overlay root and waits in it; not part of a server.
+/// Helpers of an overlay root, which are not part of a server.
 const HARNESS: [&str; 5] = ["unshare", "nsenter", "chroot", "sh", "cat"];
 
-/// Of the processes in a namespace, those that are not of the tests themselves.
+/// The processes in a namespace, without those of the tests.
 #[derive(Debug, Default)]
 pub struct Processes {
-    /// How many.
+    /// Number of processes.
     pub count: usize,
-    /// Their proportional set sizes together.
+    /// Sum of their proportional set sizes.
     pub pss_kib: u64,
     /// Processor time of all that there have been, in clock ticks; see
     /// [`ticks_per_second`].
     pub ticks: u64,
-    /// How many there are of each name.
+    /// Number of processes by name.
     pub names: BTreeMap<String, usize>,
 }
 
 impl Processes {
-    /// Looks at each process. One that ends meanwhile does not count.
+    /// Reads each process. One that ends meanwhile does not count.
     ///
     /// # Panics
     /// Without /proc.
@@ -89,11 +88,11 @@ pub fn ticks_per_second() -> f64 {
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }
 
-/// Raises the limit of descriptors, for this process and those that it starts; what of
-/// `wanted` it allows.
+/// Raises the limit of descriptors for this process and its children, and returns how many
+/// of `wanted` it allows.
 ///
 /// # Panics
-/// When the kernel does not tell the limit.
+/// When the kernel does not report the limit.
 pub fn raise_descriptors(wanted: usize) -> usize {
     let needed = wanted as u64;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -106,7 +105,7 @@ pub fn raise_descriptors(wanted: usize) -> usize {
     limit.min(needed) as usize
 }
 
-/// An end of a lab, with a processor of its own.
+/// An end of a lab, with a CPU of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Where the server is.
@@ -119,7 +118,7 @@ impl End {
     /// The first and the second that the program may use.
     ///
     /// # Panics
-    /// When there is one only.
+    /// When there is only one.
     pub fn processor(self) -> usize {
         // The main thread's: others may have one processor already.
         let allowed = sched_getaffinity(Pid::this()).expect("an affinity");

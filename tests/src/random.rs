@@ -1,11 +1,11 @@
-//! Random numbers for tests, which have to be the same when one is run again.
+//! Random numbers for tests, the same in every run.
 
 /// Numbers that are the same for the same seed (Steele, Lea, Flood: SplitMix).
 #[derive(Debug)]
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next one.
+    /// The next number.
     #[allow(clippy::should_implement_trait, reason = "it has no end")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -15,17 +15,17 @@ impl Random {
         word ^ word >> 31
     }
 
-    /// One below `bound`.
+    /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// True for so many of a hundred.
+    /// True with this probability in percent.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// One of these, at random.
     ///
     /// # Panics
     /// When there is none.

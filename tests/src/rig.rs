@@ -1,5 +1,5 @@
-//! A wire on which floods are measured: the receiving end has a CPU of its own,
-//! and the kernel tells for how long it worked.
+//! A wire to measure floods on: the receiving end has a CPU of its own, and the kernel
+//! shows how long it worked.
 
 use std::{
     collections::HashSet,
@@ -29,21 +29,20 @@ use crate::{
 const SENDING_CPU: usize = 0;
 /// The CPU that receives, and of the server.
 pub const RECEIVING_CPU: usize = 1;
-/// Of the generator: before what else the machine does, and not in real time, or
-/// the timers of the honest clients, on the same CPU, would wait for it.
+/// Niceness of the generator: before other work of the machine, but not real time, or the
+/// timers of the honest clients on the same CPU would wait for it.
 const GENERATOR_NICE: i32 = -10;
-/// No flood is longer.
+/// Longest flood.
 pub const FLOOD_MAX: Duration = Duration::from_secs(10);
 /// A wire on which nothing was received for so long is quiet: longer than the time
 /// to the first repetition of a SYN.
 const QUIET: Duration = Duration::from_millis(1200);
-/// Frames of one call into the kernel when there is no bound: some
-/// hundredths of a second.
+/// Frames of one system call without a rate limit: some hundredths of a second.
 const FRAMES_AT_ONCE: u32 = 131_072;
 
 /// The first of the addresses of honest clients.
 pub const HONEST_FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-/// How many they are, in each family.
+/// Number of honest clients in each family.
 pub const HONEST_COUNT: u8 = 128;
 
 /// The addresses of honest clients, of the family of the host's.
@@ -56,7 +55,7 @@ pub fn honest_addresses(host: IpAddr) -> Vec<IpAddr> {
     numbers.map(address).collect()
 }
 
-/// The two hosts and what they are measured by.
+/// The two hosts and their measurements.
 #[derive(Debug)]
 pub struct Rig {
     /// The namespaces.
@@ -75,19 +74,19 @@ pub struct Reading {
     octets: u64,
     /// Frames that found no room in the ring between the two ends.
     lost: u64,
-    /// The same of what XDP sent back.
+    /// Frames sent back by XDP that found no room there.
     answers_lost: u64,
     worked: Duration,
 }
 
-/// What they did between two readings.
+/// Their work between two readings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
     /// Seconds.
     pub seconds: f64,
     /// Frames received.
     pub frames: u64,
-    /// Octets received.
+    /// Bytes received.
     pub octets: u64,
     /// Frames that were not received.
     pub lost: u64,
@@ -108,12 +107,12 @@ impl Work {
         self.frames as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Octets of a frame.
+    /// Mean bytes of a frame.
     pub fn mean_length(&self) -> f64 {
         self.octets as f64 / self.frames.max(1) as f64
     }
 
-    /// Adds another stretch of time.
+    /// Adds the work of another interval.
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.frames += other.frames;
@@ -124,7 +123,7 @@ impl Work {
     }
 }
 
-/// SYNs since the namespaces are there.
+/// SYNs since the namespaces were created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynCount {
     /// Of floods, received by the host's interface.
@@ -137,7 +136,7 @@ pub struct SynCount {
 }
 
 impl SynCount {
-    /// Those since.
+    /// The SYNs since an earlier count.
     #[must_use]
     pub const fn since(&self, before: &Self) -> Self {
         Self {
@@ -149,8 +148,7 @@ impl SynCount {
 }
 
 impl Rig {
-    /// Lays it out. `loss` percent of what the honest clients send, and of what
-    /// they are sent, is lost.
+    /// Creates it. `loss` percent of the frames to and from the honest clients are lost.
     ///
     /// # Panics
     /// Without root, ethtool, or a second CPU.
@@ -239,14 +237,14 @@ impl Rig {
         thread
     }
 
-    /// What the receiving end has done so far.
+    /// The work of the receiving end so far.
     ///
     /// # Panics
-    /// When the kernel does not say.
+    /// When the kernel does not show it.
     pub fn read(&self) -> Reading {
         let thread = self.receiver();
-        // Starting a program takes its time on a busy machine: what is read around
-        // it is meant in the middle.
+        // Starting a program takes time on a busy machine: the mean of two readings
+        // stands for the moment between them.
         let worked = worked(thread);
         let link = self
             .lab
@@ -271,7 +269,7 @@ impl Rig {
         }
     }
 
-    /// What it did since.
+    /// Its work since a reading.
     pub fn since(&self, before: &Reading) -> Work {
         let now = self.read();
         Work {
@@ -284,11 +282,11 @@ impl Rig {
         }
     }
 
-    /// The SYNs that have reached the host so far, told by the kernel and not by the
-    /// agent. Only while nothing is on the wire do they belong together.
+    /// The SYNs that have reached the host so far, as the kernel counts them, not the
+    /// agent. They are consistent only while the wire is quiet.
     ///
     /// # Panics
-    /// When the kernel does not say.
+    /// When the kernel does not show it.
     pub fn syns(&self) -> SynCount {
         let client = (&self.lab.client, CLIENT_INTERFACE);
         let link = self
@@ -307,7 +305,7 @@ impl Rig {
         }
     }
 
-    /// Waits until nothing is on the wire any more.
+    /// Waits until the wire is quiet.
     ///
     /// # Panics
     /// When it does not become quiet.

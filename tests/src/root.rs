@@ -86,7 +86,7 @@ apt-get clean
 #[derive(Debug)]
 pub struct Root {
     directory: PathBuf,
-    /// Shared: nobody replaces the layer, or removes its copies, meanwhile.
+    /// Shared, so that no other test replaces the layer or removes its copies.
     _lock: File,
 }
 
@@ -113,7 +113,7 @@ impl Root {
         let stamp = stamp(packages, more);
         let installed = || fs::read_to_string(directory.join("stamp")).is_ok_and(|s| s == stamp);
         if lock.try_lock().is_ok() {
-            // Nobody else is here: copies are of runs that were killed.
+            // No other run is here: copies are of runs that were killed.
             remove_copies(&directory);
             lock.unlock().expect("a lock");
         }

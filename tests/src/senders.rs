@@ -1,5 +1,5 @@
 //! Programs that send mail: how each is installed, configured and started, and
-//! how its log tells what became of a message.
+//! how its log shows what became of a message.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -37,14 +37,14 @@ enum Kind {
     /// It keeps a queue, retries, and returns mail to the mailbox of the sender.
     Server {
         log: &'static str,
-        /// What a line of the log that names a recipient tells.
+        /// Reads a line of the log that names a recipient.
         read: fn(&str) -> Option<Fate>,
     },
     /// Its user sees what it prints and whether it succeeded.
     Client,
 }
 
-/// What a line tells of one attempt.
+/// One attempt, as a line of the log shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Delivered,
@@ -407,7 +407,7 @@ impl Running<'_> {
     /// What has become of the message, and the line that shows it; nothing while
     /// that is open.
     ///
-    /// Mail is returned when whoever sent it can read `reason`.
+    /// Mail is returned when its sender can read `reason`.
     pub fn outcome(&self, recipient: &str, reason: &str) -> Option<(Outcome, String)> {
         let printed = self.instance.read(&format!("/srv/nomail/{recipient}.out"));
         match self.sender.kind {
@@ -426,7 +426,7 @@ impl Running<'_> {
         }
     }
 
-    /// What it has written, the log's end only, for whoever looks into a failure.
+    /// The end of its log and output, to explain a failure.
     pub fn tail(&self) -> String {
         const LINES: usize = 60;
         let log = match self.sender.kind {

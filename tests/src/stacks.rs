@@ -15,7 +15,12 @@ use smoltcp::{
     wire::{EthernetAddress, IpCidr},
 };
 
-use crate::{flood::sysctl, lab::Lab, poll::until};
+use crate::{
+    flood::sysctl,
+    lab::{HOST_IPV6, Lab},
+    poll::until,
+    root::{Instance, Root},
+};
 
 /// The tap that a stack is behind.
 pub const TAP: &str = "tap0";
@@ -30,8 +35,8 @@ pub const STACK_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x5
 /// The hardware of the stack.
 const STACK_HARDWARE: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0x50]);
 
-/// Makes the lab's client a router, which its host is to have a way to. What is for nobody, as are the answers to
-/// forged sources, ends there in silence.
+/// Makes the lab's client a router, to which its host needs a route. Packets to no host,
+/// such as answers to forged sources, are dropped there silently.
 pub fn forward(lab: &Lab) {
     for family in ["ipv4", "ipv6"] {
         sysctl(
@@ -54,7 +59,7 @@ pub fn forward_to_tap(lab: &Lab) {
     client.ip(&format!("link set {TAP} up"));
 }
 
-/// What came of a connection.
+/// A connection and its text.
 #[derive(Debug)]
 pub struct Spoken {
     /// From the connect call to the established connection.
@@ -137,5 +142,36 @@ pub fn smoltcp(to: IpAddr, patience: Duration) -> Spoken {
     spoken
 }
 
-/// A program that lets lwIP do the same, IPv4 and IPv6; see there.
-pub const LWIP_CLIENT: &str = include_str!("lwip.c");
+/// The lwIP of [`start_lwip`]: its gateway is only for IPv4, so for IPv6 the router speaks
+/// for the host, and the host finds the stack behind the router.
+pub const LWIP_IPV6: &str = "2001:db8::50";
+
+/// Builds a program that lets lwIP do the same, in /root/lwip, behind the lab's client; then
+/// `more` runs there. See lwip.c.
+///
+/// # Panics
+/// When it does not build.
+pub fn start_lwip<'root>(root: &'root Root, lab: &Lab, more: &str) -> Instance<'root> {
+    const PROGRAM: &str = include_str!("lwip.c");
+    forward_to_tap(lab);
+    let client = &lab.client;
+    sysctl(client, "net/ipv6/conf/all/proxy_ndp", "1");
+    client.ip(&format!("neighbour add proxy {HOST_IPV6} dev {TAP}"));
+    client.ip(&format!("route add {LWIP_IPV6} dev {TAP}"));
+    lab.host
+        .ip(&format!("route add {LWIP_IPV6} via 2001:db8::100"));
+    let script = format!(
+        "mkdir -p /dev/net /root/lwip
+        mknod /dev/net/tun c 10 200
+        cd /root/lwip
+        cat > lwip.c <<'END'
+{PROGRAM}
+END
+        cc -O1 -D_GNU_SOURCE -I/usr/include/lwip lwip.c -llwip -o lwip
+        echo built > built
+        {more}"
+    );
+    let mut lwip = root.start(client, &script);
+    lwip.line("/root/lwip/built", &["built"]);
+    lwip
+}

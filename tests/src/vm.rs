@@ -13,7 +13,7 @@ use std::{
 use crate::{
     agent,
     lab::Namespace,
-    peers::tried,
+    poll::tried,
     root::{Instance, Root},
 };
 

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use etherparse::{NetHeaders, PacketHeaders};
+use nomail_agent::guard::{Guard, Lists, Policy, Rate};
 use nomail_common::{
     abi::{LINES_OF_SOURCE, TICKETS_PER_LINE},
     guard::policy::FloodAnswer,
@@ -15,81 +15,30 @@ use nomail_common::{
 use nomail_tests::{
     frames::{ETHERNET_LENGTH, RST, Segment},
     poll::until,
+    program::{
+        self, CLIENT_HARDWARE, HOST_HARDWARE, TIGHT, XDP_DROP, XDP_PASS, XDP_TX, answers,
+        from_port, ipv4, ipv6, prove, reset_for, run, tcp, verdicts,
+    },
 };
-
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const CLIENT_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Nothing unproven passes after the first SYN.
 fn policy() -> Policy {
-    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
-        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
-        .into();
     Policy {
         source: Rate {
             rate: 1,
             burst: 1000,
         },
-        prefix: None,
-        cap: Some(Rate { rate: 1, burst: 1 }),
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: HOST_HARDWARE,
-            ..GuardedInterface::default()
-        }],
-        answerable: guarded.iter().map(|(address, _)| *address).collect(),
-        own: HashSet::new(),
-        guarded,
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        cap: Some(TIGHT),
+        ..program::policy()
     }
 }
 
 /// A program whose cap is used up.
 fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard.configure(policy).unwrap();
+    let guard = program::guard(policy);
     let first = Segment::syn("198.18.0.99:1", "192.0.2.7:25").frame();
-    assert_eq!(guard.test_run(&first, 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &first), XDP_PASS);
     guard
-}
-
-fn ipv4() -> Segment {
-    Segment::syn("198.51.100.1:40000", "192.0.2.7:25")
-}
-
-fn ipv6() -> Segment {
-    Segment::syn("[2001:db8:1::1]:40000", "[2001:db8::7]:25")
-}
-
-fn answers(guard: &Guard, answer: Answer) -> u64 {
-    guard.counters(Some(0)).unwrap().answers[answer as usize]
-}
-
-fn verdicts(guard: &Guard, verdict: Verdict) -> u64 {
-    guard.counters(Some(0)).unwrap().verdicts[verdict as usize]
-}
-
-/// The RST with which a client answers: its acknowledgment becomes the sequence.
-fn reset_for(segment: Segment, answer: &[u8]) -> Vec<u8> {
-    let packet = PacketHeaders::from_ethernet_slice(answer).unwrap();
-    let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-        panic!("no TCP in {answer:?}");
-    };
-    Segment {
-        flags: RST,
-        sequence: tcp.acknowledgment_number,
-        ..segment
-    }
-    .frame()
 }
 
 #[test]
@@ -107,9 +56,7 @@ fn a_challenge_is_right_in_every_field() {
                 (link.source, link.destination),
                 (HOST_HARDWARE, CLIENT_HARDWARE)
             );
-            let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-                panic!("no TCP in {answer:?}");
-            };
+            let tcp = tcp(&answer);
             let checksum = match packet.net.unwrap() {
                 NetHeaders::Ipv4(ip, _) => {
                     assert_eq!(ip.header_checksum, ip.calc_header_checksum());
@@ -147,31 +94,21 @@ fn the_reset_proves_the_tuple_and_its_next_syn_passes() {
             sequence: 4711 << 16,
             ..segment
         };
-        assert_eq!(guard.test_run(&wrong.frame(), 1).unwrap().0, XDP_PASS);
-        assert_eq!(
-            guard.test_run(&frame, 1).unwrap().0,
-            XDP_TX,
-            "still unproven"
-        );
+        assert_eq!(run(&guard, &wrong.frame()), XDP_PASS);
+        assert_eq!(run(&guard, &frame), XDP_TX, "still unproven");
         let proven = answers(&guard, Answer::Proven);
         let reset = reset_for(segment, &answer);
-        assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+        assert_eq!(run(&guard, &reset), XDP_DROP);
         assert_eq!(answers(&guard, Answer::Proven), proven + 1);
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &frame), XDP_PASS);
         // It speaks for no other tuple, and for no other sequence number.
-        let other_port = Segment::syn(
-            &format!("{}", std::net::SocketAddr::new(segment.source.ip(), 40_001)),
-            &segment.destination.to_string(),
-        );
-        assert_eq!(guard.test_run(&other_port.frame(), 1).unwrap().0, XDP_TX);
+        let other_port = from_port(segment, 40_001);
+        assert_eq!(run(&guard, &other_port.frame()), XDP_TX);
         let other_sequence = Segment {
             sequence: segment.sequence.wrapping_add(0x5_0000),
             ..segment
         };
-        assert_eq!(
-            guard.test_run(&other_sequence.frame(), 1).unwrap().0,
-            XDP_TX
-        );
+        assert_eq!(run(&guard, &other_sequence.frame()), XDP_TX);
     }
 }
 
@@ -185,12 +122,12 @@ fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
     let frame = ipv4().frame();
     for n in 0..10 {
         let action = if n < 2 { XDP_PASS } else { XDP_TX };
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, action);
+        assert_eq!(run(&guard, &frame), action);
     }
     assert_eq!(verdicts(&guard, Verdict::LimitedSource), 8);
     let (_, answer) = guard.test_answer(&frame).unwrap();
     let reset = reset_for(ipv4(), &answer);
-    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+    assert_eq!(run(&guard, &reset), XDP_DROP);
     // What was forged in its name has not emptied the bucket of its tickets, of which each
     // charges one SYN.
     for port in [40_001, 40_002] {
@@ -198,22 +135,9 @@ fn over_its_bucket_the_proven_is_dropped_and_the_unproven_challenged() {
     }
     for (port, action) in [(40_000, XDP_PASS), (40_001, XDP_PASS), (40_002, XDP_DROP)] {
         let frame = from_port(ipv4(), port).frame();
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, action, "{port}");
+        assert_eq!(run(&guard, &frame), action, "{port}");
     }
     assert_eq!(answers(&guard, Answer::UnanswerableDropped), 0);
-}
-
-fn from_port(mut segment: Segment, port: u16) -> Segment {
-    segment.source.set_port(port);
-    segment
-}
-
-/// Has a tuple challenged, and answers for it.
-fn prove(guard: &mut Guard, segment: Segment) {
-    let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
-    assert_eq!(action, XDP_TX);
-    let reset = reset_for(segment, &answer);
-    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
 }
 
 /// Exact replay: 80 times the same SYN, whose victim's kernel answers the challenge.
@@ -222,14 +146,12 @@ fn a_ticket_admits_a_first_syn_and_its_retransmissions_and_charges_once() {
     for segment in [ipv4(), ipv6()] {
         let mut guard = guard(&Policy {
             source: Rate { rate: 1, burst: 2 },
-            cap: Some(Rate { rate: 1, burst: 1 }),
+            cap: Some(TIGHT),
             ..policy()
         });
         let before = verdicts(&guard, Verdict::Passed);
         prove(&mut guard, segment);
-        let actions: Vec<_> = (0..80)
-            .map(|_| guard.test_run(&segment.frame(), 1).unwrap().0)
-            .collect();
+        let actions: Vec<_> = (0..80).map(|_| run(&guard, &segment.frame())).collect();
         let admitted = TICKET_SYNS as usize;
         assert!(actions[..admitted].iter().all(|&action| action == XDP_PASS));
         assert!(actions[admitted..].iter().all(|&action| action == XDP_DROP));
@@ -241,7 +163,7 @@ fn a_ticket_admits_a_first_syn_and_its_retransmissions_and_charges_once() {
         // It has charged one of two: the next connection of the source is served.
         let next = from_port(segment, 40_001);
         prove(&mut guard, next);
-        assert_eq!(guard.test_run(&next.frame(), 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &next.frame()), XDP_PASS);
     }
 }
 
@@ -262,7 +184,7 @@ fn trying_all_proofs_gives_hardly_a_ticket() {
         }
         // The cap has room for the first one.
         guard.test_run(&segment.frame(), 1).unwrap();
-        let (action, _) = guard.test_run(&segment.frame(), 1).unwrap();
+        let action = run(&guard, &segment.frame());
         proven += u32::from(action != XDP_TX);
     }
     // Among the 1,024 of each source before the limit, and the 512 a second after that,
@@ -289,7 +211,7 @@ fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
         let reset = (action == XDP_TX).then(|| reset_for(segment, &answer))?;
         // The limit has room again after 2 ms.
         exhaust(guard);
-        assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
+        assert_eq!(run(guard, &reset), XDP_DROP);
         Some(reset)
     };
     let mut port = 40_000;
@@ -303,7 +225,7 @@ fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
             answered(&mut guard, segment)?,
         ];
         assert_ne!(numbers[0], numbers[1]);
-        assert_eq!(guard.test_run(&segment.frame(), 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &segment.frame()), XDP_PASS);
         Some(())
     });
     // Other sources are asked once.
@@ -312,8 +234,8 @@ fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
         let (action, answer) = guard.test_answer(&other.frame()).unwrap();
         (action == XDP_TX).then(|| reset_for(other, &answer))
     });
-    assert_eq!(guard.test_run(&reset, 1).unwrap().0, XDP_DROP);
-    assert_eq!(guard.test_run(&other.frame(), 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &reset), XDP_DROP);
+    assert_eq!(run(&guard, &other.frame()), XDP_PASS);
 }
 
 /// One address that proves a tuple after the other does not turn the table over.
@@ -338,7 +260,7 @@ fn a_source_has_so_many_tickets_at_a_time() {
         .filter(|&port| {
             let frame = from_port(ipv4(), port).frame();
             // Passed, or dropped for being over the bucket of tickets.
-            guard.test_run(&frame, 1).unwrap().0 != XDP_TX
+            run(&guard, &frame) != XDP_TX
         })
         .count();
     let by_cap = began.elapsed().as_secs() as usize + 1;
@@ -346,7 +268,7 @@ fn a_source_has_so_many_tickets_at_a_time() {
     // The newest fill its lines.
     let all = most * 9 / 10..=most + by_cap;
     assert!(all.contains(&live), "{live}");
-    assert_eq!(guard.test_run(&honest.frame(), 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &honest.frame()), XDP_PASS);
 }
 
 /// The victim of a forged SYN resets what that opens: the same SYN, sent again, opens
@@ -356,25 +278,25 @@ fn a_reset_of_what_was_opened_spends_the_ticket() {
     for segment in [ipv4(), ipv6()] {
         let mut guard = guard(&Policy {
             source: Rate { rate: 1, burst: 2 },
-            cap: Some(Rate { rate: 1, burst: 1 }),
+            cap: Some(TIGHT),
             ..policy()
         });
         prove(&mut guard, segment);
         let frame = segment.frame();
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &frame), XDP_PASS);
         let reset = Segment {
             flags: RST,
             sequence: segment.sequence.wrapping_add(1),
             ..segment
         };
         for _ in 0..40 {
-            assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
-            assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_DROP);
+            assert_eq!(run(&guard, &reset.frame()), XDP_PASS);
+            assert_eq!(run(&guard, &frame), XDP_DROP);
         }
         assert_eq!(verdicts(&guard, Verdict::Replayed), 40);
         let next = from_port(segment, 40_001);
         prove(&mut guard, next);
-        assert_eq!(guard.test_run(&next.frame(), 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &next.frame()), XDP_PASS);
     }
 }
 
@@ -382,7 +304,7 @@ fn a_reset_of_what_was_opened_spends_the_ticket() {
 #[test]
 fn a_client_behind_nat64_is_one_of_many() {
     let mut guard = guard(&Policy {
-        source: Rate { rate: 1, burst: 1 },
+        source: TIGHT,
         cap: Some(Rate { rate: 1, burst: 4 }),
         ..policy()
     });
@@ -394,14 +316,14 @@ fn a_client_behind_nat64_is_one_of_many() {
     };
     for last in 1..=3 {
         let frame = from(last).frame();
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS, "{last}");
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX, "{last}");
+        assert_eq!(run(&guard, &frame), XDP_PASS, "{last}");
+        assert_eq!(run(&guard, &frame), XDP_TX, "{last}");
     }
     assert_eq!(verdicts(&guard, Verdict::LimitedSource), 3);
     prove(&mut guard, from(1));
-    assert_eq!(guard.test_run(&from(1).frame(), 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &from(1).frame()), XDP_PASS);
     let nobody = Segment::syn("[64:ff9b::127.0.0.1]:40000", "[2001:db8::7]:25").frame();
-    assert_eq!(guard.test_run(&nobody, 1).unwrap().0, XDP_PASS, "the cap");
+    assert_eq!(run(&guard, &nobody), XDP_PASS, "the cap");
     let challenges = answers(&guard, Answer::Challenge);
     guard.test_run(&nobody, 5).unwrap();
     assert_eq!(answers(&guard, Answer::Challenge), challenges);
@@ -424,10 +346,10 @@ fn strangers_in_a_flood_leave_no_trace_and_who_is_known_stays_limited() {
     // The last of the cap, and from here on it is a flood.
     guard.test_run(&from(2), 1).unwrap();
     for stranger in 1000..1100 {
-        assert_eq!(guard.test_run(&from(stranger), 1).unwrap().0, XDP_TX);
+        assert_eq!(run(&guard, &from(stranger)), XDP_TX);
     }
     assert_eq!(verdicts(&guard, Verdict::Flood), 100);
-    assert_eq!(guard.test_run(&from(1), 1).unwrap().0, XDP_TX);
+    assert_eq!(run(&guard, &from(1)), XDP_TX);
     assert_eq!(verdicts(&guard, Verdict::LimitedSource), 2);
     let sources = guard.sources().unwrap();
     assert_eq!(
@@ -499,7 +421,7 @@ fn what_must_not_be_answered_is_not(flood_answer: FloodAnswer) {
         let before = answers(&guard, Answer::Unanswerable);
         let flood = verdicts(&guard, Verdict::Flood);
         for _ in 0..100 {
-            assert_eq!(guard.test_run(frame, 1).unwrap().0, XDP_PASS, "{what}");
+            assert_eq!(run(&guard, frame), XDP_PASS, "{what}");
         }
         assert_eq!(
             answers(&guard, Answer::Unanswerable),
@@ -511,7 +433,7 @@ fn what_must_not_be_answered_is_not(flood_answer: FloodAnswer) {
     let before = answers(&guard, Answer::Unanswerable);
     let flood = verdicts(&guard, Verdict::Flood);
     for (what, frame) in &packets {
-        let actions = [(); 3].map(|()| guard.test_run(frame, 1).unwrap().0);
+        let actions = [(); 3].map(|()| run(&guard, frame));
         assert!(!actions.contains(&XDP_TX), "{what}");
     }
     let sent = 3 * packets.len() as u64;
@@ -530,20 +452,19 @@ fn observing_answers_nothing_and_drops_nothing() {
         ..policy()
     });
     let frame = ipv4().frame();
-    assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &frame), XDP_PASS);
     assert_eq!(verdicts(&guard, Verdict::Flood), 1);
     let reset = Segment {
         flags: RST,
         ..ipv4()
     };
-    assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &reset.frame()), XDP_PASS);
     let counters = guard.counters(Some(0)).unwrap();
     assert_eq!(counters.answers.iter().sum::<u64>(), 0);
 }
 
 #[test]
 fn lists_come_first_and_are_replaced_as_a_whole() {
-    use nomail_agent::guard::Lists;
     let lists = |allow: &[&str], deny: &[&str]| {
         let parse = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
         Arc::new(Lists {
@@ -552,7 +473,7 @@ fn lists_come_first_and_are_replaced_as_a_whole() {
         })
     };
     let mut guard = guard(&Policy {
-        source: Rate { rate: 1, burst: 1 },
+        source: TIGHT,
         cap: None,
         lists: lists(
             &["198.51.100.1/32"],
@@ -561,16 +482,16 @@ fn lists_come_first_and_are_replaced_as_a_whole() {
         ..policy()
     });
     // The guard's first SYN came from the denied network, before this.
-    let run = |guard: &mut Guard, segment: Segment| guard.test_run(&segment.frame(), 1).unwrap().0;
+    let run = |guard: &Guard, segment: Segment| run(guard, &segment.frame());
     let denied = Segment::syn("198.51.100.2:1", "192.0.2.7:25");
     let allowed = ipv4();
     let before = verdicts(&guard, Verdict::Denied);
-    assert_eq!(run(&mut guard, denied), XDP_DROP);
-    assert_eq!(run(&mut guard, ipv6()), XDP_DROP);
+    assert_eq!(run(&guard, denied), XDP_DROP);
+    assert_eq!(run(&guard, ipv6()), XDP_DROP);
     assert_eq!(verdicts(&guard, Verdict::Denied), before + 2);
     // Exempt from the deny list and from the bucket.
     for _ in 0..5 {
-        assert_eq!(run(&mut guard, allowed), XDP_PASS);
+        assert_eq!(run(&guard, allowed), XDP_PASS);
     }
     guard
         .configure(&Policy {
@@ -579,16 +500,16 @@ fn lists_come_first_and_are_replaced_as_a_whole() {
             ..policy()
         })
         .unwrap();
-    assert_eq!(run(&mut guard, allowed), XDP_DROP);
-    assert_eq!(run(&mut guard, denied), XDP_PASS);
-    assert_eq!(run(&mut guard, ipv6()), XDP_PASS);
+    assert_eq!(run(&guard, allowed), XDP_DROP);
+    assert_eq!(run(&guard, denied), XDP_PASS);
+    assert_eq!(run(&guard, ipv6()), XDP_PASS);
     guard
         .configure(&Policy {
             cap: None,
             ..policy()
         })
         .unwrap();
-    assert_eq!(run(&mut guard, allowed), XDP_PASS);
+    assert_eq!(run(&guard, allowed), XDP_PASS);
     // Not from the flood answer.
     guard
         .configure(&Policy {
@@ -596,7 +517,7 @@ fn lists_come_first_and_are_replaced_as_a_whole() {
             ..policy()
         })
         .unwrap();
-    let actions: Vec<_> = (0..3).map(|_| run(&mut guard, allowed)).collect();
+    let actions: Vec<_> = (0..3).map(|_| run(&guard, allowed)).collect();
     assert!(actions.contains(&XDP_TX), "{actions:?}");
 }
 
@@ -621,12 +542,12 @@ fn a_prefix_has_its_own_bucket() {
                     format!("{from}.{last}:1")
                 };
                 let frame = Segment::syn(&from, to).frame();
-                guard.test_run(&frame, 1).unwrap().0
+                run(&guard, &frame)
             })
             .collect();
         assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]);
         assert_eq!(verdicts(&guard, Verdict::LimitedPrefix), before + 2);
     }
     let other = Segment::syn("203.0.112.1:1", "192.0.2.7:25").frame();
-    assert_eq!(guard.test_run(&other, 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &other), XDP_PASS);
 }

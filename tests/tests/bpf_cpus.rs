@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Barrier},
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
@@ -13,41 +12,16 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, Policy, Rate};
 use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
-use nomail_tests::{frames::Segment, lab::Lab};
+use nomail_tests::{
+    lab::Lab,
+    program::{guard, ipv4, policy},
+};
 
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
 /// Frames in one system call.
 const REPEAT: u32 = 2000;
 const DURATION: Duration = Duration::from_secs(3);
-
-fn guard(source: Rate, lab: &Lab) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard
-        .configure(&Policy {
-            source,
-            prefix: None,
-            cap: None,
-            flood_answer: FloodAnswer::Drop,
-            observe: false,
-            interfaces: vec![GuardedInterface {
-                index: LOOPBACK_INDEX,
-                hardware: [2, 0, 0, 0, 0, 2],
-                ..GuardedInterface::default()
-            }],
-            answerable: HashSet::new(),
-            own: HashSet::new(),
-            guarded: [("192.0.2.7".parse().unwrap(), 25)].into(),
-            lists: Arc::default(),
-            responder: None,
-            fallback: false,
-        })
-        .unwrap();
-    lab.attach(&mut guard);
-    guard
-}
 
 /// Runs `frame` on both CPUs at once for [`DURATION`]; gives the time from the first
 /// run to the last.
@@ -77,7 +51,7 @@ fn hammer(guard: &Guard, frame: &[u8]) -> Duration {
 #[test]
 fn a_source_on_two_cpus_gets_its_exact_rate() {
     let lab = Lab::new();
-    let frame = Segment::syn("198.51.100.1:40000", "192.0.2.7:25").frame();
+    let frame = ipv4().frame();
     for source in [
         Rate {
             rate: 1000,
@@ -88,7 +62,12 @@ fn a_source_on_two_cpus_gets_its_exact_rate() {
             burst: 300,
         },
     ] {
-        let guard = guard(source, &lab);
+        let mut guard = guard(&Policy {
+            source,
+            flood_answer: FloodAnswer::Drop,
+            ..policy()
+        });
+        lab.attach(&mut guard);
         let elapsed = hammer(&guard, &frame);
         let counters = guard.counters(Some(0)).unwrap();
         let passed = counters.verdicts[Verdict::Passed as usize];

@@ -58,16 +58,13 @@ use nomail_tests::{
     frames::{ACK, RST, SYN},
     lab::Lab,
     poll::{is_emulated, until},
+    program::{
+        self, CLIENT_HARDWARE, HOST_HARDWARE, LOOPBACK_INDEX, WIDE, XDP_DROP, XDP_PASS, XDP_TX,
+        answers, run,
+    },
     random::Random,
 };
 
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const PEER_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SEED: u64 = 0x5851_f42d_4c95_7f2d;
 const KEY: Key = Key(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
 
@@ -82,11 +79,6 @@ const FRESH: Duration = Duration::from_millis(900);
 const SLOW_MAX: usize = 50;
 /// Rounds that have sources of their own.
 const ROUNDS_MAX: u64 = 10_000;
-/// Under this a bucket is full again within a tick.
-const WIDE: Rate = Rate {
-    rate: 10_000,
-    burst: 20_000,
-};
 /// IPv4 /24 and IPv6 /48 that a round has for itself.
 const PREFIXES: u64 = 4;
 /// Where nothing is answered, because a VLAN is before it.
@@ -511,18 +503,10 @@ fn policy() -> Policy {
     let mut guarded: HashSet<_> = all.map(|own| (address(own), PORTS[0])).collect();
     guarded.extend(ANSWERABLE.map(|own| (address(own), PORTS[1])));
     Policy {
-        source: WIDE,
-        prefix: None,
-        cap: None,
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
         interfaces: Vec::new(),
         guarded,
         answerable: ANSWERABLE.map(address).into(),
-        own: HashSet::new(),
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        ..program::policy()
     }
 }
 
@@ -600,7 +584,10 @@ impl Round {
                 flood_answer,
                 observe,
                 interfaces: vec![interface(own, 2)],
-                lists: Arc::new(Lists { allow, deny }),
+                lists: Arc::new(Lists {
+                    allow: allow.into(),
+                    deny: deny.into(),
+                }),
                 ..round.policy
             },
             ..round
@@ -759,7 +746,7 @@ impl Round {
         frame.extend(if random.percent(3) {
             [3, 0, 0, 0, 0, 1]
         } else {
-            PEER_HARDWARE
+            CLIENT_HARDWARE
         });
         let tags = random.choose(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3]);
         for _ in 0..tags {
@@ -789,7 +776,7 @@ fn noise(length: usize, random: &mut Random) -> Vec<u8> {
 
 /// The RST that a challenge is answered with.
 fn answer_of(segment: &Segment, number: u32, random: &mut Random) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(PEER_HARDWARE, HOST_HARDWARE);
+    let builder = PacketBuilder::ethernet2(CLIENT_HARDWARE, HOST_HARDWARE);
     let local = peer_of(&Segment {
         peer: segment.local,
         ..*segment
@@ -994,33 +981,26 @@ impl Pair {
         });
         let allow = vec!["192.0.2.77/32".parse().unwrap()];
         let lists = Arc::new(Lists {
-            allow,
-            deny: Vec::new(),
+            allow: allow.into(),
+            deny: Arc::default(),
         });
         let settling = Policy {
             cap,
             lists,
-            interfaces: vec![GuardedInterface {
-                index: LOOPBACK_INDEX,
-                hardware: HOST_HARDWARE,
-                ..GuardedInterface::default()
-            }],
+            interfaces: program::policy().interfaces,
             ..policy()
         };
         self.guard.configure(&settling).unwrap();
         // A debt that such a cap cannot have is none, see `limiter`; and a SYN that cannot be
         // answered charges a bucket of the same size.
         until("the cap is full", || {
-            let (action, _) = self.guard.test_run(&allowed, 1).unwrap();
-            (action == XDP_PASS).then_some(())
+            (run(&self.guard, &allowed) == XDP_PASS).then_some(())
         });
         let unanswerable = segment_of("192.0.2.77:25", "192.0.2.7:25");
-        let passed =
-            |guard: &Guard| guard.counters(Some(0)).unwrap().answers[Answer::Unanswerable as usize];
         until("the bucket of what cannot be answered is full", || {
-            let before = passed(&self.guard);
+            let before = answers(&self.guard, Answer::Unanswerable);
             self.guard.test_run(&unanswerable, 2).unwrap();
-            (passed(&self.guard) > before).then_some(())
+            (answers(&self.guard, Answer::Unanswerable) > before).then_some(())
         });
         let slot = 1 << slot_shift(self.model.hz);
         let begun = self.jiffies();

@@ -2,54 +2,27 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
-use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::guard::{Guard, GuardedInterface, Limited, Policy, Rate};
+use nomail_agent::guard::{Guard, Limited, Policy, Rate};
 use nomail_common::{
     abi::{REPORTED_LINES, REPORTED_PER_LINE},
     guard::policy::FloodAnswer,
     verdict::Verdict,
 };
 use nomail_tests::{
-    frames::{RST, Segment},
+    frames::Segment,
     lab::Lab,
+    program::{
+        self, LOOPBACK_INDEX, TIGHT, XDP_DROP, XDP_PASS, XDP_TX, from_port, guard, prove, run,
+    },
 };
 
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-
 fn policy() -> Policy {
-    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
-        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
-        .into();
     Policy {
         source: Rate { rate: 1, burst: 2 },
-        prefix: None,
-        cap: None,
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        answerable: guarded.iter().map(|(address, _)| *address).collect(),
-        own: HashSet::new(),
-        guarded,
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        ..program::policy()
     }
-}
-
-fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard.configure(policy).unwrap();
-    guard
 }
 
 /// Address, verdict, proven, of each event.
@@ -100,34 +73,11 @@ fn a_source_is_told_of_once_and_again_when_it_is_proven() {
             assert_eq!(told(&mut guard), []);
         }
         let tickets = (2..=4).map(|port| from_port(segment, port).frame());
-        let actions: Vec<_> = tickets
-            .map(|frame| guard.test_run(&frame, 1).unwrap().0)
-            .collect();
+        let actions: Vec<_> = tickets.map(|frame| run(&guard, &frame)).collect();
         assert_eq!(actions, [XDP_PASS, XDP_PASS, XDP_DROP]);
         let proven = (address.to_owned(), Verdict::LimitedSource, true);
         assert_eq!(told(&mut guard), [proven]);
     }
-}
-
-fn from_port(mut segment: Segment, port: u16) -> Segment {
-    segment.source.set_port(port);
-    segment
-}
-
-/// Has a tuple challenged, and answers for it.
-fn prove(guard: &mut Guard, segment: Segment) {
-    let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
-    assert_eq!(action, XDP_TX);
-    let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
-    let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-        panic!("no TCP in {answer:?}");
-    };
-    let reset = Segment {
-        flags: RST,
-        sequence: tcp.acknowledgment_number,
-        ..segment
-    };
-    assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_DROP);
 }
 
 #[test]
@@ -163,7 +113,7 @@ fn a_prefix_is_told_of_also_while_observing() {
 fn a_flood_of_sources_makes_a_bounded_number_of_events() {
     const PLACES: usize = REPORTED_LINES * REPORTED_PER_LINE;
     let mut guard = guard(&Policy {
-        source: Rate { rate: 1, burst: 1 },
+        source: TIGHT,
         ..policy()
     });
     let lab = Lab::new();

@@ -2,62 +2,34 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::net::Ipv4Addr;
 
-use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, Policy, Rate};
 use nomail_common::{
     abi::{LINES, SLOTS_PER_LINE, TICKET_LINES, TICKETS_PER_LINE},
-    guard::policy::FloodAnswer,
     verdict::Verdict,
 };
 use nomail_tests::{
-    frames::{RST, Segment},
+    frames::Segment,
     lab::Lab,
+    program::{self, TIGHT, WIDE, XDP_DROP, XDP_PASS, XDP_TX, policy, reset_for, run, verdicts},
 };
-
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-const LOCAL: &str = "192.0.2.7";
 
 /// A loaded guard, and the lab that it is attached in.
 fn guard(source: Rate, cap: Option<Rate>) -> (Guard, Lab) {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
+    let mut guard = program::guard(&Policy {
+        source,
+        cap,
+        ..policy()
+    });
     let lab = Lab::new();
     lab.attach(&mut guard);
-    let address: IpAddr = LOCAL.parse().unwrap();
-    guard
-        .configure(&Policy {
-            source,
-            prefix: None,
-            cap,
-            flood_answer: FloodAnswer::Challenge,
-            observe: false,
-            interfaces: vec![GuardedInterface {
-                // A test run claims to come from the loopback interface.
-                index: 1,
-                hardware: [2, 0, 0, 0, 0, 2],
-                ..GuardedInterface::default()
-            }],
-            guarded: HashSet::from([(address, 25)]),
-            answerable: HashSet::from([address]),
-            own: HashSet::new(),
-            lists: Arc::default(),
-            responder: None,
-            fallback: false,
-        })
-        .unwrap();
     (guard, lab)
 }
 
 fn syn(first: u32, n: u32) -> Segment {
     let source = Ipv4Addr::from_bits((first << 24) + n);
-    Segment::syn(&format!("{source}:40000"), &format!("{LOCAL}:25"))
+    Segment::syn(&format!("{source}:40000"), "192.0.2.7:25")
 }
 
 /// Twice as many sources as there are places. Who is in debt keeps his place, and
@@ -75,21 +47,15 @@ fn a_full_table_of_sources_refuses_nobody_else() {
     );
     let bot = syn(198, 18 << 16).frame();
     for _ in 0..200 {
-        assert_eq!(guard.test_run(&bot, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &bot), XDP_PASS);
     }
-    assert_ne!(
-        guard.test_run(&bot, 1).unwrap().0,
-        XDP_PASS,
-        "over its bucket"
-    );
+    assert_ne!(run(&guard, &bot), XDP_PASS, "over its bucket");
     for n in 0..2 * PLACES {
-        let (action, _) = guard.test_run(&syn(10, n).frame(), 1).unwrap();
+        let action = run(&guard, &syn(10, n).frame());
         assert_eq!(action, XDP_PASS, "stranger {n}");
     }
     // What it got back meanwhile is less than what it asks for now.
-    let passed = (0..400)
-        .filter(|_| guard.test_run(&bot, 1).unwrap().0 == XDP_PASS)
-        .count();
+    let passed = (0..400).filter(|_| run(&guard, &bot) == XDP_PASS).count();
     assert!(passed < 150, "{passed}: it has lost its place");
     let counters = guard.counters(Some(0)).unwrap();
     let sources = guard.sources().unwrap();
@@ -114,12 +80,8 @@ fn a_full_table_of_sources_refuses_nobody_else() {
 #[test]
 fn a_full_table_of_proofs_takes_the_next_one() {
     const PLACES: u32 = (TICKET_LINES * TICKETS_PER_LINE) as u32;
-    const WIDE: Rate = Rate {
-        rate: 10_000,
-        burst: 20_000,
-    };
     // No SYN of the unproven passes but the first, and one a second.
-    let (mut guard, _lab) = guard(WIDE, Some(Rate { rate: 1, burst: 1 }));
+    let (mut guard, _lab) = guard(WIDE, Some(TIGHT));
     let mut proven = 0;
     for n in 0..PLACES * 5 / 4 {
         let segment = syn(10, n);
@@ -128,24 +90,11 @@ fn a_full_table_of_proofs_takes_the_next_one() {
             assert_eq!(action, XDP_PASS, "one a second");
             continue;
         }
-        let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
-        let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-            panic!("no TCP in {answer:?}");
-        };
-        let reset = Segment {
-            flags: RST,
-            sequence: tcp.acknowledgment_number,
-            ..segment
-        };
-        assert_eq!(guard.test_run(&reset.frame(), 1).unwrap().0, XDP_DROP);
-        let (action, _) = guard.test_run(&segment.frame(), 1).unwrap();
+        assert_eq!(run(&guard, &reset_for(segment, &answer)), XDP_DROP);
+        let action = run(&guard, &segment.frame());
         assert_eq!(action, XDP_PASS, "proof {n} is not remembered");
         proven += 1;
     }
     assert!(proven > PLACES, "{proven} of {PLACES}");
-    let counters = guard.counters(Some(0)).unwrap();
-    assert_eq!(
-        counters.verdicts[Verdict::Flood as usize],
-        u64::from(proven)
-    );
+    assert_eq!(verdicts(&guard, Verdict::Flood), u64::from(proven));
 }

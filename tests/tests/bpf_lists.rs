@@ -3,21 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use nomail_agent::guard::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_agent::guard::{Lists, Policy};
 use nomail_common::guard::policy::FloodAnswer;
-use nomail_tests::{frames::Segment, lab::Lab};
+use nomail_tests::{
+    frames::Segment,
+    lab::Lab,
+    program::{XDP_DROP, XDP_PASS, guard, guarding, run},
+};
 
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
 /// What an address is in, from itself to a network of all of them.
 const PREFIXES: [&str; 12] = [
     "198.51.100.1/32",
@@ -44,31 +40,11 @@ const SOURCES: [&str; 7] = [
 ];
 const ROUNDS: u32 = 300;
 
-fn policy(lists: Arc<Lists>) -> Policy {
-    let rate = Rate {
-        rate: 10_000,
-        burst: 10_000,
-    };
-    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8:f::7"]
-        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
-        .into();
+fn policy(lists: Lists) -> Policy {
     Policy {
-        source: rate,
-        prefix: None,
-        cap: None,
+        lists: Arc::new(lists),
         flood_answer: FloodAnswer::Drop,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        answerable: HashSet::new(),
-        own: HashSet::new(),
-        guarded,
-        lists,
-        responder: None,
-        fallback: false,
+        ..guarding(&["192.0.2.7:25", "[2001:db8:f::7]:25"])
     }
 }
 
@@ -93,7 +69,7 @@ impl Noise {
 #[test]
 fn each_configuration_judges_by_its_own_lists() {
     let lab = Lab::new();
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
+    let mut guard = guard(&policy(Lists::default()));
     lab.attach(&mut guard);
     let mut noise = Noise(2026);
     let (mut allow, mut deny) = (BTreeSet::new(), BTreeSet::new());
@@ -108,10 +84,10 @@ fn each_configuration_judges_by_its_own_lists() {
             allow = allow.intersection(&noise.some()).copied().collect();
             let list = |list: &BTreeSet<IpNet>| list.iter().copied().collect();
             guard
-                .configure(&policy(Arc::new(Lists {
+                .configure(&policy(Lists {
                     allow: list(&allow),
                     deny: list(&deny),
-                })))
+                }))
                 .unwrap();
         }
         if round % 3 != 0 {
@@ -130,7 +106,7 @@ fn each_configuration_judges_by_its_own_lists() {
             } else {
                 Segment::syn(&format!("[{source}]:1"), "[2001:db8:f::7]:25")
             };
-            let action = guard.test_run(&segment.frame(), 1).unwrap().0;
+            let action = run(&guard, &segment.frame());
             let wanted = if denied { XDP_DROP } else { XDP_PASS };
             assert_eq!(
                 action, wanted,

@@ -4,38 +4,29 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, Policy, Rate};
 use nomail_common::{
     abi::{Texts, WINDOW},
-    guard::policy::FloodAnswer,
     guard::tickets::TICKET_SYNS,
     verdict::Answer,
 };
-use nomail_tests::poll::until;
+use nomail_tests::{
+    agent::{GOODBYE, GREETING, REFUSAL},
+    frames::{ACK, FIN, RST, SYN},
+    poll::until,
+    program::{
+        self, CLIENT_HARDWARE, HOST_HARDWARE, LOOPBACK_INDEX, XDP_DROP, XDP_PASS, XDP_TX, answers,
+        guard, run,
+    },
+};
 
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const CLIENT_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
-const ACK: u8 = 0x10;
 
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
-const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
 const ISN: u32 = 0xffff_fff0;
 
 fn held() -> Texts {
@@ -47,43 +38,18 @@ fn closed() -> Texts {
 }
 
 fn policy(texts: Texts) -> Policy {
-    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
-        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
-        .into();
     Policy {
         source: Rate {
             rate: 1,
             burst: 1000,
         },
-        prefix: None,
         cap: Some(Rate {
             rate: 1000,
             burst: 4000,
         }),
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: HOST_HARDWARE,
-            ..GuardedInterface::default()
-        }],
-        answerable: guarded.iter().map(|(address, _)| *address).collect(),
-        own: HashSet::new(),
-        guarded,
-        lists: Arc::default(),
         responder: Some(texts),
-        fallback: false,
+        ..program::policy()
     }
-}
-
-fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load_responder(&HashSet::from([25])).unwrap();
-    guard.configure(policy).unwrap();
-    guard
-}
-
-fn answers(guard: &Guard, answer: Answer) -> u64 {
-    guard.counters(Some(0)).unwrap().answers[answer as usize]
 }
 
 /// A client, of which each segment is built by etherparse.
@@ -650,9 +616,9 @@ fn what_is_not_of_a_dialog_passes() {
         let mut frame = client.frame(ACK, one, here, "");
         let tcp = if client.from.is_ipv4() { 34 } else { 54 };
         frame[tcp + 12] = 0xf0;
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &frame), XDP_PASS);
         frame[tcp + 12] = 0x40;
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &frame), XDP_PASS);
         assert_eq!(answers(&guard, Answer::Greeting), 0);
     }
 }
@@ -668,7 +634,7 @@ fn nobody_is_answered_who_must_not_be() {
         edit(&mut frame);
         frame
     };
-    assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_TX);
+    assert_eq!(run(&guard, &frame), XDP_TX);
     for (what, frame) in [
         ("for another host", edited(&|frame| frame[5] = 9)),
         ("broadcast", edited(&|frame| frame[..6].fill(0xff))),
@@ -686,16 +652,16 @@ fn nobody_is_answered_who_must_not_be() {
             }),
         ),
     ] {
-        assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS, "{what}");
+        assert_eq!(run(&guard, &frame), XDP_PASS, "{what}");
     }
     let observed = Policy {
         observe: true,
         ..policy(held())
     };
     guard.configure(&observed).unwrap();
-    assert_eq!(guard.test_run(&frame, 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &frame), XDP_PASS);
     let syn = client.frame(SYN, ISN, 0, "");
-    assert_eq!(guard.test_run(&syn, 1).unwrap().0, XDP_PASS);
+    assert_eq!(run(&guard, &syn), XDP_PASS);
 }
 
 /// Sends a SYN of another client each time, until one is answered as `expected`.
@@ -708,7 +674,7 @@ fn until_a_syn(guard: &mut Guard, what: &str, expected: u32) {
             ..Client::ipv4()
         };
         let syn = stranger.frame(SYN, ISN, 0, "");
-        (guard.test_run(&syn, 1).unwrap().0 == expected).then_some(())
+        (run(guard, &syn) == expected).then_some(())
     });
 }
 
@@ -722,7 +688,7 @@ fn it_takes_the_place_of_listeners_and_gives_it_back() {
         let mut guard = guard(&fallback);
         let one = ISN.wrapping_add(1);
         let syn = client.frame(SYN, ISN, 0, "");
-        assert_eq!(guard.test_run(&syn, 1).unwrap().0, XDP_PASS);
+        assert_eq!(run(&guard, &syn), XDP_PASS);
         assert_eq!(guard.has_taken_over().unwrap(), None);
         // From here on the lease ends by itself.
         guard.renew_lease().unwrap();
@@ -754,7 +720,7 @@ fn it_takes_the_place_of_listeners_and_gives_it_back() {
                 said(ACK | PSH | FIN, there, one.wrapping_add(6), GOODBYE)
             );
             // Unless the lease has ended since.
-            (guard.test_run(&syn, 1).unwrap().0 == XDP_PASS).then_some(())
+            (run(&guard, &syn) == XDP_PASS).then_some(())
         });
     }
 }
@@ -786,7 +752,7 @@ fn lists_and_buckets_come_first() {
     let syn_of_fourth = fourth.send(&mut guard, SYN, ISN, 0, "");
     assert_eq!(syn_of_fourth, Err(XDP_DROP), "its own bucket is used up");
     let lists = Lists {
-        deny: vec!["198.51.100.0/24".parse().unwrap()],
+        deny: Arc::new(["198.51.100.0/24".parse().unwrap()]),
         ..Lists::default()
     };
     guard

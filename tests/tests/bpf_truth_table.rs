@@ -6,38 +6,25 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    net::{IpAddr, SocketAddr},
+    collections::BTreeSet,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use etherparse::{PacketHeaders, TransportHeader};
-use nomail_agent::guard::{Guard, GuardedInterface, Lists, Policy, Rate};
+use nomail_agent::guard::{Guard, Lists, Policy};
 use nomail_common::{
     counted::Counted as _,
-    guard::policy::{self, Action, Facts, FloodAnswer, Server},
+    guard::policy::{Action, Facts, FloodAnswer, Server, action, decide},
     guard::tickets::Proof,
     verdict::{Answer, Verdict},
 };
 use nomail_tests::{
-    frames::{RST, SYN, Segment},
+    frames::{SYN, Segment},
     lab::Lab,
+    program::{TIGHT, WIDE, XDP_DROP, XDP_PASS, XDP_TX, from_port, guard, policy, prove, run},
 };
 
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// Under this a bucket that was charged once is over for a second,
-const TIGHT: Rate = Rate { rate: 1, burst: 1 };
-/// and under this it is not, whatever a second's debt.
-const WIDE: Rate = Rate {
-    rate: 10_000,
-    burst: 20_000,
-};
 /// A bucket that was charged so long ago counts as over without a doubt.
 const FRESH: Duration = Duration::from_millis(900);
 
@@ -97,12 +84,6 @@ fn cases(group: u32) -> Vec<Case> {
     cases.collect()
 }
 
-/// Another tuple of the same source.
-fn sibling(mut segment: Segment) -> Segment {
-    segment.source.set_port(39_999);
-    segment
-}
-
 /// The oracle's facts.
 struct Known(Case, Regime);
 
@@ -139,9 +120,9 @@ impl Facts for Known {
 type Outcome = (Verdict, u32, Option<Answer>);
 
 fn by_policy(case: Case, regime: Regime) -> Outcome {
-    let decision = policy::decide(&mut Known(case, regime));
+    let decision = decide(&mut Known(case, regime));
     let verdict = decision.verdict;
-    match policy::action(decision, Server::Listeners, regime.observe) {
+    match action(decision, Server::Listeners, regime.observe) {
         Action::Pass => (verdict, XDP_PASS, None),
         Action::Answer if regime.challenge && case.answerable => {
             (verdict, XDP_TX, Some(Answer::Challenge))
@@ -182,30 +163,6 @@ fn by_table(case: Case, regime: Regime) -> Outcome {
     (verdict, action, answer)
 }
 
-fn policy() -> Policy {
-    let guarded: HashSet<_> = ["192.0.2.7", "2001:db8::7"]
-        .map(|address| (address.parse::<IpAddr>().unwrap(), 25))
-        .into();
-    Policy {
-        source: WIDE,
-        prefix: None,
-        cap: None,
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: HOST_HARDWARE,
-            ..GuardedInterface::default()
-        }],
-        answerable: guarded.iter().map(|(address, _)| *address).collect(),
-        own: HashSet::new(),
-        guarded,
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
-    }
-}
-
 /// The loaded program, and when the cap that all share was charged.
 struct Bench {
     guard: Guard,
@@ -215,24 +172,7 @@ struct Bench {
 
 impl Bench {
     fn run(&self, segment: Segment) -> u32 {
-        self.guard.test_run(&segment.frame(), 1).unwrap().0
-    }
-
-    /// Proves the tuple of a segment: it is challenged for being over its bucket,
-    /// and answers.
-    fn prove(&mut self, segment: Segment) {
-        let (action, answer) = self.guard.test_answer(&segment.frame()).unwrap();
-        assert_eq!(action, XDP_TX);
-        let packet = PacketHeaders::from_ethernet_slice(&answer).unwrap();
-        let Some(TransportHeader::Tcp(tcp)) = packet.transport else {
-            panic!("no TCP in {answer:?}");
-        };
-        let reset = Segment {
-            flags: RST,
-            sequence: tcp.acknowledgment_number,
-            ..segment
-        };
-        assert_eq!(self.run(reset), XDP_DROP);
+        run(&self.guard, &segment.frame())
     }
 
     /// Sees to it that the cap is over under [`TIGHT`], for the time being.
@@ -274,8 +214,8 @@ impl Bench {
             .unwrap();
         for case in cases.iter().filter(|case| case.proven) {
             assert_eq!(self.run(case.segment), XDP_PASS);
-            self.prove(case.segment);
-            self.prove(sibling(case.segment));
+            prove(&mut self.guard, case.segment);
+            prove(&mut self.guard, from_port(case.segment, 39_999));
         }
         // A SYN of each charges the buckets that are to be over.
         let charging = Policy {
@@ -293,7 +233,7 @@ impl Bench {
             // Or its ticket would no longer be new.
             let spared = case.proven && !case.used && regime.challenge;
             self.run(if spared {
-                sibling(case.segment)
+                from_port(case.segment, 39_999)
             } else {
                 case.segment
             });
@@ -347,7 +287,7 @@ impl Bench {
             frame[5] = 9;
         }
         let before = self.guard.counters(Some(0)).unwrap();
-        let (action, _) = self.guard.test_run(&frame, 1).unwrap();
+        let action = run(&self.guard, &frame);
         let after = self.guard.counters(Some(0)).unwrap();
         let added = |before: &[u64], after: &[u64]| -> Vec<usize> {
             let differences = before
@@ -377,7 +317,7 @@ impl Bench {
 #[test]
 fn the_whole_truth_table() {
     let mut bench = Bench {
-        guard: Guard::load(&HashSet::from([25])).unwrap(),
+        guard: guard(&policy()),
         cap_charged: None,
         strangers: 0,
     };

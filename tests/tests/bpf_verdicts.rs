@@ -2,49 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::collections::HashSet;
 
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
+use nomail_agent::guard::{Guard, Policy, Rate};
 use nomail_common::{counted::Counted as _, guard::policy::FloodAnswer, verdict::Verdict};
-use nomail_tests::frames::{ACK, ETHERNET_LENGTH, SYN, Segment};
-
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
-/// Where the frames of [`Segment`] go.
-const HOST_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+use nomail_tests::{
+    frames::{ACK, ETHERNET_LENGTH, SYN, Segment},
+    program::{XDP_DROP, XDP_PASS, guard, guarding, ipv4, ipv6},
+};
 
 fn policy() -> Policy {
-    let guarded = [("192.0.2.7", 25), ("2001:db8::7", 25), ("192.0.2.7", 587)];
-    let guarded: HashSet<_> = guarded
-        .into_iter()
-        .map(|(address, port)| (address.parse::<IpAddr>().unwrap(), port))
-        .collect();
     Policy {
         source: Rate { rate: 1, burst: 5 },
-        prefix: None,
-        cap: None,
         flood_answer: FloodAnswer::Drop,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: HOST_HARDWARE,
-            ..GuardedInterface::default()
-        }],
-        answerable: guarded.iter().map(|(address, _)| *address).collect(),
-        own: HashSet::new(),
-        guarded,
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        ..guarding(&["192.0.2.7:25", "[2001:db8::7]:25", "192.0.2.7:587"])
     }
-}
-
-fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25, 587])).unwrap();
-    guard.configure(policy).unwrap();
-    guard
 }
 
 /// The action for one frame, and what it added to the counters.
@@ -58,14 +30,6 @@ fn run(guard: &mut Guard, frame: &[u8]) -> (u32, Vec<Verdict>) {
         counted.extend((0..times).map(|_| verdict));
     }
     (action, counted)
-}
-
-fn ipv4() -> Segment {
-    Segment::syn("198.51.100.1:40000", "192.0.2.7:25")
-}
-
-fn ipv6() -> Segment {
-    Segment::syn("[2001:db8:1::1]:40000", "[2001:db8::7]:25")
 }
 
 #[test]

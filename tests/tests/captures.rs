@@ -12,12 +12,12 @@ use std::{
 };
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     capture::{Capture, Captured, pcap},
     firewall::Nft,
     flood::{answerable, sysctl},
     frames::{FrameSender, Segment},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
+    lab::{CLIENT_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, succeeded},
     poll::{DEADLINE, until},
     root::Root,
 };
@@ -129,13 +129,8 @@ fn lab() -> (Lab, OwnedFd) {
 }
 
 fn agent(lab: &Lab, after_greeting: &str) -> Agent {
-    let arguments = [
-        ["--iface", HOST_INTERFACE],
-        ["--hostname", "mailless.example.org"],
-        ["--responder", "xdp"],
-        ["--after-greeting", after_greeting],
-    ];
-    Agent::start(&lab.host, arguments.as_flattened())
+    let more = format!("--responder xdp --after-greeting {after_greeting}");
+    Agent::start(&lab.host, &on_host(&more))
 }
 
 fn connect(lab: &Lab, to: &str) -> TcpStream {

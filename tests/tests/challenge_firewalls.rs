@@ -9,13 +9,13 @@ use std::{
 };
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     firewall::{HOST_RULES, Nft, conntrack_entries, netstat},
     flood::{
         answerable, flooded, is_served, limit_backlog, route_to_everybody, strangers, talk,
         until_answered, until_over,
     },
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
+    lab::{CLIENT_INTERFACE, HOST_IPV4, Lab},
     poll::until,
 };
 
@@ -26,18 +26,6 @@ const HONEST: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Of the host's listeners: [`Row::admitted`] is what follows.
 const BACKLOG: u64 = 16;
-
-fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let all = [
-        "--iface",
-        HOST_INTERFACE,
-        "--hostname",
-        "mailless.example.org",
-        "--syn-rate",
-        "1000",
-    ];
-    [&all, more].concat()
-}
 
 /// A lab whose host challenges nearly everybody once there is a flood.
 fn lab() -> (Lab, OwnedFd) {
@@ -101,8 +89,9 @@ fn rules_of_the_host_let_the_challenge_do_its_work() {
     for rules in &HOST_RULES {
         let (lab, _program) = lab();
         rules.load(&nft, &lab.host);
-        let listen = rules.listen.map(|listen| ["--listen", listen]);
-        let agent = Agent::start(&lab.host, &arguments(listen.as_ref().map_or(&[], |l| l)));
+        let listen = rules.listen.map(|listen| format!("--listen {listen}"));
+        let more = format!("--syn-rate 1000 {}", listen.unwrap_or_default());
+        let agent = Agent::start(&lab.host, &on_host(&more));
         assert_good(rules.name, &under_flood(&lab, &agent));
     }
 }
@@ -113,7 +102,7 @@ fn without_nomail_the_flood_fills_the_table_of_the_host() {
     let nft = Nft::install();
     let (lab, _program) = lab();
     HOST_RULES[1].load(&nft, &lab.host);
-    let _agent = Agent::start(&lab.host, &arguments(&["--xdp-mode", "off"]));
+    let _agent = Agent::start(&lab.host, &on_host("--syn-rate 1000 --xdp-mode off"));
     let flood = strangers("192.0.2.1:25");
     flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
         until("the table fills", || {
@@ -128,7 +117,10 @@ fn a_redirected_port_is_not_guarded_when_only_its_target_is_listened_on() {
     let (lab, _program) = lab();
     let [.., redirected] = HOST_RULES;
     redirected.load(&nft, &lab.host);
-    let agent = Agent::start(&lab.host, &arguments(&["--listen", "192.0.2.1:2525"]));
+    let agent = Agent::start(
+        &lab.host,
+        &on_host("--syn-rate 1000 --listen 192.0.2.1:2525"),
+    );
     assert!(lab.client.within(|| is_served(CLIENT, HOST_IPV4)));
     let flood = strangers("192.0.2.1:25");
     flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
@@ -156,7 +148,7 @@ fn a_client_that_filters_by_state_is_through() {
                 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
                 ct state established,related accept; } }",
     );
-    let agent = Agent::start(&lab.host, &arguments(&[]));
+    let agent = Agent::start(&lab.host, &on_host("--syn-rate 1000"));
     let row = under_flood(&lab, &agent);
     println!("client filters by state: {row:?}");
     assert_eq!(row.served, HONEST, "{row:?}");
@@ -175,7 +167,7 @@ fn a_client_without_resets_waits_for_the_end_of_the_flood() {
             chain output { type filter hook output priority 0; policy accept;
                 tcp flags & rst == rst drop; } }",
     );
-    let agent = Agent::start(&lab.host, &arguments(&[]));
+    let agent = Agent::start(&lab.host, &on_host("--syn-rate 1000"));
     let flood = strangers("192.0.2.1:25");
     let served = flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
         until_answered(&agent);
@@ -206,7 +198,7 @@ fn the_listeners_queue_never_overflows() {
     let lab = Lab::new();
     route_to_everybody(&lab);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, &arguments(&[]));
+    let agent = Agent::start(&lab.host, &on_host("--syn-rate 1000"));
     let flood = strangers("192.0.2.1:25");
     let begun = Instant::now();
     let half_open = flooded(&lab.client, CLIENT_INTERFACE, &flood, || {

@@ -11,13 +11,13 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     firewall::{Nft, netstat},
     flood::{
         answerable, flooded, is_greeting, is_served, limit_backlog, route_to_everybody, strangers,
         sysctl, talk, until_answered,
     },
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, join},
     poll::until,
     stacks,
 };
@@ -26,24 +26,7 @@ const CLIENT: &str = "192.0.2.100";
 /// Of the host's listeners, which connections wait in for the agent, too.
 const BACKLOG: u64 = 64;
 
-const ARGUMENTS: &[&str] = &[
-    "--iface",
-    HOST_INTERFACE,
-    "--hostname",
-    "mailless.example.org",
-    "--syn-rate",
-    "1000",
-];
-
-/// Joins two namespaces.
-fn join(one: (&Namespace, &str), other: (&Namespace, &str)) {
-    let (namespace, interface) = one;
-    let (peer, peer_interface) = other;
-    namespace.ip(&format!(
-        "link add {interface} type veth peer name {peer_interface} netns {}",
-        peer.name()
-    ));
-}
+const ARGUMENTS: &str = "--syn-rate 1000";
 
 /// Addresses, and up.
 fn bring_up((namespace, interface): (&Namespace, &str), addresses: &[&str]) {
@@ -91,7 +74,7 @@ fn with_loss_each_way_the_honest_are_through() {
             chain forward { type filter hook forward priority 0; policy accept;
                 meta l4proto tcp numgen random mod 100 < 5 counter drop; } }",
     );
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     let (served, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let slowest = std::sync::Mutex::new(Duration::ZERO);
     let during_flood = inner.within(|| {
@@ -155,7 +138,7 @@ fn a_router_between_is_no_obstacle() {
     limit_backlog(&lab.host, BACKLOG);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let inner = inner(&lab);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     for (from, to, flood) in [
         ("198.51.100.50", HOST_IPV4, "192.0.2.1:25"),
         ("2001:db8:1::50", HOST_IPV6, "[2001:db8::1]:25"),
@@ -249,7 +232,7 @@ fn a_stalled_agent_does_not_let_the_flood_through() {
     route_to_everybody(&lab);
     limit_backlog(&lab.host, BACKLOG);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     assert!(lab.client.within(|| is_served(CLIENT, HOST_IPV4)));
     let (passed, proven) = (agent.count("/syn/passed"), agent.count("/answers/proven"));
     let flood = strangers("192.0.2.1:25");
@@ -315,7 +298,7 @@ fn an_agent_that_has_ended_answers_nothing() {
     let lab = Lab::new();
     route_to_everybody(&lab);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let mut agent = Agent::start(&lab.host, ARGUMENTS);
+    let mut agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     let flood = strangers("192.0.2.1:25");
     flooded(&lab.client, CLIENT_INTERFACE, &flood, || {
         until_answered(&agent);
@@ -341,7 +324,7 @@ fn the_cap_is_the_same_after_a_change_of_addresses() {
     route_to_everybody(&lab);
     limit_backlog(&lab.host, BACKLOG);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     lab.host.ip("address add 192.0.2.3/24 dev host0");
     until("the new address is guarded", || {
         let served = lab.client.within(|| is_served(CLIENT, "192.0.2.3"));

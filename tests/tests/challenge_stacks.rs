@@ -5,26 +5,19 @@
 use std::{net::IpAddr, os::fd::OwnedFd, time::Duration};
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     flood::{
         answerable, flooded, is_greeting, limit_backlog, quit, route_to_everybody, strangers,
         sysctl, talk, until_answered,
     },
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
+    lab::{CLIENT_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
     root::Root,
-    stacks::{self, LWIP_CLIENT, ROUTER_IPV4, STACK_IPV4, TAP, forward_to_tap},
+    stacks::{self, LWIP_IPV6, ROUTER_IPV4, STACK_IPV4, TAP, forward_to_tap, start_lwip},
 };
 use socket2::{Domain, Socket, Type};
 
-const ARGUMENTS: &[&str] = &[
-    "--iface",
-    HOST_INTERFACE,
-    "--hostname",
-    "mailless.example.org",
-    "--syn-rate",
-    "1000",
-];
+const ARGUMENTS: &str = "--syn-rate 1000";
 /// Of the host's listeners.
 const BACKLOG: u64 = 16;
 /// Longest that a client here waits for a connection.
@@ -36,7 +29,7 @@ fn host() -> (Lab, OwnedFd, Agent) {
     route_to_everybody(&lab);
     limit_backlog(&lab.host, BACKLOG);
     let program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     (lab, program, agent)
 }
 
@@ -119,37 +112,18 @@ fn smoltcp_is_through() {
 #[test]
 fn lwip_is_through() {
     const HONEST: u64 = 4;
-    // Its gateway is only for IPv4: for IPv6 the router speaks for the host, and
-    // the host finds the stack behind the router.
-    const STACK_IPV6: &str = "2001:db8::50";
     let root = Root::install("lwip", &["liblwip-dev"]);
     let (lab, _program, agent) = host();
-    forward_to_tap(&lab);
-    sysctl(&lab.client, "net/ipv6/conf/all/proxy_ndp", "1");
-    lab.client
-        .ip(&format!("neighbour add proxy {HOST_IPV6} dev {TAP}"));
-    lab.client.ip(&format!("route add {STACK_IPV6} dev {TAP}"));
-    lab.host
-        .ip(&format!("route add {STACK_IPV6} via 2001:db8::100"));
-    let script = format!(
-        "mkdir -p /dev/net /root/lwip
-        mknod /dev/net/tun c 10 200
-        cd /root/lwip
-        cat > lwip.c <<'END'
-{LWIP_CLIENT}
-END
-        cc -O1 -D_GNU_SOURCE -I/usr/include/lwip lwip.c -llwip -o lwip
-        echo built > built
-        export PRECONFIGURED_TAPIF={TAP}
+    let more = format!(
+        "export PRECONFIGURED_TAPIF={TAP}
         # The flood has its time: it says when.
         until ip address show dev lo | grep -q 127.0.0.4; do sleep 0.02; done
         ./lwip {STACK_IPV4} {ROUTER_IPV4} {HOST_IPV4} {HONEST} > ipv4
         until ip address show dev lo | grep -q 127.0.0.6; do sleep 0.02; done
-        ./lwip {STACK_IPV6} - {HOST_IPV6} {HONEST} > ipv6
+        ./lwip {LWIP_IPV6} - {HOST_IPV6} {HONEST} > ipv6
         "
     );
-    let mut lwip = root.start(&lab.client, &script);
-    lwip.line("/root/lwip/built", &["built"]);
+    let mut lwip = start_lwip(&root, &lab, &more);
     for (to, name, signal) in [
         (HOST_IPV4, "ipv4", "127.0.0.4"),
         (HOST_IPV6, "ipv6", "127.0.0.6"),

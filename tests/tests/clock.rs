@@ -13,10 +13,10 @@ use nix::{
     time::{ClockId, clock_gettime, clock_settime},
 };
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     flood::{is_served, quit, socket_from},
     frames::{FrameSender, Segment},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
+    lab::{CLIENT_INTERFACE, HOST_IPV4, Lab},
     poll::{DEADLINE, is_emulated, until},
 };
 
@@ -38,13 +38,7 @@ fn steps_of_the_clock_change_nothing() {
         "it sets the clock of the machine: run `cargo xtask test vm`"
     );
     let lab = Lab::new();
-    let arguments = [
-        ["--iface", HOST_INTERFACE],
-        ["--hostname", "mailless.example.org"],
-        ["--syn-rate", "1"],
-        ["--syn-burst", "5"],
-    ];
-    let agent = Agent::start(&lab.host, arguments.as_flattened());
+    let agent = Agent::start(&lab.host, &on_host("--syn-rate 1 --syn-burst 5"));
     let begun = Instant::now();
     let sender = lab.client.within(|| FrameSender::open(CLIENT_INTERFACE));
     let host = SocketAddr::new(HOST_IPV4.parse().unwrap(), 25);

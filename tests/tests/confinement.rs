@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::ErrorKind,
     mem::MaybeUninit,
     net::TcpStream,
     os::unix::process::CommandExt as _,
@@ -21,8 +21,9 @@ use nomail_agent::{
 };
 use nomail_tests::{
     agent::{self, Agent},
+    client::quit,
     inject::{Call, Puppet},
-    lab::{HOST_INTERFACE, Lab},
+    lab::{HOST_INTERFACE, HOST_IPV4, Lab},
     poll::{DEADLINE, until},
 };
 use socket2::{Domain, SockRef, Socket, Type};
@@ -356,14 +357,8 @@ fn each_thread_is_refused_all_that_it_does_not_use() {
         &["MAP_CREATE", "PROG_LOAD", "BTF_LOAD"],
     );
     // And the agent goes on.
-    lab.client.within(|| {
-        let mut stream = TcpStream::connect("192.0.2.1:25").unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.write_all(b"QUIT\r\n").unwrap();
-        let mut heard = String::new();
-        stream.read_to_string(&mut heard).unwrap();
-        assert!(heard.starts_with("521 "), "{heard}");
-    });
+    let heard = quit(&lab.client, HOST_IPV4).unwrap();
+    assert!(heard.starts_with("521 "), "{heard}");
     agent.signal(Signal::SIGHUP);
     until("it reloads", || {
         agent

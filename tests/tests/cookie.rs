@@ -5,7 +5,6 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,6 @@ use nomail_tests::{
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
     poll::until,
 };
-use tempfile::TempDir;
 
 /// Connections of the honest client under each flood, all at the same time.
 const HONEST: usize = 10;
@@ -34,8 +32,6 @@ const BACKLOG: u64 = 64;
 struct House {
     lab: Lab,
     agent: Agent,
-    file: PathBuf,
-    _directory: TempDir,
     _program: std::os::fd::OwnedFd,
 }
 
@@ -45,17 +41,10 @@ impl House {
         let program = answerable(&lab.client, CLIENT_INTERFACE);
         limit_backlog(&lab.host, BACKLOG);
         route_to_everybody(&lab);
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("nomail.toml");
-        fs::write(&file, configuration).unwrap();
-        let path = file.to_str().unwrap().to_owned();
-        let arguments = ["--iface", HOST_INTERFACE, "--config", &path];
-        let agent = Agent::start(&lab.host, &arguments);
+        let agent = Agent::configured(&lab.host, configuration, &["--iface", HOST_INTERFACE]);
         Self {
             lab,
             agent,
-            file,
-            _directory: directory,
             _program: program,
         }
     }
@@ -226,13 +215,11 @@ fn without_the_kernels_cookies_it_challenges_and_says_so() {
 #[test]
 fn a_reload_changes_the_answer() {
     let house = House::build("");
-    let House {
-        lab, agent, file, ..
-    } = &house;
+    let House { lab, agent, .. } = &house;
     let forged = strangers("192.0.2.1:25");
     flooded(&lab.client, CLIENT_INTERFACE, &forged, || {
         until_answered(agent);
-        fs::write(file, COOKIE).unwrap();
+        agent.configure(COOKIE);
         agent.signal(Signal::SIGHUP);
         house.until_cookies();
     });

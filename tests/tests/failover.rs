@@ -13,7 +13,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GOODBYE, GREETING, REFUSAL},
     bpffs::Bpffs,
     flood::{answerable, limit_backlog},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, run, succeeded},
@@ -21,9 +21,6 @@ use nomail_tests::{
 };
 use tempfile::TempDir;
 
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
-const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
 /// Who has said nothing in this time does not mean to.
 const SILENCE: Duration = Duration::from_millis(300);
 

@@ -10,7 +10,7 @@
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, TcpStream},
     os::unix::{
         net::UnixStream,
         process::{CommandExt as _, ExitStatusExt as _},
@@ -27,9 +27,10 @@ use nix::{
     sys::signal::{Signal, kill},
 };
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GREETING, NAME, UNLIMITED, WELCOME},
     bpf_objects::Objects,
     cgroup::MemoryGroup,
+    client::connect,
     files::Files,
     frames::{FrameSender, Segment},
     honest::Plan,
@@ -39,9 +40,6 @@ use nomail_tests::{
     random::Random,
 };
 
-const NAME: &str = "mailless.example.org";
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
 const CLIENT: &str = "192.0.2.100";
 /// Kills, unless the environment says how many.
 const KILLS: u64 = 30;
@@ -79,26 +77,17 @@ impl Drop for Mount {
 }
 
 /// A lab, and the files of its agent.
+#[derive(Default)]
 struct Host {
     lab: Lab,
     files: Files,
 }
 
 impl Host {
-    fn new() -> Self {
-        Self {
-            lab: Lab::new(),
-            files: Files::new(),
-        }
-    }
-
     /// Writes the configuration.
     fn configure(&self, toml: &str) {
         let state = self.files.quoted("state");
-        let text = format!(
-            "interfaces = [{HOST_INTERFACE:?}]\nhostname = {NAME:?}\nstate_dir = {state}\n\
-             {toml}\n"
-        );
+        let text = format!("hostname = {NAME:?}\nstate_dir = {state}\n{toml}\n");
         self.files.write("nomail.toml", text);
     }
 
@@ -108,11 +97,8 @@ impl Host {
     }
 
     fn spawn_with(&self, through: &[&str], more: &[&str]) -> Agent {
-        let file = self.files.path("nomail.toml");
-        let file = file.to_str().unwrap();
-        let limits = ["--syn-rate", "10000", "--syn-burst", "10000"];
-        let arguments = [&["--config", file], &limits[..], more].concat();
-        Agent::spawn_through(&self.lab.host, through, &arguments)
+        let arguments = [UNLIMITED, more].concat();
+        self.files.spawn(&self.lab, through, &arguments)
     }
 
     fn start(&self, toml: &str) -> Agent {
@@ -122,7 +108,11 @@ impl Host {
 
     /// Nobody is there, and nothing is left of him.
     fn is_bare(&self) -> bool {
-        !self.lab.host.has_xdp(HOST_INTERFACE) && self.lab.client.within(|| connect().is_err())
+        !self.lab.host.has_xdp(HOST_INTERFACE)
+            && self
+                .lab
+                .client
+                .within(|| connect(CLIENT, HOST_IPV4).is_err())
     }
 
     /// Honest senders from now on are all served.
@@ -143,14 +133,6 @@ fn honest(count: usize) -> Plan {
         rate: 20,
         timeout: DEADLINE,
     }
-}
-
-/// Connects; to be called within the client's namespace.
-fn connect() -> std::io::Result<TcpStream> {
-    let to: SocketAddr = format!("{HOST_IPV4}:25").parse().unwrap();
-    let stream = TcpStream::connect_timeout(&to, DEADLINE)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    Ok(stream)
 }
 
 /// Reads a reply of one line.
@@ -213,7 +195,7 @@ fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
     let seed = setting("NOMAIL_FAULTS_SEED").unwrap_or(1);
     println!("NOMAIL_FAULTS_KILLS={kills} NOMAIL_FAULTS_SEED={seed}");
     let mut random = Random(seed);
-    let host = Host::new();
+    let host = Host::default();
     let bpf = Mount::new("bpf", &host.files.path("bpf"), "mode=0700");
     let pins = bpf.0.join("nomail");
     let configure = |keep: bool, number: u64| {
@@ -242,7 +224,10 @@ fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
         let mut victim = host.spawn(&[]).serving();
         start_time = (start_time * 3 + begun.elapsed()) / 4;
         assert!(host.lab.host.has_xdp(HOST_INTERFACE));
-        let mut held = host.lab.client.within(|| connect().unwrap());
+        let mut held = host
+            .lab
+            .client
+            .within(|| connect(CLIENT, HOST_IPV4).unwrap());
         assert_eq!(reply(&mut held), GREETING);
         all.add(&Objects::of(victim.pid()));
         match moment {
@@ -259,7 +244,11 @@ fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
             }
             Moment::Serving => {
                 let _others: Vec<_> = (0..8)
-                    .map(|_| host.lab.client.within(|| connect().unwrap()))
+                    .map(|_| {
+                        host.lab
+                            .client
+                            .within(|| connect(CLIENT, HOST_IPV4).unwrap())
+                    })
                     .collect();
                 sleep(fraction(Duration::from_millis(20)));
             }
@@ -332,9 +321,12 @@ fn an_agent_that_is_killed_leaves_nothing_that_was_not_asked_for() {
 #[test]
 fn descriptors_run_out_and_come_back() {
     const WAITING: usize = 20;
-    let host = Host::new();
+    let host = Host::default();
     let agent = host.start("refuse_at = \"rcpt\"");
-    let mut held = host.lab.client.within(|| connect().unwrap());
+    let mut held = host
+        .lab
+        .client
+        .within(|| connect(CLIENT, HOST_IPV4).unwrap());
     assert_eq!(reply(&mut held), WELCOME);
     let before = descriptors(&agent);
     let limit = |soft: &str| {
@@ -356,10 +348,11 @@ fn descriptors_run_out_and_come_back() {
     };
     // Below all that are open: not even a gap between them is left.
     limit("3");
-    let mut waiting: Vec<_> = host
-        .lab
-        .client
-        .within(|| (0..WAITING).map(|_| connect().unwrap()).collect());
+    let mut waiting: Vec<_> = host.lab.client.within(|| {
+        (0..WAITING)
+            .map(|_| connect(CLIENT, HOST_IPV4).unwrap())
+            .collect()
+    });
     let mut asking = UnixStream::connect(agent.control()).unwrap();
     asking.write_all(b"status 1\n").unwrap();
     until("that is told", || {
@@ -406,7 +399,7 @@ fn descriptors_run_out_and_come_back() {
 /// serves. Nothing is left, and the next start works.
 #[test]
 fn memory_runs_out() {
-    let host = Host::new();
+    let host = Host::default();
     let group = MemoryGroup::new();
     let command = group.command();
     let through = command.each_ref().map(|word| &**word);
@@ -470,7 +463,7 @@ fn times(log: &str, part: &str) -> usize {
 #[test]
 fn the_disk_of_the_state_is_full_or_read_only() {
     const CANNOT: &str = "what nomail remembers of senders and domains cannot be written to";
-    let host = Host::new();
+    let host = Host::default();
     let disk = Mount::new("tmpfs", &host.files.path("disk"), "size=64k,mode=755");
     let state = host.files.path("disk/state");
     let file = state.join("senders");
@@ -526,7 +519,7 @@ fn the_disk_of_the_state_is_full_or_read_only() {
 /// removed, the next agent replaces it.
 #[test]
 fn the_disk_of_the_control_socket_is_full_or_read_only() {
-    let host = Host::new();
+    let host = Host::default();
     // Room for the directory itself and one file.
     let disk = Mount::new("tmpfs", &host.files.path("disk"), "nr_inodes=2,mode=1777");
     host.configure("");
@@ -575,7 +568,7 @@ fn the_disk_of_the_control_socket_is_full_or_read_only() {
 /// and attaches nothing.
 #[test]
 fn the_pins_cannot_be_written() {
-    let host = Host::new();
+    let host = Host::default();
     let bpf = Mount::new("bpf", &host.files.path("bpf"), "mode=0700");
     let pins = format!("on_exit = \"keep\"\npin_dir = {:?}", bpf.0.join("nomail"));
     bpf.set_read_only(true);
@@ -615,7 +608,7 @@ fn the_pins_cannot_be_written() {
 /// more, stops nobody.
 #[test]
 fn the_log_cannot_be_written() {
-    let host = Host::new();
+    let host = Host::default();
     let disk = Mount::new("tmpfs", &host.files.path("disk"), "size=64k,mode=755");
     disk.fill();
     host.configure("refuse_at = \"rcpt\"");
@@ -648,7 +641,7 @@ fn the_log_cannot_be_written() {
 #[test]
 fn a_storm_of_netlink_is_weathered() {
     const CHANGES: u32 = 20_000;
-    let host = Host::new();
+    let host = Host::default();
     host.lab
         .host
         .ip("link add spare0 type veth peer name spare1");
@@ -713,7 +706,7 @@ fn a_storm_of_netlink_is_weathered() {
 /// again when it is back, though it is flooded from the first moment.
 #[test]
 fn an_interface_is_deleted_under_a_flood() {
-    let host = Host::new();
+    let host = Host::default();
     let agent = host.start("refuse_at = \"greeting\"");
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(0);
@@ -761,7 +754,7 @@ fn an_interface_is_deleted_under_a_flood() {
                 let told = times(&agent.log(), "host0 is gone");
                 (told == round).then_some(())
             });
-            recreate(&host.lab);
+            host.lab.lay_wire();
             until("it is guarded again", || {
                 let mode = &agent.status()["interfaces"][0]["xdp_mode"];
                 (mode != "off").then_some(())
@@ -783,39 +776,11 @@ fn an_interface_is_deleted_under_a_flood() {
     assert!(host.is_bare());
 }
 
-/// Lays the wire out again.
-fn recreate(lab: &Lab) {
-    run(&[
-        "ip",
-        "link",
-        "add",
-        CLIENT_INTERFACE,
-        "netns",
-        lab.client.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        HOST_INTERFACE,
-        "netns",
-        lab.host.name(),
-    ]);
-    lab.host.ip("link set host0 address 02:00:00:00:00:02");
-    lab.host.ip("address add 192.0.2.1/24 dev host0");
-    lab.host.ip("link set host0 up");
-    for address in [100, 101, 102] {
-        lab.client
-            .ip(&format!("address add 192.0.2.{address}/24 dev client0"));
-    }
-    lab.client.ip("link set client0 address 02:00:00:00:00:01");
-    lab.client.ip("link set client0 up");
-}
-
 /// Clients of the control socket that say nothing, half of it, too much, nonsense,
 /// or never read: they have their places for two seconds each, and no more.
 #[test]
 fn hostile_clients_of_the_control_socket_take_no_more_than_their_places() {
-    let host = Host::new();
+    let host = Host::default();
     let agent = host.start("refuse_at = \"greeting\"");
     host.serves();
     let before = descriptors(&agent);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     flood::{
         answerable, flooded, frames, is_served, repeated, stranger, strangers, syns, talk,
         until_answered, until_over,
@@ -24,16 +24,9 @@ const HONEST: usize = 100;
 /// So many of them at the same time.
 const CLIENTS: usize = 10;
 
-const ARGUMENTS: &[&str] = &[
-    "--iface",
-    HOST_INTERFACE,
-    "--hostname",
-    "mailless.example.org",
-    "--syn-rate",
-    "100",
-    "--syn-burst",
-    "200",
-];
+const ARGUMENTS: &str = "--syn-rate 100 --syn-burst 200";
+const PREFIX_LIMITED: &str =
+    "limits.syn_rate = 100\nlimits.syn_burst = 200\nlimits.prefix_rate = 200\n";
 
 /// The honest client's connections under the flood, after it has begun to bite.
 fn honest_under(agent: &Agent, lab: &Lab, frames: &[Vec<u8>], from: &str, to: &str) {
@@ -87,7 +80,7 @@ fn one_verdict_each(agent: &Agent) {
 fn strangers_with_forged_sources_do_not_stop_an_honest_one() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     let ipv4 = strangers("192.0.2.1:25");
     honest_under(&agent, &lab, &ipv4, "192.0.2.100", HOST_IPV4);
     assert!(agent.count("/syn/flood") > 1000);
@@ -110,7 +103,7 @@ fn strangers_with_forged_sources_do_not_stop_an_honest_one() {
 fn forging_an_address_does_not_silence_it() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     let own = frames("192.0.2.1:25", |_| "192.0.2.100".to_owned());
     honest_under(&agent, &lab, &own, "192.0.2.100", HOST_IPV4);
     assert!(agent.count("/syn/limited_source") > 1000);
@@ -120,20 +113,7 @@ fn forging_an_address_does_not_silence_it() {
 fn forging_the_neighbours_does_not_silence_a_network() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    std::fs::write(
-        &file,
-        "limits.syn_rate = 100\nlimits.syn_burst = 200\nlimits.prefix_rate = 200\n",
-    )
-    .unwrap();
-    let arguments = [
-        "--iface",
-        HOST_INTERFACE,
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    let agent = Agent::start(&lab.host, &arguments);
+    let agent = Agent::configured(&lab.host, PREFIX_LIMITED, &on_host(""));
     let network = frames("192.0.2.1:25", |n| format!("192.0.2.{}", 110 + n % 100));
     honest_under(&agent, &lab, &network, "192.0.2.100", HOST_IPV4);
     assert!(agent.count("/syn/limited_prefix") > 1000);
@@ -196,20 +176,7 @@ fn a_botnet_that_proves_itself_gets_its_rate_and_no_more() {
 fn all_of_them_at_once_do_not_stop_an_honest_one() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    std::fs::write(
-        &file,
-        "limits.syn_rate = 100\nlimits.syn_burst = 200\nlimits.prefix_rate = 200\n",
-    )
-    .unwrap();
-    let arguments = [
-        "--iface",
-        HOST_INTERFACE,
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    let agent = Agent::start(&lab.host, &arguments);
+    let agent = Agent::configured(&lab.host, PREFIX_LIMITED, &on_host(""));
     let own = frames("192.0.2.1:25", |_| "192.0.2.100".to_owned());
     let network = frames("192.0.2.1:25", |n| format!("192.0.2.{}", 110 + n % 100));
     let forged = strangers("192.0.2.1:25").into_iter().zip(own).zip(network);
@@ -235,16 +202,7 @@ fn all_of_them_at_once_do_not_stop_an_honest_one() {
 fn without_the_challenge_the_flood_wins() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    std::fs::write(&file, "limits.flood_answer = \"drop\"\n").unwrap();
-    let arguments = [
-        "--iface",
-        HOST_INTERFACE,
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    let agent = Agent::start(&lab.host, &arguments);
+    let agent = Agent::configured(&lab.host, "limits.flood_answer = \"drop\"\n", &on_host(""));
     let own = frames("192.0.2.1:25", |_| "192.0.2.100".to_owned());
     flooded(&lab.client, CLIENT_INTERFACE, &own, || {
         until("the flood is limited", || {
@@ -280,9 +238,8 @@ fn an_address_of_loopback_is_challenged_and_served() {
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
     lab.host.ip("addr add 198.51.100.7/32 dev lo");
     lab.client.ip("route add 198.51.100.7/32 via 192.0.2.1");
-    let mut arguments = ARGUMENTS.to_vec();
-    arguments.extend(["--listen", "198.51.100.7:25"]);
-    let agent = Agent::start(&lab.host, &arguments);
+    let more = format!("{ARGUMENTS} --listen 198.51.100.7:25");
+    let agent = Agent::start(&lab.host, &on_host(&more));
     let strangers = strangers("198.51.100.7:25");
     honest_under(&agent, &lab, &strangers, "192.0.2.100", "198.51.100.7");
     assert_eq!(agent.count("/answers/unanswerable"), 0);
@@ -300,9 +257,8 @@ fn what_xdp_cannot_answer_the_kernel_does() {
         .ip(&format!("link set {HOST_INTERFACE} master br0"));
     lab.host.ip("link set br0 address 02:00:00:00:00:02 up");
     lab.host.ip("addr add 192.0.2.1/24 dev br0");
-    let mut arguments = ARGUMENTS.to_vec();
-    arguments.extend(["--listen", "192.0.2.1:25"]);
-    let agent = Agent::start(&lab.host, &arguments);
+    let more = format!("{ARGUMENTS} --listen 192.0.2.1:25");
+    let agent = Agent::start(&lab.host, &on_host(&more));
     let status = agent.status();
     let unchallenged = &status["addresses"]["unchallenged"]["names"];
     assert_eq!(unchallenged[0], "192.0.2.1:25", "{status:#}");
@@ -328,7 +284,7 @@ fn what_xdp_cannot_answer_the_kernel_does() {
 fn a_flood_of_resets_does_not_stop_an_honest_one() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     let mut flood = strangers("192.0.2.1:25");
     let resets = syns("192.0.2.1:25", |n| stranger("192.0.2.1:25", !n));
     flood.extend(resets.into_iter().map(|syn| {

@@ -3,54 +3,38 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
-};
+use std::fmt::Write as _;
 
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, UNLIMITED},
+    client::converse,
     files::Files,
     http::{get, samples},
-    lab::{HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab},
-    poll::{DEADLINE, until},
+    lab::{HOST_IPV4, HOST_IPV6, Lab},
+    poll::until,
 };
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 /// Three clients in two networks.
 const PROBER: &str = "192.0.2.100";
 const NEIGHBOUR: &str = "192.0.2.101";
 const ELSEWHERE: &str = "2001:db8::100";
 
+#[derive(Default)]
 struct Host {
     lab: Lab,
     files: Files,
 }
 
 impl Host {
-    fn new() -> Self {
-        Self {
-            lab: Lab::new(),
-            files: Files::new(),
-        }
-    }
-
     fn start(&self, more: &str) -> Agent {
         let config = format!(
-            "hostname = \"mailless.example.org\"\nrefuse_at = \"rcpt\"\nstate_dir = {:?}\n{more}\n\
-             [limits]\nsyn_rate = 10000\nsyn_burst = 10000\n[log]\nformat = \"json\"\n",
-            self.files.path("state")
+            "hostname = \"mailless.example.org\"\nrefuse_at = \"rcpt\"\nstate_dir = {}\n{more}\n\
+             [log]\nformat = \"json\"\n",
+            self.files.quoted("state")
         );
-        let file = self.files.path("nomail.toml");
-        fs::write(&file, config).unwrap();
-        let file = file.to_str().unwrap();
-        Agent::start(
-            &self.lab.host,
-            &["--iface", HOST_INTERFACE, "--config", file],
-        )
+        self.files.write("nomail.toml", config);
+        self.files.spawn(&self.lab, &[], UNLIMITED).serving()
     }
 
     /// Mail from `from` for each of these domains, on one connection: the replies.
@@ -60,20 +44,13 @@ impl Host {
             write!(says, "RCPT TO:<u@{domain}>\r\n").unwrap();
         }
         says += "QUIT\r\n";
-        self.lab.client.within(|| {
-            let from: IpAddr = from.parse().unwrap();
-            let host = if from.is_ipv4() { HOST_IPV4 } else { HOST_IPV6 };
-            let to = SocketAddr::new(host.parse().unwrap(), 25);
-            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
-            socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-            socket.connect_timeout(&to.into(), DEADLINE).unwrap();
-            let mut stream = TcpStream::from(socket);
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            stream.write_all(says.as_bytes()).unwrap();
-            let mut heard = String::new();
-            stream.read_to_string(&mut heard).unwrap();
-            heard
-        })
+        let to = if from.contains(':') {
+            HOST_IPV6
+        } else {
+            HOST_IPV4
+        };
+        let mail = || converse(from, to, &says).unwrap();
+        self.lab.client.within(mail)
     }
 
     fn suspects(&self) -> f64 {
@@ -100,7 +77,7 @@ fn kept(agent: &Agent) -> Vec<Value> {
 
 #[test]
 fn forty_invented_domains_do_not_silence_the_warning() {
-    let host = Host::new();
+    let host = Host::default();
     let agent = host.start("");
     let invented: Vec<_> = (0..40).map(|n| format!("invented-{n}.example")).collect();
     let invented: Vec<_> = invented.iter().map(String::as_str).collect();

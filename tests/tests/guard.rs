@@ -4,23 +4,22 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GREETING},
+    client::converse,
     flood::answerable,
     foreign::Program,
     frames::{FrameSender, SYN, Segment},
     lab::{
-        CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, auto_on_veth, run,
+        CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace, auto_on_veth, join,
     },
     poll::{DEADLINE, until},
 };
-use socket2::{Domain, Socket, Type};
 
 const ARGUMENTS: &[&str] = &[
     "--iface",
@@ -30,22 +29,6 @@ const ARGUMENTS: &[&str] = &[
     "--refuse-at",
     "greeting",
 ];
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-
-/// What a client reads that connects from `from`, says `says` and waits for
-/// the end.
-fn talk(from: &str, to: &str, says: &str) -> std::io::Result<String> {
-    let to = SocketAddr::new(to.parse().unwrap(), 25);
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into())?;
-    socket.connect_timeout(&to.into(), DEADLINE)?;
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.write_all(says.as_bytes())?;
-    let mut heard = String::new();
-    stream.read_to_string(&mut heard)?;
-    Ok(heard)
-}
 
 fn number(status: &serde_json::Value, path: &str) -> u64 {
     status
@@ -72,7 +55,7 @@ fn attaches_answers_detaches_and_leaves_nothing() {
     for (from, to) in [("192.0.2.100", HOST_IPV4), ("2001:db8::100", HOST_IPV6)] {
         let heard = lab
             .client
-            .within(|| talk(from, to, "EHLO client\r\nQUIT\r\n"))
+            .within(|| converse(from, to, "EHLO client\r\nQUIT\r\n"))
             .unwrap();
         let lines: Vec<_> = heard.split_inclusive("\r\n").collect();
         assert_eq!(lines[0], GREETING);
@@ -96,7 +79,7 @@ fn attaches_answers_detaches_and_leaves_nothing() {
     assert!(!control.exists());
     assert!(
         lab.client
-            .within(|| talk("192.0.2.100", HOST_IPV4, ""))
+            .within(|| converse("192.0.2.100", HOST_IPV4, ""))
             .is_err()
     );
 }
@@ -131,12 +114,12 @@ fn a_burst_is_limited_for_its_source_alone_and_every_number_adds_up() {
     let burst_secs = started.elapsed().as_secs_f64();
     let heard = lab
         .client
-        .within(|| talk("192.0.2.101", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.101", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     let heard = lab
         .client
-        .within(|| talk("2001:db8::100", HOST_IPV6, "QUIT\r\n"))
+        .within(|| converse("2001:db8::100", HOST_IPV6, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
 
@@ -218,7 +201,7 @@ fn a_flooding_source_does_not_stop_an_honest_one() {
         });
         for _ in 0..15 {
             let heard = client
-                .within(|| talk("192.0.2.101", HOST_IPV4, "QUIT\r\n"))
+                .within(|| converse("192.0.2.101", HOST_IPV4, "QUIT\r\n"))
                 .unwrap();
             assert!(heard.starts_with(GREETING));
         }
@@ -266,21 +249,7 @@ fn other_traffic_and_a_loopback_mta_are_left_alone() {
 fn forwarded_port_25_passes() {
     let lab = Lab::new();
     let inner = Namespace::new("inner");
-    run(&[
-        "ip",
-        "link",
-        "add",
-        "wan0",
-        "netns",
-        inner.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "lan0",
-        "netns",
-        lab.host.name(),
-    ]);
+    join((&inner, "wan0"), (&lab.host, "lan0"));
     inner.ip("address add 198.51.100.2/24 dev wan0");
     inner.ip("link set wan0 up");
     inner.ip("route add default via 198.51.100.1");
@@ -314,7 +283,7 @@ fn observe_drops_nothing() {
     for _ in 0..10 {
         let heard = lab
             .client
-            .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+            .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
             .unwrap();
         assert!(heard.starts_with(GREETING));
     }
@@ -331,7 +300,7 @@ fn generic_mode_and_the_responder_alone() {
     assert_eq!(agent.status()["interfaces"][0]["xdp_mode"], "generic");
     let heard = lab
         .client
-        .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     assert_eq!(number(&agent.status(), "/syn/passed"), 1);
@@ -341,7 +310,7 @@ fn generic_mode_and_the_responder_alone() {
     assert!(!lab.host.has_xdp(HOST_INTERFACE));
     let heard = lab
         .client
-        .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     assert_eq!(number(&agent.status(), "/syn/total"), 0);
@@ -362,7 +331,10 @@ fn addresses_that_come_and_go_are_followed() {
         ("192.0.2.100", "192.0.2.9"),
         ("2001:db8::100", "2001:db8::9"),
     ] {
-        let heard = lab.client.within(|| talk(from, to, "QUIT\r\n")).unwrap();
+        let heard = lab
+            .client
+            .within(|| converse(from, to, "QUIT\r\n"))
+            .unwrap();
         assert!(heard.starts_with(GREETING));
     }
     assert_eq!(number(&agent.status(), "/syn/passed"), 2);
@@ -376,7 +348,7 @@ fn addresses_that_come_and_go_are_followed() {
     // The others are served on.
     let heard = lab
         .client
-        .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
 }
@@ -392,7 +364,7 @@ fn a_renamed_interface_is_followed() {
     lab.host.ip("address add 192.0.2.9/24 dev wire0");
     for to in ["192.0.2.9", HOST_IPV4] {
         let heard = until("it is served", || {
-            let talk = || talk("192.0.2.100", to, "QUIT\r\n");
+            let talk = || converse("192.0.2.100", to, "QUIT\r\n");
             lab.client.within(talk).ok()
         });
         assert!(heard.starts_with(GREETING));
@@ -400,7 +372,7 @@ fn a_renamed_interface_is_followed() {
     assert!(lab.host.has_xdp("wire0"));
     // An address is bound before it is guarded.
     until("it is guarded", || {
-        let talk = || talk("192.0.2.100", "192.0.2.9", "QUIT\r\n");
+        let talk = || converse("192.0.2.100", "192.0.2.9", "QUIT\r\n");
         lab.client.within(talk).ok()?;
         (number(&agent.status(), "/syn/passed") >= 2).then_some(())
     });
@@ -411,21 +383,7 @@ fn a_renamed_interface_is_followed() {
 fn two_interfaces_one_agent() {
     let lab = Lab::new();
     let other = Namespace::new("other");
-    run(&[
-        "ip",
-        "link",
-        "add",
-        "c1",
-        "netns",
-        other.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "host1",
-        "netns",
-        lab.host.name(),
-    ]);
+    join((&other, "c1"), (&lab.host, "host1"));
     other.ip("address add 198.51.100.100/24 dev c1");
     other.ip("link set c1 up");
     lab.host.ip("address add 198.51.100.1/24 dev host1");
@@ -433,12 +391,12 @@ fn two_interfaces_one_agent() {
     let agent = Agent::start(&lab.host, &[ARGUMENTS, &["--iface", "host1"]].concat());
     assert!(lab.host.has_xdp("host0") && lab.host.has_xdp("host1"));
     let heard = other
-        .within(|| talk("198.51.100.100", "198.51.100.1", "QUIT\r\n"))
+        .within(|| converse("198.51.100.100", "198.51.100.1", "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     let heard = lab
         .client
-        .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     assert_eq!(number(&agent.status(), "/syn/passed"), 2);
@@ -455,7 +413,7 @@ fn a_second_agent_is_refused_and_the_first_unhurt() {
     assert!(log.contains("another nomail-agent guards host0"), "{log}");
     let heard = lab
         .client
-        .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+        .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
         .unwrap();
     assert!(heard.starts_with(GREETING));
     assert!(lab.host.has_xdp(HOST_INTERFACE));
@@ -539,30 +497,15 @@ fn without_privilege_it_says_so() {
 #[test]
 fn a_reload_changes_what_it_can_and_an_error_changes_nothing() {
     let lab = Lab::new();
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    std::fs::set_permissions(
-        directory.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    let write = |hostname: &str, rest: &str| {
-        let text = format!("hostname = {hostname:?}\nrefuse_at = \"greeting\"\n{rest}");
-        std::fs::write(&file, text).unwrap();
+    let text = |hostname: &str, rest: &str| {
+        format!("hostname = {hostname:?}\nrefuse_at = \"greeting\"\n{rest}")
     };
-    write("before.example.org", "");
-    let agent = Agent::start(
-        &lab.host,
-        &[
-            "--iface",
-            HOST_INTERFACE,
-            "--config",
-            file.to_str().unwrap(),
-        ],
-    );
+    let file = text("before.example.org", "");
+    let agent = Agent::configured(&lab.host, &file, &["--iface", HOST_INTERFACE]);
+    let write = |hostname: &str, rest: &str| agent.configure(&text(hostname, rest));
     let greeting = || {
         lab.client
-            .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+            .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
             .unwrap()
     };
     assert!(greeting().starts_with("521 before.example.org "));
@@ -626,25 +569,9 @@ fn malformed_syns_are_counted_as_such() {
 fn an_address_held_by_another_server_is_not_guarded() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    std::fs::set_permissions(
-        directory.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    std::fs::write(&file, "limits.syn_rate = 1\nlimits.syn_burst = 1\n").unwrap();
-    let agent = Agent::start(
-        &lab.host,
-        &[
-            "--iface",
-            HOST_INTERFACE,
-            "--xdp-mode",
-            "native",
-            "--config",
-            file.to_str().unwrap(),
-        ],
-    );
+    let limits = "limits.syn_rate = 1\nlimits.syn_burst = 1\n";
+    let native = ["--iface", HOST_INTERFACE, "--xdp-mode", "native"];
+    let agent = Agent::configured(&lab.host, limits, &native);
     lab.host.ip("address add 192.0.2.9/24 dev lo");
     let other = lab
         .host
@@ -683,7 +610,7 @@ fn without_its_interface_it_waits_for_it() {
     lab.host.ip("link set host0 up");
     let heard = until("it is served after down and up", || {
         lab.client
-            .within(|| talk("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
+            .within(|| converse("192.0.2.100", HOST_IPV4, "QUIT\r\n"))
             .ok()
     });
     assert!(heard.starts_with(GREETING));

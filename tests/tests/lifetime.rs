@@ -6,15 +6,10 @@
 use std::{
     collections::HashSet,
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Output,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,19 +17,19 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
-use nomail_agent::guard::{Guard, GuardedInterface, Pins, Policy, Rate};
-use nomail_common::{abi::ABI_VERSION, guard::lease::LEASE_SECS, guard::policy::FloodAnswer};
+use nomail_agent::guard::{Guard, Pins, Policy, Rate};
+use nomail_common::{abi::ABI_VERSION, guard::lease::LEASE_SECS};
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GREETING},
+    client::quit,
     flood::answerable,
     foreign::Program,
-    frames::{FrameSender, RST, Segment},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, run},
+    frames::{FrameSender, Segment},
+    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab},
     poll::{DEADLINE, until},
+    program::{self, LOOPBACK_INDEX, TIGHT, XDP_PASS, XDP_TX, ipv4, reset_for},
 };
 use tempfile::TempDir;
-
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 
 /// A BPF file system for one test, and a configuration that pins there.
 struct Pinned {
@@ -149,18 +144,6 @@ fn link_name(lab: &Lab) -> String {
     format!("link_{index}")
 }
 
-fn talk(lab: &Lab) -> std::io::Result<String> {
-    lab.client.within(|| {
-        let to: SocketAddr = format!("{HOST_IPV4}:25").parse().unwrap();
-        let mut stream = TcpStream::connect_timeout(&to, DEADLINE)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(b"QUIT\r\n")?;
-        let mut heard = String::new();
-        stream.read_to_string(&mut heard)?;
-        Ok(heard)
-    })
-}
-
 /// Sends SYNs from `count` ports of a source.
 fn send(lab: &Lab, source: &str, count: u16) {
     lab.client.within(|| {
@@ -202,10 +185,7 @@ fn kept_it_counts_on_and_the_next_agent_goes_on_from_there() {
     let mode = fs::metadata(pinned.version(ABI_VERSION)).unwrap();
     assert_eq!(mode.permissions().mode() & 0o777, 0o700);
     send(&lab, "203.0.113.9", 30);
-    assert_eq!(
-        talk(&lab).unwrap().split_inclusive('\n').next(),
-        Some(GREETING)
-    );
+    assert!(quit(&lab.client, HOST_IPV4).unwrap().starts_with(GREETING));
     total(&agent, 31);
     let program = agent.count("/interfaces/0/program_id");
     agent.stop();
@@ -213,7 +193,7 @@ fn kept_it_counts_on_and_the_next_agent_goes_on_from_there() {
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     assert_eq!(links(&pinned.version(ABI_VERSION)), [link_name(&lab)]);
     // The kernel says that nobody listens, and nobody is kept waiting.
-    let error = talk(&lab).unwrap_err();
+    let error = quit(&lab.client, HOST_IPV4).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     send(&lab, "203.0.113.9", 40);
 
@@ -234,10 +214,7 @@ fn kept_it_counts_on_and_the_next_agent_goes_on_from_there() {
     assert_eq!(source[0]["syn"], 75);
     // Over its limit as it was before, not at the beginning of a new burst.
     assert!(source[0]["limited"].as_u64().unwrap() >= 40, "{status:#}");
-    assert_eq!(
-        talk(&lab).unwrap().split_inclusive('\n').next(),
-        Some(GREETING)
-    );
+    assert!(quit(&lab.client, HOST_IPV4).unwrap().starts_with(GREETING));
     agent.stop();
 }
 
@@ -299,39 +276,21 @@ fn no_syn_is_missed_while_agents_come_and_go() {
 
 #[test]
 fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
-    const XDP_PASS: u32 = 2;
-    const XDP_TX: u32 = 3;
-    // A test run claims to come from the loopback interface.
-    let loopback = 1;
     let pinned = Pinned::new();
-    let address = "192.0.2.7".parse().unwrap();
     let policy = Policy {
         source: Rate {
             rate: 1,
             burst: 1000,
         },
-        prefix: None,
-        cap: Some(Rate { rate: 1, burst: 1 }),
-        flood_answer: FloodAnswer::Challenge,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: loopback,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        guarded: [(address, 25)].into(),
-        answerable: [address].into(),
-        own: HashSet::new(),
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
+        cap: Some(TIGHT),
+        ..program::policy()
     };
     let load = || {
         // A program that another test starts holds a copy of the lock until it
         // is executed.
         let pins = until("the pins are free", || Pins::create(&pinned.pin_dir()).ok());
         let ports = HashSet::from([25]);
-        let mut guard = Guard::load_pinned(&ports, false, &[loopback], pins, true).unwrap();
+        let mut guard = Guard::load_pinned(&ports, false, &[LOOPBACK_INDEX], pins, true).unwrap();
         guard.configure(&policy).unwrap();
         guard.settle_pins().unwrap();
         guard
@@ -343,21 +302,15 @@ fn proven_tuples_and_the_buckets_survive_and_the_key_with_them() {
         guard.test_answer(&segment.frame()).unwrap()
     };
     let mut guard = load();
-    let segment = Segment::syn("198.51.100.1:40000", "192.0.2.7:25");
+    let segment = ipv4();
     let (action, answer) = judged(&mut guard, segment);
     assert_eq!(action, XDP_TX);
-    let tcp = etherparse::PacketHeaders::from_ethernet_slice(&answer).unwrap();
-    let acknowledgment = tcp.transport.unwrap().tcp().unwrap().acknowledgment_number;
+    let reset = reset_for(segment, &answer);
     drop(guard);
 
     // The proof comes to the next agent, the SYN to the one after that.
     let guard = load();
-    let reset = Segment {
-        flags: RST,
-        sequence: acknowledgment,
-        ..segment
-    };
-    guard.test_run(&reset.frame(), 1).unwrap();
+    guard.test_run(&reset, 1).unwrap();
     drop(guard);
     let mut guard = load();
     assert_eq!(judged(&mut guard, segment).0, XDP_PASS);
@@ -379,7 +332,7 @@ fn a_dead_agent_challenges_nobody() {
     std::thread::sleep(Duration::from_secs(u64::from(LEASE_SECS) + 1));
     assert!(lab.host.has_xdp(HOST_INTERFACE));
     send_forged(&lab, 6000);
-    let error = talk(&lab).unwrap_err();
+    let error = quit(&lab.client, HOST_IPV4).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 
     let agent = pinned.start(&lab);
@@ -391,7 +344,7 @@ fn a_dead_agent_challenges_nobody() {
         "what was is no flood of now"
     );
     agent.stop();
-    let error = talk(&lab).unwrap_err();
+    let error = quit(&lab.client, HOST_IPV4).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     send_forged(&lab, 6000);
     let agent = pinned.start(&lab);
@@ -478,10 +431,7 @@ fn the_pin_of_a_deleted_interface_is_removed() {
     let agent = pinned.start(&lab);
     assert_eq!(links(&pinned.version(ABI_VERSION)), [link_name(&lab)]);
     assert_eq!(agent.status()["interfaces"][0]["pinned"], true);
-    assert_eq!(
-        talk(&lab).unwrap().split_inclusive('\n').next(),
-        Some(GREETING)
-    );
+    assert!(quit(&lab.client, HOST_IPV4).unwrap().starts_with(GREETING));
     agent.stop();
     recreate(&lab);
     let said = pinned.detached(&lab, &[]);
@@ -495,27 +445,7 @@ fn the_pin_of_a_deleted_interface_is_removed() {
 /// Deletes the wire, and lays it anew.
 fn recreate(lab: &Lab) {
     lab.host.ip("link del host0");
-    run(&[
-        "ip",
-        "link",
-        "add",
-        CLIENT_INTERFACE,
-        "netns",
-        lab.client.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        HOST_INTERFACE,
-        "netns",
-        lab.host.name(),
-    ]);
-    lab.host.ip("link set host0 address 02:00:00:00:00:02");
-    lab.host.ip("address add 192.0.2.1/24 dev host0");
-    lab.host.ip("link set host0 up");
-    lab.client.ip("address add 192.0.2.100/24 dev client0");
-    lab.client.ip("link set client0 address 02:00:00:00:00:01");
-    lab.client.ip("link set client0 up");
+    lab.lay_wire();
 }
 
 #[test]
@@ -539,7 +469,8 @@ fn an_interface_that_is_deleted_and_comes_back_is_guarded_again() {
         let heard = until("it is guarded and served", || {
             let status = agent.status();
             let guarded = status["guarded"].to_string().contains("192.0.2.1:25");
-            (guarded && status["interfaces"][0]["xdp_mode"] != "off").then(|| talk(&lab).unwrap())
+            (guarded && status["interfaces"][0]["xdp_mode"] != "off")
+                .then(|| quit(&lab.client, HOST_IPV4).unwrap())
         });
         assert!(heard.starts_with(GREETING));
         assert!(lab.host.has_xdp(HOST_INTERFACE));
@@ -680,10 +611,7 @@ fn another_mode_or_another_interface_replaces_what_was_kept() {
     let agent = pinned.start(&lab);
     assert_eq!(agent.status()["interfaces"][0]["xdp_mode"], "generic");
     assert!(agent.log().contains("for a moment there is none"));
-    assert_eq!(
-        talk(&lab).unwrap().split_inclusive('\n').next(),
-        Some(GREETING)
-    );
+    assert!(quit(&lab.client, HOST_IPV4).unwrap().starts_with(GREETING));
     agent.stop();
     // The mode that is there is good enough for auto.
     pinned.configure("on_exit = \"keep\"");
@@ -719,10 +647,7 @@ fn a_second_agent_does_not_take_over_from_a_living_one() {
     let (code, log) = pinned.refused(&lab, &["--listen", "192.0.2.1:2525"]);
     assert_eq!(code, 69, "{log}");
     assert!(log.contains("another nomail-agent guards host0"), "{log}");
-    assert_eq!(
-        talk(&lab).unwrap().split_inclusive('\n').next(),
-        Some(GREETING)
-    );
+    assert!(quit(&lab.client, HOST_IPV4).unwrap().starts_with(GREETING));
     agent.stop();
 
     // In another namespace, the interface of that number is another one.

@@ -2,9 +2,9 @@
 //! contact is the 521 greeting. All senders and points of refusal: `senders.rs`.
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     flood::answerable,
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab},
+    lab::{CLIENT_INTERFACE, Lab},
     poll::until,
     root::Root,
 };
@@ -83,13 +83,8 @@ send
 const RESPONDERS: [&str; 2] = ["listener", "xdp"];
 
 fn agent(lab: &Lab, responder: &str) -> Agent {
-    let arguments = [
-        ["--iface", HOST_INTERFACE],
-        ["--hostname", "mailless.example.org"],
-        ["--refuse-at", "greeting"],
-        ["--responder", responder],
-    ];
-    Agent::start(&lab.host, arguments.as_flattened())
+    let more = format!("--refuse-at greeting --responder {responder}");
+    Agent::start(&lab.host, &on_host(&more))
 }
 
 /// The agent has seen one client, which was told 521 and said QUIT.

@@ -15,6 +15,7 @@ use std::{
 use nix::sys::signal::Signal;
 use nomail_tests::{
     agent::{self, Agent},
+    client::converse,
     flood::{answerable, flooded, frames, is_served, strangers, until_answered},
     frames::FrameSender,
     http::{families, get, samples, send},
@@ -32,15 +33,8 @@ const ARGUMENTS: &[&str] = &["--iface", HOST_INTERFACE, "--refuse-at", "rcpt"];
 
 /// What a client of SMTP hears that says all of this at once.
 fn dialog(lab: &Lab, says: &str) -> String {
-    let to: SocketAddr = format!("{HOST_IPV4}:25").parse().unwrap();
-    lab.client.within(|| {
-        let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.write_all(says.as_bytes()).unwrap();
-        let mut heard = String::new();
-        stream.read_to_string(&mut heard).unwrap();
-        heard
-    })
+    let talk = || converse("192.0.2.100", HOST_IPV4, says).unwrap();
+    lab.client.within(talk)
 }
 
 fn metrics(lab: &Lab) -> String {

@@ -19,13 +19,13 @@ use std::{
 
 use nomail_tests::{
     agent,
+    agent::GREETING,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, Namespace},
     poll::until,
     repository::repository,
     root::{Instance, Root},
 };
 
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 const DEB: &str = "/var/tmp/package.deb";
 const RPM: &str = "/var/tmp/package.rpm";
 
@@ -153,6 +153,30 @@ fn greeting() -> Option<String> {
     String::from_utf8(greeting).ok()
 }
 
+/// Configures the package in one line, as an administrator does, and to keep the guard;
+/// and starts the agent.
+fn configure_and_start(host: &mut Instance<'_>, lab: &Lab) {
+    step(
+        host,
+        "configure",
+        &format!(
+            "cd /etc/nomail
+             sed -i 's/^#   hostname = .*/hostname = \"mailless.example.org\"/' nomail.toml
+             mkdir nomail.toml.d
+             printf 'interfaces = [\"{HOST_INTERFACE}\"]\\non_exit = \"keep\"\\n' \
+                 > nomail.toml.d/10-site.toml
+             nomail-agent check-config
+             systemctl enable nomail-agent.service"
+        ),
+    );
+    host.run("exec nomail-agent > /var/tmp/agent.log 2>&1");
+    lab.client.within(|| {
+        until("the agent of the package answers", || {
+            greeting().filter(|greeting| greeting == GREETING)
+        })
+    });
+}
+
 #[test]
 fn a_package_comes_and_goes() {
     let lab = Lab::new();
@@ -201,26 +225,7 @@ fn a_package_comes_and_goes() {
                   complete -p nomail-agent'",
     );
 
-    // One line of configuration, as an administrator writes it, and the guard stays.
-    step(
-        &mut host,
-        "configure",
-        &format!(
-            "cd /etc/nomail
-             sed -i 's/^#   hostname = .*/hostname = \"mailless.example.org\"/' nomail.toml
-             mkdir nomail.toml.d
-             printf 'interfaces = [\"{HOST_INTERFACE}\"]\\non_exit = \"keep\"\\n' \
-                 > nomail.toml.d/10-site.toml
-             nomail-agent check-config
-             systemctl enable nomail-agent.service"
-        ),
-    );
-    host.run("exec nomail-agent > /var/tmp/agent.log 2>&1");
-    lab.client.within(|| {
-        until("the agent of the package answers", || {
-            greeting().filter(|greeting| greeting == GREETING)
-        })
-    });
+    configure_and_start(&mut host, &lab);
     assert!(lab.host.has_xdp(HOST_INTERFACE));
 
     // An upgrade: nobody is refused, and what was configured stays.
@@ -440,25 +445,7 @@ fn an_rpm_comes_and_goes() {
         "! grep -l nomail-agent /proc/[0-9]*/comm",
     );
 
-    step(
-        &mut host,
-        "configure",
-        &format!(
-            "cd /etc/nomail
-             sed -i 's/^#   hostname = .*/hostname = \"mailless.example.org\"/' nomail.toml
-             mkdir nomail.toml.d
-             printf 'interfaces = [\"{HOST_INTERFACE}\"]\\non_exit = \"keep\"\\n' \
-                 > nomail.toml.d/10-site.toml
-             nomail-agent check-config
-             systemctl enable nomail-agent.service"
-        ),
-    );
-    host.run("exec nomail-agent > /var/tmp/agent.log 2>&1");
-    lab.client.within(|| {
-        until("the agent of the package answers", || {
-            greeting().filter(|greeting| greeting == GREETING)
-        })
-    });
+    configure_and_start(&mut host, &lab);
 
     // An upgrade: nobody is refused, and what was configured stays.
     let asked = under_traffic(&lab.client, || {

@@ -5,8 +5,6 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
@@ -17,8 +15,9 @@ use nix::{
 };
 use nomail_tests::{
     agent::{self, Agent},
+    client::quit,
     lab::{HOST_INTERFACE, Lab, Namespace, succeeded},
-    poll::{DEADLINE, until},
+    poll::until,
 };
 use tempfile::TempDir;
 
@@ -103,18 +102,6 @@ fn start(namespace: &Namespace, host: &Host) -> Agent {
     let config = host.config();
     let arguments = ["--config", &config, "--control", control.to_str().unwrap()];
     Agent::spawn_through(namespace, &through, &arguments).serving()
-}
-
-fn greeting(namespace: &Namespace, to: &str) -> String {
-    namespace.within(|| {
-        let to: SocketAddr = to.parse().unwrap();
-        let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.write_all(b"QUIT\r\n").unwrap();
-        let mut heard = String::new();
-        stream.read_to_string(&mut heard).unwrap();
-        heard
-    })
 }
 
 fn detach(namespace: &Namespace, host: &Host) -> String {
@@ -203,7 +190,7 @@ fn the_units_capabilities_suffice_for_all_that_comes_later() {
         let guarded = status("/guarded").to_string();
         guarded.contains("192.0.2.9:25").then_some(())
     });
-    let heard = greeting(&lab.client, "192.0.2.9:25");
+    let heard = quit(&lab.client, "192.0.2.9").unwrap();
     assert!(heard.starts_with("521 after.example.org "), "{heard}");
 
     lab.host.ip("link del host0");
@@ -218,7 +205,7 @@ fn the_units_capabilities_suffice_for_all_that_comes_later() {
         (guarded && status("/interfaces/0/xdp_mode") != "off").then_some(())
     });
     assert!(lab.host.has_xdp(HOST_INTERFACE));
-    let heard = greeting(&lab.host, "192.0.2.1:25");
+    let heard = quit(&lab.host, "192.0.2.1").unwrap();
     assert!(heard.starts_with("521 after.example.org "), "{heard}");
     agent.stop();
     assert!(!host.path("run/control.sock").exists());
@@ -259,12 +246,12 @@ fn landlock_hides_what_is_not_the_configurations() {
         refused.is_some_and(|line| line.contains("Permission denied")),
         "{log}"
     );
-    let heard = greeting(&lab.client, "192.0.2.1:25");
+    let heard = quit(&lab.client, "192.0.2.1").unwrap();
     assert!(heard.starts_with("521 beside.example.org "), "{heard}");
     agent.stop();
     // At the start, as root, it may be read.
     let agent = start(&lab.host, &host);
-    let heard = greeting(&lab.client, "192.0.2.1:25");
+    let heard = quit(&lab.client, "192.0.2.1").unwrap();
     assert!(heard.starts_with("521 elsewhere.example.org "), "{heard}");
     agent.stop();
 }

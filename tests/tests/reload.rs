@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -91,19 +89,8 @@ fn ten_reloads_under_a_flood_lose_nothing() {
     // Few SYNs of strangers may pass, so that the flood is one.
     limit_backlog(&lab.host, 256);
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = directory.path().join("nomail.toml");
-    fs::write(&file, configuration(0)).unwrap();
-    let arguments = [
-        "--iface",
-        HOST_INTERFACE,
-        "--xdp-mode",
-        "native",
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    let agent = Agent::start(&lab.host, &arguments);
+    let native = ["--iface", HOST_INTERFACE, "--xdp-mode", "native"];
+    let agent = Agent::configured(&lab.host, &configuration(0), &native);
     let syns = Syns {
         source: [10, 0, 0, 0].into(),
         source_mask: 0x7f_ffff,
@@ -158,7 +145,7 @@ fn ten_reloads_under_a_flood_lose_nothing() {
             scope.spawn(move || namespace.within(client))
         });
         for number in 1..=RELOADS {
-            fs::write(&file, configuration(number)).unwrap();
+            agent.configure(&configuration(number));
             agent.signal(Signal::SIGHUP);
             let name = format!("mailless-{number}.example.org");
             until("the configuration is reloaded", || {

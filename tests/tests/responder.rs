@@ -19,7 +19,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GREETING, NAME, WELCOME},
     files::Files,
     flood::answerable,
     frames::{FrameSender, Segment},
@@ -28,9 +28,6 @@ use nomail_tests::{
 };
 use socket2::{Domain, Socket, Type};
 
-const NAME: &str = "mailless.example.org";
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const WELCOME: &str = "220 mailless.example.org ESMTP nomail\r\n";
 /// Flags that leave the limit of SYNs out of a test.
 const UNLIMITED: &[&str] = &[
     "--syn-rate",
@@ -71,11 +68,8 @@ impl Host {
     }
 
     fn spawn(&self, through: &[&str], flags: &[&str]) -> Agent {
-        let file = self.files.path("nomail.toml");
-        let file = file.to_str().unwrap();
-        let arguments = ["--iface", HOST_INTERFACE, "--hostname", NAME];
-        let arguments = [&arguments, &["--config", file][..], flags].concat();
-        Agent::spawn_through(&self.lab.host, through, &arguments)
+        let arguments = [&["--hostname", NAME], flags].concat();
+        self.files.spawn(&self.lab, through, &arguments)
     }
 
     /// Starts an agent that a test can send as many SYNs as it likes.

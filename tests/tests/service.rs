@@ -24,7 +24,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use nomail_tests::{
-    agent::{self, Agent},
+    agent::{self, Agent, GREETING},
     flood::answerable,
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, Lab, Namespace, auto_on_veth},
     poll::{DEADLINE, until},
@@ -305,7 +305,6 @@ const HANDED: &[&str] = &[
     "--syn-burst",
     "10000",
 ];
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
 
 #[test]
 fn with_sockets_of_the_manager_a_restart_refuses_nobody() {

@@ -3,17 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, GOODBYE, GREETING, REFUSAL},
     bpffs::Bpffs,
+    files::Files,
     firewall::Nft,
     flood::answerable,
     generator::Syns,
@@ -23,19 +22,13 @@ use nomail_tests::{
     rig::{Rig, honest_addresses},
     root::Root,
 };
-use tempfile::TempDir;
 
-const GREETING: &str = "521 mailless.example.org does not accept mail\r\n";
-const REFUSAL: &str = "521 5.3.2 mailless.example.org does not accept mail\r\n";
-const GOODBYE: &str = "221 2.0.0 mailless.example.org closing connection\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A host without a listener.
 struct House {
     agent: Agent,
     lab: Lab,
-    file: PathBuf,
-    _directory: TempDir,
     _program: std::os::fd::OwnedFd,
 }
 
@@ -47,16 +40,11 @@ impl House {
     fn build(more: &str) -> Self {
         let lab = Lab::new();
         let program = answerable(&lab.client, CLIENT_INTERFACE);
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("nomail.toml");
-        fs::write(&file, configuration(more)).unwrap();
-        let path = file.to_str().unwrap().to_owned();
-        let agent = Agent::start(&lab.host, &["--iface", HOST_INTERFACE, "--config", &path]);
+        let file = configuration(more);
+        let agent = Agent::configured(&lab.host, &file, &["--iface", HOST_INTERFACE]);
         Self {
             agent,
             lab,
-            file,
-            _directory: directory,
             _program: program,
         }
     }
@@ -191,7 +179,7 @@ fn a_reload_breaks_no_dialog() {
     hear(&mut early, GREETING);
     for host in ["a.example", "much-longer-than-before.example.org"] {
         let text = configuration("").replace("mailless.example.org", host);
-        fs::write(&house.file, text).unwrap();
+        house.agent.configure(&text);
         house.agent.signal(Signal::SIGHUP);
         until("the reload is done", || {
             let hostname = house.agent.status()["hostname"] == host;
@@ -260,6 +248,10 @@ fn it_goes_on_without_an_agent() {
     let bpffs = Bpffs::mount();
     let pins = bpffs.pins();
     let keep = format!("on_exit = \"keep\"\npin_dir = \"{pins}\"\n");
+    let files = Files::new();
+    files.write("nomail.toml", configuration(&keep));
+    let file = files.path("nomail.toml");
+    let file = file.to_str().unwrap();
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut house = House::build(&keep);
         let mut before = house.connect(HOST_IPV4);
@@ -274,14 +266,13 @@ fn it_goes_on_without_an_agent() {
         let mut after = house.connect(HOST_IPV6);
         hear(&mut after, GREETING);
         // The next one goes on with it.
-        let path = house.file.to_str().unwrap().to_owned();
-        let arguments = ["--iface", HOST_INTERFACE, "--config", &path];
+        let arguments = ["--iface", HOST_INTERFACE, "--config", file];
         house.agent = Agent::start(&house.lab.host, &arguments);
         after.write_all(b"QUIT\r\n").unwrap();
         hear(&mut after, GOODBYE);
         house.agent.stop();
         let detach = std::process::Command::new(nomail_tests::agent::binary())
-            .args(["detach", "--config", &path])
+            .args(["detach", "--config", file])
             .output();
         succeeded("detach", &detach.unwrap());
     }

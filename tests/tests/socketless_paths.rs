@@ -14,29 +14,18 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, on_host},
     bpffs::Bpffs,
     capture::{Capture, Captured, Seen},
     firewall::Nft,
-    flood::{answerable, is_greeting, is_served, route_to_everybody, sysctl, talk},
-    lab::{CLIENT_INTERFACE, HOST_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace},
+    flood::{answerable, is_greeting, is_served, route_to_everybody, talk},
+    lab::{CLIENT_INTERFACE, HOST_IPV4, HOST_IPV6, Lab, Namespace},
     poll::until,
     root::Root,
-    stacks::{self, LWIP_CLIENT, ROUTER_IPV4, STACK_IPV4, TAP, forward, forward_to_tap},
+    stacks::{self, LWIP_IPV6, ROUTER_IPV4, STACK_IPV4, TAP, forward, forward_to_tap, start_lwip},
 };
 
-const ARGUMENTS: &[&str] = &[
-    "--iface",
-    HOST_INTERFACE,
-    "--hostname",
-    "mailless.example.org",
-    "--responder",
-    "xdp",
-    "--syn-rate",
-    "10000",
-    "--syn-burst",
-    "10000",
-];
+const ARGUMENTS: &str = "--responder xdp --syn-rate 10000 --syn-burst 10000";
 /// Longest that a client here waits for a connection: one that gets only the third
 /// answer to its SYN waits for seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,7 +40,7 @@ fn host() -> (Lab, OwnedFd, Agent) {
     let lab = Lab::new();
     route_to_everybody(&lab);
     let program = answerable(&lab.client, CLIENT_INTERFACE);
-    let agent = Agent::start(&lab.host, ARGUMENTS);
+    let agent = Agent::start(&lab.host, &on_host(ARGUMENTS));
     (lab, program, agent)
 }
 
@@ -108,7 +97,8 @@ fn a_killed_agent_is_not_missed() {
     let file = directory.path().join("nomail.toml");
     let keep = format!("on_exit = \"keep\"\npin_dir = \"{}\"\n", bpffs.pins());
     fs::write(&file, keep).unwrap();
-    let arguments = [ARGUMENTS, &["--config", file.to_str().unwrap()]].concat();
+    let more = format!("{ARGUMENTS} --config {}", file.display());
+    let arguments = on_host(&more);
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
     let mut agent = Agent::start(&lab.host, &arguments);
@@ -328,33 +318,12 @@ fn smoltcp_is_served() {
 /// It takes no bare SYN, and gets its SYN-ACK in the end.
 #[test]
 fn lwip_is_served() {
-    // Its gateway is only for IPv4, see challenge_stacks.
-    const STACK_IPV6: &str = "2001:db8::50";
     let root = Root::install("lwip", &["liblwip-dev"]);
     let (lab, _program, agent) = host();
-    forward_to_tap(&lab);
-    sysctl(&lab.client, "net/ipv6/conf/all/proxy_ndp", "1");
-    lab.client
-        .ip(&format!("neighbour add proxy {HOST_IPV6} dev {TAP}"));
-    lab.client.ip(&format!("route add {STACK_IPV6} dev {TAP}"));
-    lab.host
-        .ip(&format!("route add {STACK_IPV6} via {CLIENT_IPV6}"));
-    let script = format!(
-        "mkdir -p /dev/net /root/lwip
-        mknod /dev/net/tun c 10 200
-        cd /root/lwip
-        cat > lwip.c <<'END'
-{LWIP_CLIENT}
-END
-        cc -O1 -D_GNU_SOURCE -I/usr/include/lwip lwip.c -llwip -o lwip
-        echo built > built
-        "
-    );
-    let mut lwip = root.start(&lab.client, &script);
-    lwip.line("/root/lwip/built", &["built"]);
+    let mut lwip = start_lwip(&root, &lab, "");
     for (to, name, from) in [
         (HOST_IPV4, "ipv4", format!("{STACK_IPV4} {ROUTER_IPV4}")),
-        (HOST_IPV6, "ipv6", format!("{STACK_IPV6} -")),
+        (HOST_IPV6, "ipv6", format!("{LWIP_IPV6} -")),
     ] {
         let file = format!("/root/lwip/{name}");
         let (line, how) = captured(&lab, to, || {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use nomail_tests::{
     agent::Agent,
@@ -12,26 +12,17 @@ use nomail_tests::{
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab, Namespace},
     poll::until,
 };
-use tempfile::TempDir;
 
 const HOSTS: [&str; 2] = ["192.0.2.1", "192.0.2.100"];
 const HOSTS_IPV6: [&str; 2] = ["2001:db8::1", "2001:db8::100"];
 
 /// An agent whose refusals XDP says, on this port.
-fn responder(namespace: &Namespace, interface: &str, port: u16) -> (Agent, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nomail.toml");
-    fs::write(
-        &file,
-        format!(
-            "hostname = \"mailless.example.org\"\nresponder = \"xdp\"\n\
-             listen = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n"
-        ),
-    )
-    .unwrap();
-    let path = file.to_str().unwrap().to_owned();
-    let agent = Agent::start(namespace, &["--iface", interface, "--config", &path]);
-    (agent, directory)
+fn responder(namespace: &Namespace, interface: &str, port: u16) -> Agent {
+    let file = format!(
+        "hostname = \"mailless.example.org\"\nresponder = \"xdp\"\n\
+         listen = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n"
+    );
+    Agent::configured(namespace, &file, &["--iface", interface])
 }
 
 /// Packets that an interface has received.
@@ -83,8 +74,8 @@ fn two_hosts_that_face_each_other_come_to_rest() {
         &[1 << 20, 1 << 20, 2 << 20, 2 << 20, 3 << 20, 3 << 20],
     ];
     for ports in [[25, 25], [25, 2525]] {
-        let (host, _host) = responder(&lab.host, HOST_INTERFACE, ports[0]);
-        let (client, _client) = responder(&lab.client, CLIENT_INTERFACE, ports[1]);
+        let host = responder(&lab.host, HOST_INTERFACE, ports[0]);
+        let client = responder(&lab.client, CLIENT_INTERFACE, ports[1]);
         for attack in attacks {
             comes_to_rest(&lab, ports, attack);
         }
@@ -101,7 +92,7 @@ fn two_hosts_that_face_each_other_come_to_rest() {
 fn a_victim_gets_no_more_packets_than_came() {
     let lab = Lab::new();
     let _program = answerable(&lab.client, CLIENT_INTERFACE);
-    let (agent, _directory) = responder(&lab.host, HOST_INTERFACE, 25);
+    let agent = responder(&lab.host, HOST_INTERFACE, 25);
     for (from, to) in [
         ("192.0.2.100:40000", "192.0.2.1:25"),
         ("[2001:db8::100]:40000", "[2001:db8::1]:25"),

@@ -1,4 +1,4 @@
-//! Benchmarks: programs of `tests/benches` that print tables in Markdown, run as root
+//! Benchmarks: programs of `benches/benches` that print tables in Markdown, run as root
 //! on a release build; the same as JSON and as plots; and the report on all of them.
 
 mod plots;
@@ -329,12 +329,12 @@ fn judgement(line: &str) -> Option<(String, Judgement)> {
 
 fn compile(name: &str, built: &Built) -> Result<PathBuf> {
     programs::compile_tests(
-        &["bench", "--package", "nomail-tests", "--bench", name],
+        &["bench", "--package", "nomail-benches", "--bench", name],
         built,
     )?
     .into_iter()
     .find_map(|(found, program)| (found == name).then_some(program))
-    .with_context(|| format!("there is no benchmark {name} in tests/benches"))
+    .with_context(|| format!("there is no benchmark {name} in benches/benches"))
 }
 
 #[cfg(test)]

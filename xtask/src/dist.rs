@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::build::{self, Profile};
 use crate::docs;
-use crate::{mechanisms, setup, shell};
+use crate::{mirror, setup, shell};
 
 /// Largest package: it goes to every host of a fleet.
 const DEB_MAX_BYTES: u64 = 6 * 1024 * 1024;
@@ -172,7 +172,7 @@ fn fresh_copy(target_dir: &Path) -> Result<PathBuf> {
     if copy.exists() {
         fs::remove_dir_all(&copy).with_context(|| copy.display().to_string())?;
     }
-    mechanisms::mirror(&shell::workspace(), &copy, target_dir)?;
+    mirror::mirror(&shell::workspace(), &copy, target_dir)?;
     let [agent, of_copy] =
         [target_dir, &copy.join("target")].map(|target| target.join("release/nomail-agent"));
     fs::create_dir_all(copy.join("target/release"))

@@ -16,6 +16,7 @@ mod docs;
 mod fuzz;
 mod lint;
 mod mechanisms;
+mod mirror;
 mod programs;
 mod reproduce;
 mod run;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{self, Profile};
-use crate::{dist, mechanisms, shell};
+use crate::{dist, mirror, shell};
 
 /// Arguments of `cargo xtask reproduce`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(crate) fn reproduce(args: &Args) -> Result<()> {
     if copy.exists() {
         fs::remove_dir_all(&copy).with_context(|| copy.display().to_string())?;
     }
-    mechanisms::mirror(&shell::workspace(), &copy, &target)?;
+    mirror::mirror(&shell::workspace(), &copy, &target)?;
     if args.packages {
         dist::dist_all()?;
     } else {

@@ -31,6 +31,7 @@ impl Arrival {
         }
         // Nine tenths: what is on its way between the two counters is less than the rest.
         let lost = dropped >= sent.div_ceil(10) * 9 || dropped >= sent;
+        let lost = lost && nomail_common::Mechanism::LostAnswers.is_on();
         if lost == self.lost {
             (self.looks, self.answers) = (0, 0);
         } else {

@@ -48,7 +48,7 @@ impl MetricsSocket {
 
     /// Whether it is configured and not bound.
     pub(super) fn is_waiting(&self) -> bool {
-        self.failure.is_some()
+        self.failure.is_some() && nomail_common::Mechanism::MetricsRetry.is_on()
     }
 
     /// Tries again to bind it, if it is not bound.

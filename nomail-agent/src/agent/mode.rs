@@ -110,6 +110,7 @@ impl Modes {
         };
         match features {
             None => Accepts::Unknown,
+            Some(_) if nomail_common::Mechanism::PeerFeatures.is_off() => Accepts::All,
             // Without any, native mode is refused.
             Some(bits) if bits != 0 && bits & XDP_SENDS == 0 => Accepts::Nothing,
             Some(_) => Accepts::All,

@@ -207,7 +207,10 @@ impl Network {
 impl Notices {
     async fn next(&mut self, kernel: &mut Interfaces) -> NetworkEvent {
         if matches!(self, Self::Quiet) {
-            let more = kernel.changed().await;
+            let more = match nomail_common::Mechanism::Netlink.is_on() {
+                true => kernel.changed().await,
+                false => pending().await,
+            };
             if !more {
                 *self = Self::Ended;
                 return NetworkEvent::Ended;

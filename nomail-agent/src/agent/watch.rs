@@ -121,7 +121,9 @@ impl Watch {
                     let counts = counts.get(slot).copied().unwrap_or_default();
                     look.watch_answers(slot, &glance, &counts, watched).await;
                 }
+                Some(_) if nomail_common::Mechanism::ReplacedReported.is_off() => {}
                 Some(found) => look.is_replaced(slot, &glance, found),
+                None if nomail_common::Mechanism::Reattach.is_off() => {}
                 None => attempted |= look.attach_again(slot, &glance, watched).await,
             }
         }

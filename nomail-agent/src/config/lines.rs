@@ -194,7 +194,8 @@ impl LineFile {
             file.warnings.push(self.warning(first_corrected, text));
         }
         // As when a server has answered the download with an HTML page.
-        if file.entries == 0 && file.left_out > 0 {
+        let none = file.entries == 0 || nomail_common::Mechanism::WrongLineSkipped.is_off();
+        if none && file.left_out > 0 {
             let entry = self.list.entry();
             let text = format!("has no line that is a {entry}: is it the file it should be?");
             file.warnings.push(self.warning(None, text.clone()));

@@ -41,7 +41,8 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
         files.push(allow.read(&file, files.len()));
     }
     // A source in that file must not be denied because the file is missing.
-    let denies_nothing = files.iter().any(|file| file.unread.is_some());
+    let denies_nothing = nomail_common::Mechanism::AllowMissing.is_on()
+        && files.iter().any(|file| file.unread.is_some());
     let mut deny = PrefixList::new(LIST_PREFIXES_MAX, Some(&allow));
     deny.add_all("lists.deny", keys.deny, problems, &mut files);
     for path in &keys.deny_files {

@@ -25,7 +25,9 @@ impl Clock {
     /// attached to an interface.
     pub(super) fn take(program: &mut Xdp) -> Result<Self, BpfError> {
         let clock = Self::read(program)?;
-        program.unload()?;
+        if nomail_common::Mechanism::ClockUnloaded.is_on() {
+            program.unload()?;
+        }
         Ok(clock)
     }
 

@@ -119,6 +119,9 @@ impl Policy {
         config.flood_answer = self.flood_answer as u32;
         config.slot_shift = challenge::slot_shift(hz);
         config.proof_ticks = hz * PROOF_SECS as u32;
+        if nomail_common::Mechanism::TicketTime.is_off() {
+            config.proof_ticks /= 20;
+        }
         config.pause_ticks = hz * PAUSE_SECS as u32;
         config.responder = match self.responder {
             None => 0,

@@ -275,6 +275,16 @@ impl Guard {
         let Some(link) = link else {
             return Ok(false);
         };
+        if nomail_common::Mechanism::ReplaceLink.is_off() {
+            drop(link);
+            self.release(interface)?;
+            while let Err(error) = self.attach(interface, &[Mode::Native]) {
+                if !matches!(error, BpfError::Occupied) {
+                    return Err(error);
+                }
+            }
+            return Ok(true);
+        }
         let link = attach::replace(program(&mut self.ebpf, abi::PROGRAM)?, link)?;
         self.links.push((interface, link));
         Ok(true)

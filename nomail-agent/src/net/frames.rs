@@ -27,8 +27,12 @@ impl FrameSocket {
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         let drop = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
-        socket.attach_filter(&[drop])?;
-        lock_filter(&socket)?;
+        if nomail_common::Mechanism::FrameFilter.is_on() {
+            socket.attach_filter(&[drop])?;
+        }
+        if nomail_common::Mechanism::FrameFilterLock.is_on() {
+            lock_filter(&socket)?;
+        }
         socket.set_nonblocking(true)?;
         Ok(Self(socket))
     }

@@ -285,6 +285,7 @@ impl SessionState {
         }
         match piece.ending {
             Ending::CrLf => {}
+            Ending::Lf if nomail_common::Mechanism::BareLf.is_off() => return None,
             Ending::Lf => return Some(say(Reply::BareLf).and_close(Outcome::Closed)),
             Ending::None if piece.length >= LINE_DISCARD_MAX => {
                 return Some(say(Reply::Refusal).and_close(Outcome::Closed));

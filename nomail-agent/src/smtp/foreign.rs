@@ -218,7 +218,9 @@ impl ForeignDomains {
             *named_first.entry(entry.networks[0]).or_default() += 1;
             singles += usize::from(entry.is_single());
         }
-        if named_first.get(&network).copied().unwrap_or(0) >= OF_NETWORK_MAX {
+        if named_first.get(&network).copied().unwrap_or(0) >= OF_NETWORK_MAX
+            && nomail_common::Mechanism::DomainsOfNetwork.is_on()
+        {
             return false;
         }
         if self.domains.len() < DOMAINS_MAX {

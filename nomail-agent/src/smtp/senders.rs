@@ -84,7 +84,7 @@ impl SenderRecord {
     }
 
     const fn is_steady(&self) -> bool {
-        self.ehlo_refusals >= EHLO_REFUSALS_MAX
+        self.ehlo_refusals >= EHLO_REFUSALS_MAX && nomail_common::Mechanism::EhloRefusalsEnd.is_on()
     }
 }
 

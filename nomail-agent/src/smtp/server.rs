@@ -449,7 +449,7 @@ impl SmtpServer {
             |key| Network::from(self.sessions[key].peer),
             |key| now.saturating_duration_since(self.sessions[key].answered()) >= IDLE_MIN,
         );
-        let Some(key) = victim else {
+        let Some(key) = victim.filter(|_| nomail_common::Mechanism::MakeRoom.is_on()) else {
             return false;
         };
         let session = &mut self.sessions[key];

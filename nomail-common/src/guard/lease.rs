@@ -16,7 +16,7 @@ const LEASE_TICKS_MAX: u32 = LEASE_SECS * 1000;
 /// [`LEASE_SECS`] in 2^32 jiffies, 50 days at 1000 Hz.
 #[inline(always)]
 pub const fn lease_holds(until: u32, now: u32) -> bool {
-    until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX
+    until == 0 || until.wrapping_sub(now) <= LEASE_TICKS_MAX || crate::Mechanism::Lease.is_off()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl FloodAnswer {
     #[inline(always)]
     pub const fn from_value(value: u32) -> Self {
         match value {
-            1 => Self::Challenge,
+            1 if crate::Mechanism::Challenge.is_on() => Self::Challenge,
             2 => Self::Cookie,
             _ => Self::Drop,
         }
@@ -78,7 +78,8 @@ pub fn decide(facts: &mut impl Facts) -> Decision {
         verdict,
         proof: Proof::None,
     };
-    if facts.malformed() {
+    let last = crate::Mechanism::MalformedFirst.is_off() && facts.denied() && !facts.allowed();
+    if !last && facts.malformed() {
         return unproven(Verdict::Malformed);
     }
     let allowed = facts.allowed();
@@ -92,11 +93,15 @@ pub fn decide(facts: &mut impl Facts) -> Decision {
     }
     let proven = proof.is_proven();
     let charged = !allowed && proof != Proof::Used;
-    let verdict = if charged && facts.over_source(proven) {
+    let proven_buckets = crate::Mechanism::ProvenBuckets.is_on() && proven;
+    let cap_last = crate::Mechanism::BucketsBeforeCap.is_on();
+    let verdict = if !cap_last && !proven && facts.over_cap() {
+        Verdict::Flood
+    } else if charged && facts.over_source(proven_buckets) {
         Verdict::LimitedSource
-    } else if charged && facts.over_prefix(proven) {
+    } else if charged && facts.over_prefix(proven_buckets) {
         Verdict::LimitedPrefix
-    } else if !proven && facts.over_cap() {
+    } else if cap_last && !proven && facts.over_cap() {
         Verdict::Flood
     } else {
         if proven {
@@ -116,6 +121,8 @@ impl Decision {
                 self.verdict,
                 Verdict::LimitedSource | Verdict::LimitedPrefix | Verdict::Flood
             )
+            && (crate::Mechanism::ChallengeOverBucket.is_on()
+                || matches!(self.verdict, Verdict::Flood))
     }
 }
 
@@ -138,7 +145,7 @@ impl Server {
             Self::Xdp
         } else if lease_holds {
             Self::Listeners
-        } else if responder == RESPOND_FOR_LISTENERS {
+        } else if responder == RESPOND_FOR_LISTENERS && crate::Mechanism::Fallback.is_on() {
             Self::Xdp
         } else {
             Self::None

@@ -51,7 +51,7 @@ impl Reach {
             && segment.is_plain()
             && segment.peer.is_answerable(segment.is_ipv6())
             // Two hosts with nomail would answer each other for ever.
-            && !ports.contains(&segment.peer_port)
+            && (crate::Mechanism::OwnPortsUnanswered.is_off() || !ports.contains(&segment.peer_port))
             && !config.is_own(segment.peer)
         {
             Self::Yes

@@ -28,7 +28,7 @@ impl Source {
     #[inline(always)]
     pub const fn from_ipv6(high: u64, low: u64) -> Self {
         if high >> 56 == 0 {
-            if is_nat64(high, low) {
+            if is_nat64(high, low) && crate::Mechanism::Nat64Sources.is_on() {
                 Self(NAT64 | low)
             } else {
                 Self(RESERVED)

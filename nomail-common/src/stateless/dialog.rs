@@ -290,7 +290,7 @@ pub fn reset(
             // Before the SYN-ACK there is nothing to retransmit, and a client whose firewall
             // rejects a bare SYN is to get the SYN-ACK all the same.
             let syns = state.syns();
-            if is_meant && syns > BARE_SYNS {
+            if is_meant && syns > BARE_SYNS && crate::Mechanism::ResetEndsGreeting.is_on() {
                 environment.set_dialog_state(index, DialogState(0));
             }
         }
@@ -336,7 +336,7 @@ pub fn respond(
         }
         // A client is greeted for its acknowledgment. One that sends text before it is
         // greeted may be another host that greets, and neither would ever end.
-        if length > 0 {
+        if length > 0 && crate::Mechanism::SilenceBeforeGreeting.is_on() {
             return Outcome::Silence;
         }
         if let Some((_, line)) = state.of(tag, sequence)

@@ -220,7 +220,7 @@ pub fn parse<F: Frame + ?Sized>(
     }
     let transport = match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, network),
-        ETHERTYPE_IPV6 => ipv6(frame, network),
+        ETHERTYPE_IPV6 if crate::Mechanism::Ipv6.is_on() => ipv6(frame, network),
         _ => None,
     }?;
     tcp(frame, &transport, network, vlan, ports, dialogs)
@@ -346,6 +346,11 @@ fn tcp<F: Frame + ?Sized>(
         // A first fragment need not include the flags.
         let header: [u8; 4] = frame.read(transport.offset)?;
         let port = u16::from_be_bytes([header[2], header[3]]);
+        let port = if crate::Mechanism::FirstFragments.is_on() {
+            port
+        } else {
+            0
+        };
         (0, port, 0, Kind::Malformed)
     } else {
         let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
@@ -355,6 +360,8 @@ fn tcp<F: Frame + ?Sized>(
             if flags & (TCP_FIN | TCP_RST) != 0
                 || header_length < TCP_LENGTH_MIN
                 || header_length > transport.length
+                || crate::Mechanism::DataAndEcnAccepted.is_off()
+                    && (flags & !TCP_SYN != 0 || header_length != transport.length)
             {
                 Kind::Malformed
             } else {

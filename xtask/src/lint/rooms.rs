@@ -40,6 +40,7 @@ pub(super) const PACKAGES: &[Package] = &[
         rooms: &[
             ("bounds", Uses::Ground),
             ("counted", Uses::Ground),
+            ("mechanisms", Uses::Ground),
             ("siphash", Uses::Ground),
             ("verdict", Uses::Ground),
             ("wire", Uses::Only(&[])),
@@ -65,7 +66,9 @@ pub(super) const PACKAGES: &[Package] = &[
         uses: &["nomail-common"],
         rooms: &[
             ("counts", Uses::Ground),
-            ("sample", Uses::Ground),
+            ("line_limit", Uses::Ground),
+            ("mechanisms", Uses::Ground),
+            ("refusal", Uses::Ground),
             ("text", Uses::Ground),
             ("walk", Uses::Ground),
             ("config", Uses::Only(&[])),
@@ -103,7 +106,7 @@ pub(super) const PACKAGES: &[Package] = &[
     Package {
         name: "xtask",
         crates: &[("xtask", "src/main.rs")],
-        uses: &[],
+        uses: &["nomail-common"],
         rooms: &[],
         is_bounded: true,
     },

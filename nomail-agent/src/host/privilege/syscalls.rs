@@ -80,6 +80,11 @@ const ANONYMOUS: &[&[Argument]] = &[&[
     Bits(3, libc::MAP_ANONYMOUS as u64, libc::MAP_ANONYMOUS as u64),
 ]];
 const NOT_EXECUTABLE: &[&[Argument]] = &[&[Bits(2, libc::PROT_EXEC as u64, 0)]];
+const MPROTECT: &[&[Argument]] = if nomail_common::Mechanism::NoExecutableMemory.is_on() {
+    NOT_EXECUTABLE
+} else {
+    ALWAYS
+};
 
 /// The calls of all threads: event loop, memory, log, exit.
 const ALL: &[Call] = &[
@@ -104,7 +109,7 @@ const ALL: &[Call] = &[
     (libc::SYS_brk, ALWAYS),
     (libc::SYS_madvise, ALWAYS),
     (libc::SYS_mmap, ANONYMOUS),
-    (libc::SYS_mprotect, NOT_EXECUTABLE),
+    (libc::SYS_mprotect, MPROTECT),
     (libc::SYS_mremap, ALWAYS),
     (libc::SYS_munmap, ALWAYS),
     (libc::SYS_exit, ALWAYS),
@@ -244,6 +249,7 @@ const GUARD: Call = (
 fn calls(thread: Thread) -> Vec<Call> {
     let own = match thread {
         Thread::Main { .. } => MAIN,
+        Thread::Smtp if nomail_common::Mechanism::SmtpSyscalls.is_off() => MAIN,
         Thread::Smtp => SMTP,
         Thread::Crowdsec => CROWDSEC,
     };

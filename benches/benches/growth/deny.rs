@@ -1,9 +1,9 @@
 //! Time per SYN, and of writing the list, the more prefixes are denied.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use ipnet::{IpNet, Ipv4Net};
 use nomail_agent::guard::{Lists, Policy};
+use nomail_benches::program::deny;
 use nomail_common::verdict::Verdict;
 use nomail_tests::{
     foreign::Program,
@@ -97,20 +97,4 @@ pub(crate) fn print(quick: bool) {
         "{}",
         knee("writing the list, for each prefix", "µs", &writes)
     );
-}
-
-/// Addresses of 10.0.0.0/8 at random.
-fn deny(count: usize) -> Arc<Lists> {
-    let mut state = 1u32;
-    let mut deny = BTreeSet::new();
-    while deny.len() < count {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let address = Ipv4Addr::from_bits(0x0a00_0000 | state >> 8);
-        deny.insert(IpNet::V4(Ipv4Net::new(address, 32).unwrap()));
-    }
-    let deny = deny.into_iter().collect();
-    Arc::new(Lists {
-        deny,
-        ..Lists::default()
-    })
 }

@@ -11,11 +11,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use nomail_benches::{load::apart, peers::target};
 use nomail_tests::{
     agent::Agent,
     lab::{HOST_INTERFACE, Lab},
-    load::apart,
-    peers::target,
     poll::DEADLINE,
     processes::{End, pss_kib},
 };

@@ -3,7 +3,7 @@
 
 use std::{any::Any, fs, os::fd::OwnedFd, panic::catch_unwind};
 
-use crate::{
+use nomail_tests::{
     agent::Agent,
     foreign::Program,
     generator::returner,
@@ -24,7 +24,7 @@ pub enum Guard {
     NomailCookie,
     /// With `flood_answer = "drop"`.
     NomailDrop,
-    /// A program that sends each frame back: the floor of who answers.
+    /// A program that sends each frame back: the floor of programs that answer.
     Return,
     /// Nothing but the kernel's own SYN cookies.
     Kernel,
@@ -107,7 +107,7 @@ pub fn on_host(rig: &Rig, program: &Program) -> OwnedFd {
     rig.lab.host.within(|| program.attach(HOST_INTERFACE))
 }
 
-/// Sets up what is not nomail, until the result is dropped.
+/// Sets up a guard that is not nomail, until the result is dropped.
 ///
 /// # Panics
 /// When it is not to be had.

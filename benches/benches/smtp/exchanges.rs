@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use nomail_tests::{
+use nomail_benches::{
     load::{Load, Measured, SOURCES, exchange},
     peers::{Packages, Peer, Server, target},
-    processes::{Processes, ticks_per_second},
 };
+use nomail_tests::processes::{Processes, ticks_per_second};
 
 use crate::{
     Scope,

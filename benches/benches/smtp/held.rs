@@ -9,12 +9,14 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use nomail_tests::{
-    agent::Agent,
+use nomail_benches::{
     crowd::{Counts, Crowd},
-    lab::Lab,
     load::{Load, Measured, exchange},
     peers::{self, Configuration, Limits, target},
+};
+use nomail_tests::{
+    agent::Agent,
+    lab::Lab,
     poll::{DEADLINE, until},
     processes::{Processes, pss_kib, raise_descriptors, ticks, ticks_per_second},
     vm,

@@ -1,14 +1,13 @@
 //! Time per frame by BPF_PROG_TEST_RUN, and what is admitted.
 
 use std::{
-    collections::{BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Barrier},
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
-use nomail_agent::guard::{Guard, GuardedInterface, Lists, Mode, Policy, Rate};
+use nomail_agent::guard::{Guard, Lists, Mode, Policy, Rate};
+use nomail_benches::program::{NO_BOUND, deny};
 use nomail_common::{
     counted::Counted as _,
     guard::policy::FloodAnswer,
@@ -20,22 +19,16 @@ use nomail_tests::{
     frames::{ACK, ETHERNET_LENGTH, FIN, RST, SYN, Segment},
     generator::{Generator, Syns, Then},
     lab::{HOST_INTERFACE, Lab},
+    program::guard,
     rig::pin,
 };
 
 use crate::{median, met};
 
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Runs of the program in one measurement. Fewer than what 256 sources may send at
 /// once.
 const RUNS: u32 = 400_000;
-/// More than anybody sends.
-const NO_BOUND: Rate = Rate {
-    rate: 1_000_000,
-    burst: 100_000_000,
-};
 
 /// From 256 sources.
 const FEW: Syns = Syns {
@@ -120,14 +113,7 @@ pub(crate) fn print(quick: bool) {
     });
 }
 
-/// A guard of the host.
-fn guard(policy: &Policy) -> Guard {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard.configure(policy).unwrap();
-    guard
-}
-
-/// The same, on an interface that carries nothing: for many short test runs. The
+/// A guard of the host on an interface that carries nothing: for many short test runs. The
 /// kernel patches its XDP dispatcher for each of a program that is attached nowhere.
 fn attached(policy: &Policy) -> Guard {
     let mut guard = guard(policy);
@@ -146,21 +132,7 @@ fn policy() -> Policy {
             rate: 10_000,
             burst: 10_000,
         },
-        prefix: None,
-        cap: Some(NO_BOUND),
-        flood_answer: FloodAnswer::Challenge,
-        answerable: HashSet::from([HOST.into()]),
-        own: HashSet::new(),
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        guarded: HashSet::from([(HOST.into(), 25)]),
+        ..nomail_benches::program::policy(NO_BOUND)
     }
 }
 
@@ -384,22 +356,6 @@ fn all_are(guard: &Guard, verdict: Verdict, all: u32) {
         right * 100 >= u64::from(all) * 99,
         "{right} of {all} are {verdict:?}"
     );
-}
-
-/// Random addresses of 10.0.0.0/8, of which the SYNs come too.
-fn deny(count: usize) -> Arc<Lists> {
-    let mut state = 1u32;
-    let mut deny = BTreeSet::new();
-    while deny.len() < count {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let address = Ipv4Addr::from_bits(0x0a00_0000 | state >> 8);
-        deny.insert(IpNet::V4(Ipv4Net::new(address, 32).unwrap()));
-    }
-    let deny = deny.into_iter().collect();
-    Arc::new(Lists {
-        deny,
-        ..Lists::default()
-    })
 }
 
 /// Nanoseconds of a RST for a tuple that has a ticket, of a SYN for it, and of such a SYN

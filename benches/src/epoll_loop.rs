@@ -4,8 +4,8 @@
 //! One thread; one level-triggered epoll set; libc and nothing else. For each
 //! connection the system calls are accept4, send (the greeting), epoll_ctl (add),
 //! recv, send (the 221) and close; epoll_wait is shared by all that is ready.
-//! It keeps eight octets for each descriptor: how far the current line is, and
-//! its first five octets, so that a line may come in any pieces. QUIT is answered
+//! It keeps eight bytes for each descriptor: how far the current line is, and
+//! its first five bytes, so that a line may come in any pieces. QUIT is answered
 //! 221 and the connection closed; every other line is answered 521.
 //!
 //! It has no limits, no deadlines, no counts, no log, no IPv6, and does not drain
@@ -67,7 +67,7 @@ pub fn serve(address: SocketAddrV4) -> io::Result<()> {
             if descriptor == listener {
                 accept(listener, set, &mut lines)?;
             } else if !answer(descriptor, &mut lines[descriptor as usize]) {
-                // SAFETY: accept made it, and nobody has closed it: it is in
+                // SAFETY: accept made it, and it is not closed: it is in
                 // the set.
                 unsafe { libc::close(descriptor) };
             }
@@ -106,7 +106,7 @@ fn answer(connection: RawFd, line: &mut Line) -> bool {
     // SAFETY: the buffer has that length.
     let count = unsafe { libc::recv(connection, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
     if count <= 0 {
-        // The end, or an error; nobody else reads, so never EAGAIN.
+        // The end, or an error; no other thread reads, so never EAGAIN.
         return false;
     }
     for &octet in &buffer[..count as usize] {

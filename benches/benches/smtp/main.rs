@@ -13,7 +13,7 @@ mod held;
 
 use std::{env, io::Write as _, time::Duration};
 
-use nomail_tests::{
+use nomail_benches::{
     epoll_loop,
     peers::{EPOLL_LOOP, Packages, target},
 };

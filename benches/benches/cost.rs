@@ -8,20 +8,19 @@
 )]
 
 use std::{
-    collections::HashSet,
     io::Read as _,
     net::{SocketAddr, TcpStream},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use nomail_agent::guard::{Guard, GuardedInterface, Mode, Policy, Rate};
-use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Mode, Policy, Rate};
+use nomail_common::verdict::Verdict;
 use nomail_tests::{
     agent::Agent,
     foreign::Program,
     frames::{ACK, ETHERNET_LENGTH, Segment},
     lab::{HOST_INTERFACE, HOST_IPV4, Lab},
+    program::{guard, guarding},
 };
 
 /// Sources that take turns in the rows about SYNs.
@@ -29,8 +28,6 @@ const SOURCES: u32 = 256;
 /// Runs of each frame in one measurement; the kernel reports their mean in
 /// whole nanoseconds.
 const REPEAT: u32 = 4_000;
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
 
 struct Row {
     name: &'static str,
@@ -103,29 +100,10 @@ fn measure(row: &Row) -> f64 {
     } else {
         10_000
     };
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard
-        .configure(&Policy {
-            source: Rate { rate: burst, burst },
-            prefix: None,
-            cap: None,
-            flood_answer: FloodAnswer::Challenge,
-            answerable: HashSet::new(),
-            own: HashSet::new(),
-            lists: Arc::default(),
-            responder: None,
-            fallback: false,
-            observe: false,
-            interfaces: vec![GuardedInterface {
-                index: LOOPBACK_INDEX,
-                hardware: [2, 0, 0, 0, 0, 2],
-                ..GuardedInterface::default()
-            }],
-            guarded: ["192.0.2.1", "2001:db8::1"]
-                .map(|address| (address.parse().unwrap(), 25))
-                .into(),
-        })
-        .unwrap();
+    let mut guard = guard(&Policy {
+        source: Rate { rate: burst, burst },
+        ..guarding(&["192.0.2.1:25", "[2001:db8::1]:25"])
+    });
     let interface = nix::net::if_::if_nametoindex(HOST_INTERFACE).unwrap();
     guard.attach(interface, &[Mode::Native]).unwrap();
     if row.verdict == Some(Verdict::LimitedSource) {

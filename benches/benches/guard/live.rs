@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nomail_benches::guards::{self, Guard, on_host, set_up};
 use nomail_tests::{
     firewall::{HOST_RULES, HostRules, Nft, conntrack_entries, netstat},
     generator::{LISTENING_PORT, Syns, dropper},
-    guards::{self, Guard, on_host, set_up},
     honest::{Outcome, Plan},
     rig::{FLOOD_MAX, HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,

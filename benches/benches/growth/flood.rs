@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
+use nomail_benches::guards::{self, Guard};
 use nomail_tests::{
     generator::{Syns, dropper},
-    guards::{self, Guard},
     honest::{Outcome, Plan},
     rig::{FLOOD_MAX, HONEST_COUNT, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use nomail_tests::{
+use nomail_benches::{
     crowd::Crowd,
-    lab::Lab,
     load::{Load, exchange},
     peers::{self, Configuration, Limits, Packages, Peer, Server, target},
+};
+use nomail_tests::{
+    lab::Lab,
     processes::{Processes, raise_descriptors},
 };
 

@@ -17,9 +17,10 @@ use nix::{
         resource::{Resource, getrlimit},
     },
 };
+use nomail_tests::processes::End;
 use socket2::Socket;
 
-use crate::{load::connect, processes::End};
+use crate::load::connect;
 
 /// Clients that are on their way, or saying QUIT, at once. Some servers have a
 /// short queue for connections; one that does not fit is lost to a client that
@@ -42,7 +43,7 @@ pub struct Counts {
     pub waiting: usize,
     /// Not connected, or hung up on without a greeting.
     pub failed: usize,
-    /// Said QUIT, told 221, and hung up on.
+    /// Said QUIT, got 221, and were closed.
     pub goodbye: usize,
 }
 

@@ -1,24 +1,13 @@
 //! The XDP program in test runs: what the parts that call it have in common.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
-use nomail_agent::guard::{Guard, GuardedInterface, Policy, Rate};
-use nomail_common::{guard::policy::FloodAnswer, verdict::Verdict};
+use nomail_agent::guard::{Guard, Policy, Rate};
+pub(crate) use nomail_benches::program::NO_BOUND;
+use nomail_common::verdict::Verdict;
 use nomail_tests::{foreign::Program, generator::Syns};
 
-/// A test run claims to come from the loopback interface.
-const LOOPBACK_INDEX: u32 = 1;
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// More than anybody sends.
-pub(crate) const NO_BOUND: Rate = Rate {
-    rate: 1_000_000,
-    burst: 100_000_000,
-};
-
 /// Strangers of which no more than the first few may pass.
 pub(crate) const CHALLENGING: Rate = Rate { rate: 1, burst: 1 };
 
@@ -38,28 +27,13 @@ pub(crate) const fn syns(bits: u32) -> Syns {
 pub(crate) fn policy(cap: Rate) -> Policy {
     Policy {
         source: NO_BOUND,
-        prefix: None,
-        cap: Some(cap),
-        flood_answer: FloodAnswer::Challenge,
-        answerable: HashSet::from([HOST.into()]),
-        own: HashSet::new(),
-        lists: Arc::default(),
-        responder: None,
-        fallback: false,
-        observe: false,
-        interfaces: vec![GuardedInterface {
-            index: LOOPBACK_INDEX,
-            hardware: [2, 0, 0, 0, 0, 2],
-            ..GuardedInterface::default()
-        }],
-        guarded: HashSet::from([(HOST.into(), 25)]),
+        ..nomail_benches::program::policy(cap)
     }
 }
 
 /// A guard of the host, attached nowhere, and its program.
 pub(crate) fn guard(policy: &Policy) -> (Guard, Program) {
-    let mut guard = Guard::load(&HashSet::from([25])).unwrap();
-    guard.configure(policy).unwrap();
+    let mut guard = nomail_tests::program::guard(policy);
     let program = Program::of_id(guard.program_id().unwrap());
     (guard, program)
 }

@@ -2,31 +2,31 @@
 //! processor: the agent, a bare epoll loop, and what else an operator could take.
 //!
 //! Those of other projects log to a file as they do by default (smtp-sink does
-//! not), and look up no names. What is not said below has its default.
+//! not), and look up no names. All other settings have their defaults.
 
 use std::{
     env, fs,
     io::Read as _,
     net::{SocketAddrV4, TcpStream},
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::resume_unwind,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use tempfile::TempDir;
-
-use crate::{
+use nomail_tests::{
     agent::Agent,
     foreign::Program,
     lab::{HOST_INTERFACE, HOST_IPV4, Lab},
-    load::{apart, many_sources},
-    poll::until,
+    poll::{tried, until},
     processes::End,
     root::{Instance, Root},
 };
+use tempfile::TempDir;
+
+use crate::load::{apart, many_sources};
 
 /// Makes the program that calls [`Server::start`] the bare loop instead.
 pub const EPOLL_LOOP: &str = "--epoll-loop";
@@ -96,7 +96,7 @@ impl Peer {
     }
 }
 
-/// In each root first: no name is looked up in vain for long.
+/// First in each root: a name that does not exist is not looked up for long.
 const ROOT: &str = r"
 hostname mailless.example.org
 printf '%s\n' '127.0.0.1 localhost' '192.0.2.1 mailless.example.org' > /etc/hosts
@@ -194,7 +194,7 @@ impl Packages {
     }
 }
 
-/// A server that has greeted somebody. It ends when this is dropped.
+/// A server that has greeted a client. It ends on drop.
 #[derive(Debug)]
 pub struct Server<'packages> {
     // Before the lab: it runs in there.
@@ -403,16 +403,4 @@ impl Configuration {
         );
         fs::write(self.file(), text).expect("the configuration can be written");
     }
-}
-
-/// Why something failed, in one line; all of it is on standard error.
-pub(crate) fn tried<T>(attempt: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(attempt)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("it failed");
-        text.lines().next().unwrap_or_default().to_owned()
-    })
 }

@@ -21,12 +21,11 @@ use nix::{
         timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::{
+use nomail_tests::{
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab, succeeded},
     processes::{End, waited},
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The addresses that the clients come from, one after the other. Not more than
 /// the guard's table has places for, and many enough for a limit by source.
@@ -93,7 +92,7 @@ pub enum Load {
     PerSecond(u32),
 }
 
-/// What came of a load.
+/// Results of a load.
 #[derive(Debug, Default)]
 pub struct Measured {
     /// How long it was measured.
@@ -103,7 +102,7 @@ pub struct Measured {
     pub whole_micros: Vec<u32>,
     /// Microseconds from before connect to the greeting, of the same.
     pub greeting_micros: Vec<u32>,
-    /// Those of them that were told 221.
+    /// Those of them that got 221.
     pub goodbyes: u64,
     /// Exchanges that ended well, before and after that time too.
     pub all: u64,

@@ -17,7 +17,7 @@ mod sources;
 
 use std::{env, fs, io::Write as _, time::Instant};
 
-use nomail_tests::{epoll_loop, peers};
+use nomail_benches::{epoll_loop, peers};
 
 /// What costs so many times as much as at first is said to have a knee there.
 const KNEE: f64 = 1.5;

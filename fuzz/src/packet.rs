@@ -6,7 +6,7 @@ use etherparse::{
     EtherType, Ipv6ExtensionSlice, LinkExtSlice, LinkSlice, NetSlice, SlicedPacket, TransportSlice,
 };
 use nomail_common::{
-    guard::source::Source,
+    source::Source,
     wire::packet::{Address, Kind, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, Segment, parse},
 };
 

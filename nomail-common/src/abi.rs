@@ -347,7 +347,7 @@ pub struct Counters {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// [`crate::guard::source::Source`] of each slot, or a mark of
+    /// [`crate::source::Source`] of each slot, or a mark of
     /// [`crate::guard::sources`].
     pub keys: [u64; SLOTS_PER_LINE],
     /// [`crate::guard::limiter::Bucket`] of each slot.

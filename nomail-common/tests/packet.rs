@@ -12,7 +12,7 @@ use etherparse::{
     SingleVlanHeader, TcpHeader, VlanId,
 };
 use nomail_common::{
-    guard::source::Source,
+    source::Source,
     wire::frame::Frame,
     wire::packet::{
         Address, IPV6, Kind, MAX_EXTENSION_HEADERS, PLAIN, Segment, VLAN_STACKED, parse,

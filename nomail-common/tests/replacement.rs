@@ -16,8 +16,8 @@ use std::{
 use nomail_common::{
     abi::SLOTS_PER_LINE,
     guard::limiter::{Bucket, Limit, Time},
-    guard::source::Source,
     guard::sources::{CLAIMED, Charge, EMPTY, SourceSet, charge},
+    source::Source,
 };
 
 /// In jiffies.

@@ -6,11 +6,11 @@ use nomail_common::{
     abi::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE},
     guard::challenge::{Round, TupleHash},
     guard::limiter::{Bucket, Limit, SharedBucket, Time},
-    guard::source::Source,
     guard::tickets::{
         self, ALL_RESETS_BURST, ALL_RESETS_RATE, Answered, Proof, RESETS_BURST, RESETS_RATE,
         ResetLimits, TICKET_SYNS, Ticket, TicketSet,
     },
+    source::Source,
 };
 use proptest::prelude::*;
 use std::cell::Cell;

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use nomail_common::{
     abi::{Config, Guarded, UNANSWERED},
     guard::policy::{self, FloodAnswer},
-    guard::reach::Reach,
     guard::tickets::Proof,
+    reach::Reach,
     verdict::Answer,
     wire::packet::Segment,
     wire::reply::{self, Header, Numbers},

@@ -5,8 +5,8 @@ use nomail_common::{
     abi::{LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE},
     guard::events::{self, Event},
     guard::limiter::{self, Limit, Time},
-    guard::source::Source,
     guard::sources::{self, Charge},
+    source::Source,
 };
 
 use crate::maps;

@@ -13,8 +13,8 @@ use nomail_common::{
     abi::CAP,
     guard::limiter::Limit,
     guard::policy::{self, Action, Facts, FloodAnswer, Server},
-    guard::source::Source,
     guard::tickets::{Answered, Proof},
+    source::Source,
     verdict::{Answer, Verdict},
     wire::packet::{Kind, Segment},
 };

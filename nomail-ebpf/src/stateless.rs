@@ -13,9 +13,9 @@ use aya_ebpf::{
 use nomail_common::{
     abi::{Config, REFUSALS_MAX, Texts, WINDOW},
     guard::challenge::TupleHash,
-    guard::reach::Reach,
-    guard::source::Source,
     guard::tickets::Proof,
+    reach::Reach,
+    source::Source,
     stateless::dialog::{self, Environment, Outcome, PeerKey, Received, Reply},
     stateless::dialog_state::DialogState,
     stateless::line_scan::LineScan,

@@ -4,8 +4,8 @@ use nomail_common::{
     abi::{Config, RESETS},
     guard::challenge::TupleHash,
     guard::limiter::Time,
-    guard::source::Source,
     guard::tickets::{self, Answered, Proof},
+    source::Source,
 };
 
 use crate::maps;

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use crate::{
     files::Files,
-    lab::{HOST_INTERFACE, Namespace},
+    lab::{HOST_INTERFACE, Lab, Namespace},
     poll::{DEADLINE, longest, until},
 };
 
@@ -369,4 +369,14 @@ pub fn status(control: &Path, arguments: &[&str]) -> String {
         .output()
         .expect("the agent runs");
     crate::lab::succeeded("nomail-agent status", &output)
+}
+
+impl Files {
+    /// As [`Agent::spawn_through`].
+    pub fn spawn(&self, lab: &Lab, through: &[&str], more: &[&str]) -> Agent {
+        let file = self.path("nomail.toml");
+        let file = file.to_str().expect("a path in UTF-8");
+        let arguments = ["--iface", HOST_INTERFACE, "--config", file];
+        Agent::spawn_through(&lab.host, through, &[&arguments, more].concat())
+    }
 }

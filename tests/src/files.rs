@@ -8,11 +8,6 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{
-    agent::Agent,
-    lab::{HOST_INTERFACE, Lab},
-};
-
 /// A directory that every account may enter, as the agent's has to; gone on drop.
 #[derive(Debug)]
 pub struct Files(TempDir);
@@ -47,14 +42,6 @@ impl Files {
     /// command that ends in becoming it.
     ///
     /// # Panics
-    /// As [`Agent::spawn_through`].
-    pub fn spawn(&self, lab: &Lab, through: &[&str], more: &[&str]) -> Agent {
-        let file = self.path("nomail.toml");
-        let file = file.to_str().expect("a path in UTF-8");
-        let arguments = ["--iface", HOST_INTERFACE, "--config", file];
-        Agent::spawn_through(&lab.host, through, &[&arguments, more].concat())
-    }
-
     /// Writes a file.
     ///
     /// # Panics

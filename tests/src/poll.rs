@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::vm::EMULATED;
-
+/// A variable that is set in a machine, for tests that need more time there.
+pub const EMULATED: &str = "NOMAIL_EMULATED";
 /// Longest that a test waits for an effect, except in an emulated machine ([`longest`]).
 pub const DEADLINE: Duration = Duration::from_secs(20);
 

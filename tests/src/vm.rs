@@ -13,7 +13,7 @@ use std::{
 use crate::{
     agent,
     lab::Namespace,
-    poll::tried,
+    poll::{EMULATED, tried},
     root::{Instance, Root},
 };
 
@@ -49,8 +49,6 @@ const PACKAGES: [&str; 2] = ["qemu-system-x86", "kmod"];
 const COMMANDS: [&str; 8] = [
     "sh", "ip", "nsenter", "mount", "modprobe", "cat", "sleep", "mkdir",
 ];
-/// A variable that is set in a machine, for tests that need more time there.
-pub const EMULATED: &str = "NOMAIL_EMULATED";
 /// What the guest's last line is.
 const END: &str = "end of the guest";
 /// What stands before it if the script failed.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, thread, time::Duration};
 use anyhow::anyhow;
 use ipnet::IpNet;
 use log::{info, warn};
-use nomail_common::{abi, guard::source::Source};
+use nomail_common::{abi, source::Source};
 
 use super::{counters::counts_of, mode::AttachMode, pinned, root::Root};
 use crate::{

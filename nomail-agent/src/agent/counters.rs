@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::HashMap, net::IpAddr};
 
-use nomail_common::{abi::Counters, guard::source::Source};
+use nomail_common::{abi::Counters, source::Source};
 
 use crate::{
     counts::Counts,

@@ -7,7 +7,7 @@ use nomail_common::{
     abi::{REPORTED_LINES, REPORTED_PER_LINE},
     guard::events::Event,
     guard::limiter::Time,
-    guard::source::Source,
+    source::Source,
     verdict::Verdict,
 };
 

@@ -6,8 +6,8 @@ use aya::maps::Map;
 use nomail_common::{
     abi::{self, CARRIES_PER_VALUE, Line, SLOTS_PER_LINE, SourceCarry},
     guard::limiter::{Bucket, Limit},
-    guard::source::Source,
     guard::sources::{CLAIMED, EMPTY},
+    source::Source,
 };
 
 use super::{clock::Clock, error::BpfError, table::Table};

@@ -9,7 +9,7 @@ use log::{
     kv::{ToValue as _, Value},
 };
 use lru::LruCache;
-use nomail_common::{counted::Counted as _, guard::source::Source};
+use nomail_common::{counted::Counted as _, source::Source};
 
 use crate::{
     smtp::{

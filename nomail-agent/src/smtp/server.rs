@@ -28,7 +28,7 @@ use mio::{
     event::Event,
     net::{TcpListener, TcpStream},
 };
-use nomail_common::guard::source::Source;
+use nomail_common::source::Source;
 use slab::Slab;
 use tokio::sync::oneshot;
 

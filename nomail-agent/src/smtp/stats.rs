@@ -14,7 +14,7 @@ use std::{
 };
 
 use lru::LruCache;
-use nomail_common::{counted, counted::Counted as _, guard::source::Source};
+use nomail_common::{counted, counted::Counted as _, source::Source};
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -12,7 +12,8 @@
 //!
 //! No event wakes the agent: it reads them once a second, when it is awake anyway.
 
-use super::{limiter::LAG_TICKS, source::Source, sources::hash_of};
+use super::{limiter::LAG_TICKS, sources::hash_of};
+use crate::source::Source;
 use crate::{
     bounds::{REPORTED_LINES, REPORTED_PER_LINE},
     counted::Counted as _,

@@ -6,7 +6,5 @@ pub mod lease;
 pub mod limiter;
 pub mod policy;
 pub mod probing;
-pub mod reach;
-pub mod source;
 pub mod sources;
 pub mod tickets;

@@ -171,7 +171,7 @@ pub enum Action {
     Pass,
     /// Drop it.
     Drop,
-    /// Send the flood answer, if [`Reach`](super::reach::Reach) allows it.
+    /// Send the flood answer, if [`Reach`](crate::reach::Reach) allows it.
     Answer,
     /// Hand it to the stateless refusal.
     Respond,
@@ -197,7 +197,7 @@ pub const fn action(decision: Decision, server: Server, observe: bool) -> Action
 }
 
 /// The limit of SYNs that pass because they are
-/// [`Reach::NotThisPacket`](super::reach::Reach::NotThisPacket): a quarter, in
+/// [`Reach::NotThisPacket`](crate::reach::Reach::NotThisPacket): a quarter, in
 /// rate and burst, of the cap of unproven SYNs, so that both together do not fill the
 /// listener's queue.
 #[inline(always)]

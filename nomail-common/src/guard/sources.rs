@@ -23,11 +23,9 @@
 //! sent their first SYN in the same jiffy, a charge of the old one that is under way goes to
 //! the new one.
 
-use super::{
-    limiter::{ATTEMPTS, Bucket, Limit, Step, Time},
-    source::Source,
-};
+use super::limiter::{ATTEMPTS, Bucket, Limit, Step, Time};
 use crate::bounds::SLOTS_PER_LINE;
+use crate::source::Source;
 
 /// Key of a slot that holds no source.
 pub const EMPTY: u64 = 0;

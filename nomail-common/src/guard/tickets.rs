@@ -20,10 +20,10 @@
 use super::{
     challenge::{Round, TupleHash},
     limiter::{LAG_TICKS, Limit, SharedBucket, Time, charge_shared},
-    source::Source,
     sources,
 };
 use crate::bounds::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE};
+use crate::source::Source;
 
 /// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
 /// [`PROOF_SECS`](super::challenge::PROOF_SECS) when nothing answers.

@@ -6,7 +6,7 @@
 
 use crate::{
     bounds::MAX_PORTS,
-    guard::source::{Source, is_nat64},
+    source::{Source, is_nat64},
     wire::frame::Frame,
 };
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::port::ListenPair;
+use super::listen_pair::ListenPair;
 use crate::{
     config::{Config, Hostname, Responder},
     exit::{Exit, Failure},

@@ -15,6 +15,7 @@ mod firewall;
 mod host;
 mod interface;
 mod kernel;
+mod listen_pair;
 mod lists;
 mod name;
 mod netdev;

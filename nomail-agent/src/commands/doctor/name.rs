@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     finding::{Check, Finding},
-    port::ListenPair,
+    listen_pair::ListenPair,
 };
 use crate::{
     config::{self, Config, Hostname},

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     finding::{Check, Finding},
     host::Host,
+    listen_pair::ListenPair,
     reach::ReachTest,
 };
 use crate::{
@@ -36,66 +37,6 @@ const DIALOG_TIMEOUT: Duration = Duration::from_millis(1500);
 const DIALOGS: usize = 32;
 /// Longest reply line (RFC 5321 section 4.5.3.1.5).
 const REPLY_MAX: usize = 512;
-
-/// An address and port to listen on, and how it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ListenPair {
-    pub(super) address: SocketAddr,
-    shown: String,
-}
-
-impl ListenPair {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            shown: address.to_string(),
-        }
-    }
-
-    /// Of the text in a status, which may have a scope: `[fe80::1%eth0]:25`.
-    fn parse(shown: &str) -> Option<Self> {
-        let address = match shown.split_once('%') {
-            None => shown.parse().ok()?,
-            Some((address, rest)) => {
-                let (interface, port) = rest.split_once("]:")?;
-                let address = address.strip_prefix('[')?.parse().ok()?;
-                let scope = if_nametoindex(interface).ok()?;
-                SocketAddrV6::new(address, port.parse().ok()?, 0, scope).into()
-            }
-        };
-        Some(Self {
-            address,
-            shown: shown.to_owned(),
-        })
-    }
-
-    /// With the scope that a link-local address needs: an agent that listens on the wildcard
-    /// reports it without.
-    fn scoped(self, local: &BTreeSet<LocalAddress>) -> Self {
-        let SocketAddr::V6(address) = self.address else {
-            return self;
-        };
-        let of_link = |found: &&LocalAddress| {
-            found.is_link_local() && found.address == IpAddr::V6(*address.ip())
-        };
-        let Some(found) = local
-            .iter()
-            .find(of_link)
-            .filter(|_| address.scope_id() == 0)
-        else {
-            return self;
-        };
-        let scope = match if_indextoname(found.interface) {
-            Ok(name) => name.to_string_lossy().into_owned(),
-            Err(_) => found.interface.to_string(),
-        };
-        let (ip, port) = (address.ip(), address.port());
-        Self {
-            address: SocketAddrV6::new(*ip, port, 0, found.interface).into(),
-            shown: format!("[{ip}%{scope}]:{port}"),
-        }
-    }
-}
 
 /// What the running agent listens on, else what one with this configuration would.
 pub(super) fn pairs(

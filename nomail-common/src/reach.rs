@@ -17,7 +17,7 @@ pub enum Reach {
     NotThisWay,
     /// No, for what it is, which no client's SYN is: it has IP options, a source that no
     /// host elsewhere has, or one of our ports as its source port. A few pass
-    /// ([`unanswered`](super::policy::unanswered)); a flood of them is dropped.
+    /// ([`unanswered`](crate::guard::policy::unanswered)); a flood of them is dropped.
     NotThisPacket,
 }
 

@@ -20,8 +20,21 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Text from outside on one line: control characters, and others that do not print, are
-/// escaped, so that none reaches a terminal as a command.
+/// Text that came through a socket: only printable ASCII stays as it is, so that nothing reaches
+/// a terminal as a command, and each character is one column wide.
+pub fn ascii(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            ' '..='~' => shown.push(character),
+            _ => shown.extend(character.escape_default()),
+        }
+    }
+    shown
+}
+
+/// Text of this host (a file, an argument) on one line: control characters, and others that do
+/// not print, are escaped.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -81,6 +94,7 @@ mod tests {
         let text = "a\r\nb\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\"\\\u{e4}";
         let shown = "a\\r\\nb\\u{1b}]0;x\\u{7}\\u{9b}31m\\u{202e}\"\\\u{e4}";
         assert_eq!(escaped(text), shown);
+        assert_eq!(ascii(text), shown.replace('\u{e4}', "\\u{e4}"));
     }
 
     #[rstest]

@@ -376,7 +376,8 @@ fn descriptors_run_out_and_come_back() {
     let share = (after - worked) as f64 / ticks_per_second() / begun.elapsed().as_secs_f64();
     println!("{:.1} % of a processor without descriptors", share * 100.0);
     assert!(share < 0.5, "it spins: {share}");
-    assert_eq!(descriptors(&agent), before);
+    // Fewer, if a connection of the start was still open before.
+    assert!(descriptors(&agent) <= before);
 
     limit(&unlimited);
     for client in &mut waiting {
@@ -636,6 +637,55 @@ fn the_log_cannot_be_written() {
     }
 }
 
+/// Adds this many addresses and removes them, one in 20 on the guarded interface.
+fn storm(host: &Host, spare: &str, changes: u32) {
+    let mut text = String::new();
+    for n in 0..changes {
+        let interface = if n % 20 == 0 { HOST_INTERFACE } else { spare };
+        let address = format!("198.18.{}.{}/32", n >> 8 & 255, n & 255);
+        for change in ["add", "del"] {
+            text += &format!("address {change} {address} dev {interface}\n");
+        }
+    }
+    let file = host.files.path("batch");
+    fs::write(&file, text).unwrap();
+    let name = host.lab.host.name().to_owned();
+    run(&["ip", "-n", &name, "-batch", file.to_str().unwrap()]);
+}
+
+/// An agent that is stopped again and again during a storm, so that the buffer of its socket
+/// is full at any of its steps: no answer of the kernel is lost among notices.
+#[test]
+fn no_answer_of_the_kernel_is_lost_among_notices() {
+    let host = Host::default();
+    let agent = host.start("refuse_at = \"greeting\"");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                agent.signal(Signal::SIGSTOP);
+                sleep(Duration::from_millis(20));
+                agent.signal(Signal::SIGCONT);
+                sleep(Duration::from_millis(1));
+            }
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            storm(&host, HOST_INTERFACE, 2000);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let full = "netlink socket buffer full";
+    assert!(agent.log().contains(full), "{}", agent.log());
+    host.lab.host.ip("address add 192.0.2.50/24 dev host0");
+    until("the last change is followed", || {
+        let guarded = agent.status()["guarded"].to_string();
+        guarded.contains("192.0.2.50:25").then_some(())
+    });
+    adds_up(&agent);
+    agent.stop();
+}
+
 /// Thousands of changes of addresses, of the guarded interface and of others: all
 /// honest are served, and the last change is followed.
 #[test]
@@ -647,33 +697,16 @@ fn a_storm_of_netlink_is_weathered() {
         .ip("link add spare0 type veth peer name spare1");
     host.lab.host.ip("link set spare0 up");
     let agent = host.start("refuse_at = \"greeting\"");
-    let batch = |range: std::ops::Range<u32>| {
-        let mut text = String::new();
-        for n in range {
-            let interface = if n % 20 == 0 {
-                HOST_INTERFACE
-            } else {
-                "spare0"
-            };
-            let address = format!("198.18.{}.{}/32", n >> 8 & 255, n & 255);
-            for change in ["add", "del"] {
-                text += &format!("address {change} {address} dev {interface}\n");
-            }
-        }
-        let file = host.files.path("batch");
-        fs::write(&file, text).unwrap();
-        let name = host.lab.host.name().to_owned();
-        run(&["ip", "-n", &name, "-batch", file.to_str().unwrap()]);
-    };
+    let batch = |changes| storm(&host, "spare0", changes);
     // Once, for what it needs at most.
-    batch(0..CHANGES / 4);
+    batch(CHANGES / 4);
     let resident = || agent.process("VmRSS").parse::<u64>().unwrap();
     let (before, storming) = (resident(), AtomicBool::new(true));
     let (outcome, storms) = thread::scope(|scope| {
         let honest = scope.spawn(|| host.lab.client.within(|| honest(60).run()));
         let mut storms = 0;
         while storming.load(Ordering::Relaxed) {
-            batch(0..CHANGES / 4);
+            batch(CHANGES / 4);
             storms += 1;
             storming.store(!honest.is_finished(), Ordering::Relaxed);
         }

@@ -336,7 +336,7 @@ fn a_kept_guard_is_read_without_its_agent() {
     );
     assert_eq!(
         words(&text, "interfaces")[1..],
-        ["host0", "native,", "kept"]
+        ["host0", "native,", "pinned"]
     );
     assert_eq!(words(&text, "SYNS")[1], "70");
     let text = printed(&kept.ask(&lab, &["top", "--batch", "-n", "1", "--interval", "0.2"]));

@@ -17,18 +17,24 @@ pub struct Interfaces {
     pub(super) routes: Handle,
     pub(super) next_hops: Socket,
     notices: BoxStream<'static, ()>,
+    /// The connection of the notices ends without it.
+    _notices_handle: Handle,
 }
 
 impl Interfaces {
     /// Connects. Needs a tokio runtime, which keeps the connection going.
     pub fn connect() -> Result<Self, IfaceError> {
-        let (connection, handle, notices) = rtnetlink::new_multicast_connection(&[
+        // On a socket of their own: a storm of notices fills its buffer, and what the kernel
+        // then drops must not be the answer to a request, which would be awaited for ever.
+        let (connection, notices_handle, notices) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ])?;
+        tokio::spawn(connection);
+        let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         // Kernels before 4.20 cannot: they answer with more routes, which are skipped here.
         let (connection, routes, _) = rtnetlink::new_connection_with_strict_check()
@@ -39,6 +45,7 @@ impl Interfaces {
             routes,
             // Now, because the sandbox forbids it later.
             next_hops: next_hop::socket()?,
+            _notices_handle: notices_handle,
             notices: notices
                 .filter(|(notice, _)| {
                     ready(match &notice.payload {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::{count, escaped};
+use crate::text::{ascii, count};
 
 /// Names in a status; further ones are only counted.
 pub const NAMES_MAX: usize = 100;
@@ -36,7 +36,7 @@ impl Named {
     /// The first few, and how many more there are; none if there are none.
     pub fn shown(&self) -> Option<String> {
         let first = self.names.iter().take(SHOWN_MAX);
-        let names: Vec<_> = first.map(|name| escaped(name)).collect();
+        let names: Vec<_> = first.map(|name| ascii(name)).collect();
         let more = self.count.saturating_sub(names.len() as u64);
         let shown = names.join(", ");
         match (self.count, more) {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::{status::Status, text::escaped};
+use crate::{status::Status, text::ascii};
 
 /// Most sources in one answer.
 pub const SOURCES_MAX: usize = 65_536;
@@ -109,7 +109,7 @@ struct Refusal {
 fn parse(answer: &[u8], sources: usize) -> Result<Status> {
     if let Ok(Refusal { error }) = serde_json::from_slice(answer) {
         let error: String = error.chars().take(ERROR_MAX).collect();
-        bail!("the agent cannot tell: {}", escaped(&error));
+        bail!("the agent cannot tell: {}", ascii(&error));
     }
     let mut status: Status = serde_json::from_slice(answer).map_err(|error| {
         let what = if error.is_data() {

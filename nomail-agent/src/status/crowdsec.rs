@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     commands::crowdsec::{self, Pull},
     counts::Counts,
-    text::{count, duration, escaped},
+    text::{ascii, count, duration},
 };
 
 /// The decisions of CrowdSec, and the pulls that get them.
@@ -56,7 +56,7 @@ impl fmt::Display for CrowdsecStatus {
             return out.write_str("off since a reload");
         }
         if !self.error.is_empty() {
-            write!(out, "FAILING, {}; ", escaped(&self.error))?;
+            write!(out, "FAILING, {}; ", ascii(&self.error))?;
         }
         write!(out, "{} in force", count(self.decisions))?;
         if self.left_out > 0 {
@@ -66,7 +66,7 @@ impl fmt::Display for CrowdsecStatus {
             Some(secs) => write!(out, ", pulled {} ago", duration(secs))?,
             None => out.write_str(", not pulled yet")?,
         }
-        write!(out, " from {}", escaped(&self.url))?;
+        write!(out, " from {}", ascii(&self.url))?;
         if self.pulls[Pull::Failed] > 0 {
             let (failed, all) = (self.pulls[Pull::Failed], self.pulls.sum());
             write!(out, ", {} of {} pulls failed", count(failed), count(all))?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     smtp::{ForeignDomain, ForeignDomains},
-    text::{duration, escaped, plural},
+    text::{ascii, duration, plural},
 };
 
 /// Domains in a status: those that matter most.
@@ -73,7 +73,7 @@ pub(super) fn about(domains: &[ForeignDomainStatus]) -> Vec<String> {
         .map(|domain| {
             format!(
                 "{}: {} from {}, last {} ago",
-                escaped(&domain.domain),
+                ascii(&domain.domain),
                 plural(domain.recipients, "recipient"),
                 plural(domain.networks, "network"),
                 duration(domain.last_seen_secs)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Config, ListFile},
-    text::{count, escaped},
+    text::{ascii, count},
 };
 
 /// The lists in force.
@@ -84,9 +84,9 @@ impl ListsStatus {
             );
         }
         for file in &self.files {
-            let path = escaped(&file.path);
+            let path = ascii(&file.path);
             if !file.error.is_empty() {
-                lines.push(format!("{path} NOT READ: {}", escaped(&file.error)));
+                lines.push(format!("{path} NOT READ: {}", ascii(&file.error)));
             } else if file.left_out > 0 {
                 let wrong = count(file.left_out);
                 lines.push(format!("{path}: {wrong} wrong lines are left out"));

@@ -3,7 +3,7 @@
 use anstyle::AnsiColor;
 
 use super::shape::{InterfaceStatus, Speaker, Status, Trouble};
-use crate::text::escaped;
+use crate::text::ascii;
 
 /// What matters most of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,8 @@ impl Status {
             Some(trouble) => trouble.is_loss(),
             None => false,
         })?;
-        let name = escaped(&bad.name);
-        let reason = escaped(&bad.reason);
+        let name = ascii(&bad.name);
+        let reason = ascii(&bad.reason);
         Some(match bad.trouble {
             Some(Trouble::AnswersLost) => {
                 format!("Clients on {name} get no answer: {reason}.")

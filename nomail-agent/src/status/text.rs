@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{
     counts::Counts,
-    text::{count, duration, escaped, plural},
+    text::{ascii, count, duration, plural},
 };
 
 impl InterfaceStatus {
     /// All of it but its name and counts.
     pub fn about(&self) -> String {
         let mode = match self.is_guarded() {
-            true => escaped(&self.xdp_mode),
+            true => ascii(&self.xdp_mode),
             false => "no guard".to_owned(),
         };
         let pinned = if self.pinned { ", pinned" } else { "" };
@@ -26,7 +26,7 @@ impl InterfaceStatus {
             about += &format!(", {}", trouble.label().to_uppercase());
         }
         if !self.reason.is_empty() {
-            about += &format!(": {}", escaped(&self.reason));
+            about += &format!(": {}", ascii(&self.reason));
         }
         if self.losses > 0 {
             about += &format!(" (lost {})", plural(self.losses, "time"));
@@ -67,7 +67,7 @@ impl Status {
 
     /// The interfaces without a guard, if there are any.
     pub fn about_unguarded(&self) -> Option<String> {
-        let names: Vec<_> = self.unguarded.iter().map(|name| escaped(name)).collect();
+        let names: Vec<_> = self.unguarded.iter().map(|name| ascii(name)).collect();
         (!names.is_empty()).then(|| {
             format!(
                 "{}: traffic arriving there is answered but not filtered",
@@ -108,15 +108,15 @@ impl Status {
         if self.agent_running {
             let host = format!(
                 "{} does not accept mail (nomail {}, up {})",
-                escaped(&self.hostname),
-                escaped(&self.version),
+                ascii(&self.hostname),
+                ascii(&self.version),
                 duration(self.uptime_secs)
             );
             lines.push(("host", host, None));
         }
         let mut label = "interfaces";
         for interface in &self.interfaces {
-            let text = format!("{:<16} {}", escaped(&interface.name), interface.about());
+            let text = format!("{:<16} {}", ascii(&interface.name), interface.about());
             lines.push((label, text, interface.is_bad().then_some(AnsiColor::Red)));
             label = "";
         }
@@ -129,7 +129,7 @@ impl Status {
         }
         let listens = self.agent_running && self.responder.by == Speaker::Listener;
         let label = if listens { "listening" } else { "guarded" };
-        let pairs: Vec<_> = self.guarded.iter().map(|pair| escaped(pair)).collect();
+        let pairs: Vec<_> = self.guarded.iter().map(|pair| ascii(pair)).collect();
         lines.push((label, pairs.join(", "), None));
         if let Some(responder) = self.about_responder() {
             let taken_over = self.responder.is_taken_over();
@@ -215,16 +215,16 @@ impl Status {
         }
         if !self.metrics.error.is_empty() {
             let MetricsStatus { listen, error } = &self.metrics;
-            let text = format!("NOT SHOWN on {}: {}", escaped(listen), escaped(error));
+            let text = format!("NOT SHOWN on {}: {}", ascii(listen), ascii(error));
             notes.push(("metrics", text, red));
         }
         let reload = &self.reload;
         if !reload.ok && !reload.error.is_empty() {
             let ago = duration(reload.age_secs);
-            let text = format!("failed {ago} ago: {}", escaped(&reload.error));
+            let text = format!("failed {ago} ago: {}", ascii(&reload.error));
             notes.push(("reload", text, red));
         } else if !reload.needs_restart.is_empty() {
-            let keys = escaped(&reload.needs_restart.join(", "));
+            let keys = ascii(&reload.needs_restart.join(", "));
             let text = format!("a change of {keys} needs a restart");
             notes.push(("reload", text, Some(AnsiColor::Yellow)));
         }
@@ -244,7 +244,7 @@ impl Status {
             let colour = (source.limited > 0).then_some(AnsiColor::Yellow);
             *out += &format!(
                 "{:<24} {:>13} {} {:>13} {:>10}\n",
-                escaped(&source.source),
+                ascii(&source.source),
                 count(source.syn),
                 paint(&limited, colour),
                 count(source.connections),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Serialize, Serializer};
 
-use crate::text::{escaped, plural};
+use crate::text::{ascii, plural};
 
 /// Makes [`Check`] from a table. A row is what is checked, the variant, its name, and what to
 /// do, as docs/doctor.md has them.
@@ -243,8 +243,8 @@ impl Finding {
         Self {
             check,
             result,
-            found: escaped(found),
-            remedy: remedy.map(escaped),
+            found: ascii(found),
+            remedy: remedy.map(ascii),
         }
     }
 }

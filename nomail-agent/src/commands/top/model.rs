@@ -15,7 +15,7 @@ use nomail_common::{
 
 use crate::{
     status::{SourceStatus, Status},
-    text::escaped,
+    text::ascii,
 };
 
 /// Rates in a history: more than a terminal has columns.
@@ -179,7 +179,7 @@ impl Model {
         let status = match status {
             Ok(status) => status,
             Err(error) => {
-                self.trouble = Some(escaped(&error));
+                self.trouble = Some(ascii(&error));
                 for series in Series::all() {
                     self.remember(series, 0.0);
                 }

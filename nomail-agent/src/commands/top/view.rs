@@ -12,7 +12,7 @@ use ratatui::{
 use super::model::{Model, Row, Series};
 use crate::{
     status::{Status, labelled},
-    text::{count, duration, escaped, plural},
+    text::{ascii, count, duration, plural},
 };
 
 const KEYS: &str = "q quit  s sort  / filter  p pause  ? help";
@@ -90,7 +90,7 @@ fn state_line(model: &Model) -> Line<'_> {
     if status.agent_running {
         spans.push(Span::raw(format!(
             "  {}  up {}",
-            escaped(&status.hostname),
+            ascii(&status.hostname),
             duration(status.uptime_secs)
         )));
     }
@@ -110,7 +110,7 @@ fn interfaces_line(model: &Model) -> Line<'_> {
             true => Style::new().fg(Color::Red),
             false => Style::new(),
         };
-        let text = format!("{} {}  ", escaped(&interface.name), interface.about());
+        let text = format!("{} {}  ", ascii(&interface.name), interface.about());
         spans.push(Span::styled(text, style));
     }
     if !status.unguarded.is_empty() {
@@ -123,7 +123,7 @@ fn interfaces_line(model: &Model) -> Line<'_> {
 }
 
 fn names(names: &[String]) -> String {
-    let names: Vec<_> = names.iter().map(|name| escaped(name)).collect();
+    let names: Vec<_> = names.iter().map(|name| ascii(name)).collect();
     names.join(", ")
 }
 
@@ -263,7 +263,7 @@ fn draw_table(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 fn cells_of(row: &Row) -> [String; COLUMNS.len()] {
     [
-        escaped(&row.source.source),
+        ascii(&row.source.source),
         rate(row.syns),
         rate(row.limited),
         rate(row.connections),
@@ -286,7 +286,7 @@ pub(super) fn text(model: &Model, number: u64, sources_max: usize) -> String {
         (None, Some(status)) => {
             out += &format!("{}\n", status.state().text());
             for interface in &status.interfaces {
-                out += &format!("{} {}\n", escaped(&interface.name), interface.about());
+                out += &format!("{} {}\n", ascii(&interface.name), interface.about());
             }
             if let Some(unguarded) = status.about_unguarded() {
                 out += &format!("not guarded {unguarded}\n");

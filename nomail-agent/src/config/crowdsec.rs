@@ -6,20 +6,25 @@ mod tests;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
 use super::{
-    error::{Problem, ValueError, quoted, wrong},
+    DEFAULT_FILE, LogFormat,
+    error::{ConfigError, Problem, ValueError, quoted, wrong},
+    file::Files,
     layer::Layers,
-    values::{absolute_path, number},
+    values::{self, User, absolute_path, choice, number},
 };
 
 /// Where CrowdSec's local API listens by default.
 const DEFAULT_URL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// With the time that an answer takes, decisions are in force within 10 seconds.
 const DEFAULT_INTERVAL_SECS: u64 = 5;
+/// Where decisions are handed over by default. The unit's directory is made anew with each
+/// start; the one above it stays, and is what an agent in its sandbox can still reach.
+pub const DEFAULT_RUN_DIR: &str = "/run/nomail-crowdsec/decisions";
 
 /// `[crowdsec]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +35,52 @@ pub struct Crowdsec {
     pub api_key_file: PathBuf,
     /// Seconds from one pull to the next.
     pub interval_secs: u64,
+    /// The directory in which `nomail-agent crowdsec` writes the decisions, and the agent
+    /// reads them; absolute.
+    pub run_dir: PathBuf,
 }
 
-/// The URL of an API: `http`, a numeric address and a port. After its start the
-/// agent can look up no name, and it has no TLS.
+/// What `nomail-agent crowdsec` goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrowdsecProcess {
+    /// The file that was read, or would have been.
+    pub file: PathBuf,
+    /// `[crowdsec]`, if it is there.
+    pub crowdsec: Option<Crowdsec>,
+    /// The user that it becomes if it is started as root.
+    pub user: User,
+    /// The form of the log.
+    pub log_format: LogFormat,
+}
+
+impl CrowdsecProcess {
+    /// Reads the file and its drop-ins, or [`DEFAULT_FILE`] if it is there. List files are
+    /// not read, and other keys not checked.
+    ///
+    /// # Errors
+    /// The file was named and cannot be read, or one of these keys is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let files = Files::read(path, file.is_some());
+        let mut layers = Layers::new(files.layers);
+        layers.problems = files.problems;
+        let process = Self {
+            file: path.to_owned(),
+            crowdsec: read(&mut layers),
+            user: layers.value("user", values::user).unwrap_or_default(),
+            log_format: layers
+                .value("log.format", choice(LogFormat::CHOICES))
+                .unwrap_or_default(),
+        };
+        match layers.problems.is_empty() {
+            true => Ok(process),
+            false => Err(ConfigError::new(layers.problems)),
+        }
+    }
+}
+
+/// The URL of an API: `http`, a numeric address and a port. The process that connects to it
+/// can look up no name in its sandbox, and has no TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiUrl(SocketAddr);
 
@@ -100,14 +147,13 @@ impl FromStr for ApiUrl {
             return wrong(format!("{shown} has no port: {give}"));
         }
         wrong(format!(
-            "{shown} has no numeric address and port: the agent, which has given up its \
-             privileges, cannot look up a name; {give}"
+            "{shown} has no numeric address and port: nomail cannot look up a name in its \
+             sandbox; {give}"
         ))
     }
 }
 
-/// Reads the table. None: there is none. What is in the file with the key is read
-/// by whoever needs it.
+/// Reads the table, but not the file with the key. None: there is no table.
 pub(super) fn read(layers: &mut Layers) -> Option<Crowdsec> {
     let table = layers.section("crowdsec");
     let named = layers.has("crowdsec.api_key_file");
@@ -122,6 +168,9 @@ pub(super) fn read(layers: &mut Layers) -> Option<Crowdsec> {
             "give the seconds from one pull of decisions to the next",
         ),
     );
+    let run_dir = layers.value("crowdsec.run_dir", |value| {
+        absolute_path(value.text()?, "directory")
+    });
     let table = table?;
     if !named {
         layers.problems.push(Problem {
@@ -135,5 +184,6 @@ pub(super) fn read(layers: &mut Layers) -> Option<Crowdsec> {
         url: url.unwrap_or(ApiUrl(DEFAULT_URL)),
         api_key_file: api_key_file?,
         interval_secs: interval_secs.unwrap_or(DEFAULT_INTERVAL_SECS),
+        run_dir: run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)),
     })
 }

@@ -174,6 +174,7 @@ fn relay_of(relay: &Relay) -> [(&'static str, Setting); 6] {
         text: reply,
         postmaster,
         files: _,
+        written: _,
     } = relay;
     [
         (
@@ -220,16 +221,18 @@ fn log_of(log: &Log) -> [(&'static str, Setting); 5] {
     ]
 }
 
-fn crowdsec_of(crowdsec: &Crowdsec) -> [(&'static str, Setting); 3] {
+fn crowdsec_of(crowdsec: &Crowdsec) -> [(&'static str, Setting); 4] {
     let Crowdsec {
         url,
         api_key_file,
         interval_secs,
+        run_dir,
     } = crowdsec;
     [
         ("crowdsec.url", text(url)),
         ("crowdsec.api_key_file", path(api_key_file)),
         ("crowdsec.interval_secs", number(*interval_secs)),
+        ("crowdsec.run_dir", path(run_dir)),
     ]
 }
 

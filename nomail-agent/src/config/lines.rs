@@ -13,7 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use super::error::{Origin, Position, Problem, ValueError};
+use super::{
+    error::{Origin, Position, Problem, ValueError},
+    watch::Stamp,
+};
 use crate::walk;
 
 /// Most bytes of a file that are read.
@@ -40,6 +43,8 @@ pub struct ListFile {
     pub unread: Option<String>,
     /// What to log of it, each on a line with its place; bounded.
     pub warnings: Vec<String>,
+    /// The stamp of the file when it was read. None: it could not be opened.
+    pub stamp: Option<Stamp>,
 }
 
 /// What a file adds to.
@@ -145,7 +150,7 @@ impl LineFile {
             key: self.list.key(),
             ..ListFile::default()
         };
-        let mut bytes = match self.bytes(max) {
+        let mut bytes = match self.bytes(max, &mut file.stamp) {
             Ok(bytes) => bytes,
             Err(text) => {
                 file.warnings.push(self.warning(None, text.clone()));
@@ -217,8 +222,9 @@ impl LineFile {
         file
     }
 
-    /// The bytes of the file, at most one more than `max`, or why it has none.
-    fn bytes(&self, max: u64) -> Result<Vec<u8>, String> {
+    /// The bytes of the file, at most one more than `max`, or why it has none. Its
+    /// stamp is that of before.
+    fn bytes(&self, max: u64, stamp: &mut Option<Stamp>) -> Result<Vec<u8>, String> {
         let (key, entry) = (self.list.key(), self.list.entry());
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -231,6 +237,7 @@ impl LineFile {
             _ => format!("cannot be read: {error}"),
         };
         let file = walk::open_file(&self.path).map_err(|error| cannot(error.into_io()))?;
+        *stamp = Some(Stamp::of(&file).map_err(cannot)?);
         if !file.metadata().map_err(cannot)?.is_file() {
             return Err(format!("is not a file: name one with a {entry} a line"));
         }

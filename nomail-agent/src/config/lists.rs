@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, hash_map},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -39,12 +40,46 @@ pub struct Lists {
     pub denies_nothing: bool,
     /// The files that a reload reads, those of allowed sources first.
     pub files: Vec<ListFile>,
+    /// What they are read again from.
+    pub(super) written: Written,
+}
+
+/// What the table says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) allow: Vec<String>,
+    pub(super) deny: Vec<String>,
+    pub(super) allow_files: Vec<PathBuf>,
+    pub(super) deny_files: Vec<PathBuf>,
+}
+
+impl Lists {
+    /// The same lists, with their files as they are now. `file` is the configuration's.
+    pub(super) fn read_again(&self, file: &Path) -> Self {
+        let entries = |texts: &[String]| {
+            let texts = texts.iter().cloned();
+            texts
+                .map(|text| (text, Origin::whole_file(file)))
+                .collect::<Vec<_>>()
+        };
+        let (allowed, denied) = (entries(&self.written.allow), entries(&self.written.deny));
+        // What is written was right before.
+        build(allowed, denied, self.written.clone(), &mut Vec::new())
+    }
+}
+
+/// Reads the prefixes of a file that no key names, at most `max`.
+pub fn read_prefixes(path: &Path, max: usize) -> (Vec<IpNet>, ListFile) {
+    let mut prefixes = Prefixes::new(max, None);
+    let file = prefixes.read(&LineFile::new(path, List::Deny), 0);
+    (prefixes.into_sorted(), file)
 }
 
 /// Reads the table and the files that it names.
 pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
     let allowed = layers.texts_or_empty("lists.allow", EXAMPLE);
     let denied = layers.texts_or_empty("lists.deny", EXAMPLE);
+    let (allowed, denied) = (allowed.unwrap_or_default(), denied.unwrap_or_default());
     let allow_files = layers
         .list_or_empty(
             "lists.allow_files",
@@ -68,30 +103,36 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
             },
         )
         .unwrap_or_default();
+    let texts =
+        |entries: &[(String, Origin)]| entries.iter().map(|(text, _)| text.clone()).collect();
+    let written = Written {
+        allow: texts(&allowed),
+        deny: texts(&denied),
+        allow_files,
+        deny_files,
+    };
+    Arc::new(build(allowed, denied, written, &mut layers.problems))
+}
 
-    let problems = &mut layers.problems;
+/// Puts the lists together from the entries of the table and the files that it names.
+fn build(
+    allowed: Vec<(String, Origin)>,
+    denied: Vec<(String, Origin)>,
+    written: Written,
+    problems: &mut Vec<Problem>,
+) -> Lists {
     let mut files = Vec::new();
     let mut allow = Prefixes::new(LIST_PREFIXES_MAX, None);
-    allow.add_all(
-        "lists.allow",
-        allowed.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &allow_files {
+    allow.add_all("lists.allow", allowed, problems, &mut files);
+    for path in &written.allow_files {
         let file = LineFile::new(path, List::Allow);
         files.push(allow.read(&file, files.len()));
     }
     // Whoever is on it must not be denied for want of the file.
     let denies_nothing = files.iter().any(|file| file.unread.is_some());
     let mut deny = Prefixes::new(LIST_PREFIXES_MAX, Some(&allow));
-    deny.add_all(
-        "lists.deny",
-        denied.unwrap_or_default(),
-        problems,
-        &mut files,
-    );
-    for path in &deny_files {
+    deny.add_all("lists.deny", denied, problems, &mut files);
+    for path in &written.deny_files {
         let file = LineFile::new(path, List::Deny);
         files.push(deny.read(&file, files.len()));
     }
@@ -99,12 +140,13 @@ pub(super) fn read(layers: &mut Layers) -> Arc<Lists> {
         true => Vec::new(),
         false => deny.into_sorted(),
     };
-    Arc::new(Lists {
+    Lists {
         allow: allow.into_sorted(),
         deny,
         denies_nothing,
         files,
-    })
+        written,
+    }
 }
 
 /// One list, being put together.

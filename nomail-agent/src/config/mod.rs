@@ -21,6 +21,7 @@ mod relay;
 #[cfg(test)]
 mod tests;
 mod values;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -33,14 +34,15 @@ use ipnet::IpNet;
 pub use nomail_common::guard::policy::FloodAnswer;
 
 pub use self::{
-    crowdsec::{ApiUrl, Crowdsec},
+    crowdsec::{ApiUrl, Crowdsec, CrowdsecProcess, DEFAULT_RUN_DIR},
     error::{ConfigError, ValueError},
     file::drop_in_directory,
     fqdn::{host_aliases, host_fqdn},
     lines::ListFile,
-    lists::{LIST_PREFIXES_MAX, Lists},
+    lists::{LIST_PREFIXES_MAX, Lists, read_prefixes},
     relay::{Relay, RelayCode, RelayDomain},
     values::{Hostname, ListenAddress, StateDir, User},
+    watch::{Stamp, WatchedLists},
 };
 use self::{
     error::{Origin, Problem, ValueError::Wrong},
@@ -389,6 +391,28 @@ impl Config {
         self.lists.files.iter().chain(relay)
     }
 
+    /// The same configuration, with its list files as they are now.
+    #[must_use]
+    pub fn with_lists_read_again(&self) -> Self {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let relay = self.relay.as_ref();
+        Self {
+            lists: Arc::new(self.lists.read_again(file)),
+            relay: relay.map(|relay| Arc::new(relay.read_again(file))),
+            ..self.clone()
+        }
+    }
+
+    /// The list files that cannot be read, and could be in `before`.
+    pub fn lost_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ListFile> {
+        let was_unread = |path: &Path| {
+            let mut files = before.list_files();
+            files.any(|file| file.unread.is_some() && file.path == path)
+        };
+        self.list_files()
+            .filter(move |file| file.unread.is_some() && !was_unread(&file.path))
+    }
+
     /// The keys that differ in `new` and that a reload cannot change: their
     /// resources are made at the start, with privileges that are gone.
     pub fn changes_that_need_restart(&self, new: &Self) -> Vec<&'static str> {
@@ -501,12 +525,8 @@ pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
 /// All that is wrong.
 pub fn reload(overrides: &Overrides, current: &Config) -> Result<Config, ConfigError> {
     let new = load(&overrides.after(current))?;
-    let was_unread = |path: &Path| {
-        let mut files = current.list_files();
-        files.any(|file| file.unread.is_some() && file.path == path)
-    };
-    let lost = new.list_files().filter(|file| !was_unread(&file.path));
-    let problems: Vec<_> = lost
+    let problems: Vec<_> = new
+        .lost_since(current)
         .filter_map(|file| {
             Some(Problem {
                 origin: Origin::whole_file(&file.path),

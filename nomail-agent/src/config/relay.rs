@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
+    path::Path,
     sync::Arc,
 };
 
@@ -35,6 +36,28 @@ pub struct Relay {
     pub postmaster: Option<String>,
     /// The files that a reload reads.
     pub files: Vec<ListFile>,
+    /// [`Self::domains`] as the table has them, without those of files.
+    pub written: Vec<String>,
+}
+
+impl Relay {
+    /// The same relay, with its files as they are now. `file` is the configuration's.
+    pub(super) fn read_again(&self, file: &Path) -> Self {
+        let mut lists = Lists::new(&self.text, DOMAINS_MAX);
+        for entry in &self.written {
+            // It was right before.
+            let _ = lists.add(entry, || Origin::whole_file(file));
+        }
+        let files = self.files.iter();
+        let files = files
+            .map(|file| lists.read(&LineFile::new(&file.path, List::Domains)))
+            .collect();
+        Self {
+            domains: lists.into_domains(),
+            files,
+            ..self.clone()
+        }
+    }
 }
 
 /// A domain that takes no mail.
@@ -111,6 +134,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
                 .to_owned(),
         });
     }
+    let written = entries.iter().map(|(entry, _)| entry.clone()).collect();
     let mut lists = Lists::new(&text, DOMAINS_MAX);
     for (entry, origin) in entries {
         if let Err(wrong) = lists.add(&entry, || origin.clone()) {
@@ -132,6 +156,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<Arc<Relay>> {
         text,
         postmaster,
         files,
+        written,
     }))
 }
 

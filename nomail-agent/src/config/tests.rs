@@ -178,6 +178,11 @@ fn every_key() {
                 .to_vec(),
             denies_nothing: false,
             files: Vec::new(),
+            written: lists::Written {
+                allow: vec!["192.0.2.7".to_owned()],
+                deny: vec!["2001:db8::/32".to_owned(), "192.0.2.0/24".to_owned()],
+                ..lists::Written::default()
+            },
         }),
         relay: None,
         log: Log {
@@ -975,6 +980,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "crowdsec.url",
         "crowdsec.api_key_file",
         "crowdsec.interval_secs",
+        "crowdsec.run_dir",
         "[[log]]",
     ]);
     let value = prop_oneof![

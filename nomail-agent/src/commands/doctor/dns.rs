@@ -732,6 +732,7 @@ mod tests {
             text: String::new(),
             postmaster: None,
             files: Vec::new(),
+            written: Vec::new(),
         };
         let mine = || {
             let exchanges = Told::Some(vec![exchange(OWN, Told::None)]);

@@ -20,6 +20,7 @@ fn a_key_is_enough() {
     assert_eq!(crowdsec.url.to_string(), "http://127.0.0.1:8080");
     assert_eq!(crowdsec.api_key_file, PathBuf::from("/k"));
     assert_eq!(crowdsec.interval_secs, 5);
+    assert_eq!(crowdsec.run_dir, PathBuf::from(DEFAULT_RUN_DIR));
     assert_eq!(load_text("").unwrap().crowdsec, None);
 }
 
@@ -68,9 +69,40 @@ fn urls_that_cannot_be(#[case] text: &str, #[case] expected: &str) {
      decisions to the next"
 )]
 #[case(
+    "[crowdsec]\napi_key_file = \"/k\"\nrun_dir = \"d\"",
+    "t.toml:3:11: crowdsec.run_dir: \"d\" is not the absolute path of a directory: give one"
+)]
+#[case(
     "[crowdsec]\napi_key_file = \"/k\"\napi_key = \"x\"",
-    "t.toml:3:1: crowdsec.api_key: unknown key; [crowdsec] knows url, api_key_file, interval_secs"
+    "t.toml:3:1: crowdsec.api_key: unknown key; [crowdsec] knows url, api_key_file, interval_secs, \
+     run_dir"
 )]
 fn what_is_wrong_is_told(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(load_text(text).unwrap_err(), expected);
+}
+
+#[test]
+fn the_process_reads_what_it_needs_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("t.toml");
+    let load = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        CrowdsecProcess::load(Some(&file))
+    };
+    let text = "user = \"12345\"\nlimits.syn_rate = 0\nlists.deny_files = [\"/missing\"]\n\
+                log.format = \"json\"\ncrowdsec = { api_key_file = \"/k\", interval_secs = 9 }\n";
+    let process = load(text).unwrap();
+    assert_eq!(process.file, file);
+    assert_eq!(process.user.value, "12345");
+    assert_eq!(process.log_format, LogFormat::Json);
+    assert_eq!(process.crowdsec.unwrap().interval_secs, 9);
+    let process = load("").unwrap();
+    assert_eq!((process.crowdsec, process.user), (None, User::default()));
+    let error = load("[crowdsec]\nurl = \"x\"\n").unwrap_err().to_string();
+    assert!(
+        error.contains("crowdsec.url: ") && error.contains("names no key"),
+        "{error}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    assert!(CrowdsecProcess::load(Some(&file)).is_err());
 }

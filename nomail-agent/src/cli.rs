@@ -46,6 +46,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Remove what an agent has left pinned.
     Detach(Detach),
+    /// Pull CrowdSec's decisions for the agent.
+    Crowdsec(Crowdsec),
 }
 
 /// `nomail-agent run`.
@@ -121,6 +123,15 @@ pub struct Detach {
     pub interface: Option<String>,
     /// The file that names the directory of the pins.
     pub config: Option<PathBuf>,
+}
+
+/// `nomail-agent crowdsec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crowdsec {
+    /// The file of the agent.
+    pub config: Option<PathBuf>,
+    /// How often `--verbose` was given.
+    pub verbose: u8,
 }
 
 /// An option of `run`, and the key of the file that it overrides.
@@ -399,6 +410,20 @@ pub fn command() -> clap::Command {
                 )
                 .arg(config_arg()),
         )
+        .subcommand(
+            clap::Command::new("crowdsec")
+                .about("Pull the decisions of CrowdSec's local API, for the agent to deny")
+                .after_help(
+                    "A process of its own beside the agent, as the unit nomail-crowdsec.service. \
+                     It reads [crowdsec] of the agent's configuration, writes what is banned into \
+                     crowdsec.run_dir, and ends at once where there is no such table. The agent \
+                     follows that within seconds. When the process ends, the bans do. SIGHUP reads \
+                     the configuration again.\n\n\
+                     Exit codes: 0 done; 1 failed at run time; 77 no permission; 78 bad \
+                     configuration, or no key.",
+                )
+                .args([config_arg(), verbose_arg()]),
+        )
 }
 
 fn control_arg() -> Arg {
@@ -500,7 +525,13 @@ fn setting_args() -> impl Iterator<Item = Arg> {
 }
 
 fn run_args() -> impl Iterator<Item = Arg> {
-    let verbose = Arg::new("verbose")
+    std::iter::once(config_arg())
+        .chain(setting_args())
+        .chain([verbose_arg()])
+}
+
+fn verbose_arg() -> Arg {
+    Arg::new("verbose")
         .short('v')
         .long("verbose")
         .action(ArgAction::Count)
@@ -510,10 +541,7 @@ fn run_args() -> impl Iterator<Item = Arg> {
         })
         .env("NOMAIL_VERBOSE")
         .hide_env_values(true)
-        .help("Log more: -v for debugging, -vv for everything");
-    std::iter::once(config_arg())
-        .chain(setting_args())
-        .chain([verbose])
+        .help("Log more: -v for debugging, -vv for everything")
 }
 
 /// Reads a command line, whose first word is the program's name, and the
@@ -566,6 +594,10 @@ pub fn parse(
         Some(("detach", matches)) => Command::Detach(Detach {
             interface: matches.get_one("iface").cloned(),
             config: path(matches, "config"),
+        }),
+        Some(("crowdsec", matches)) => Command::Crowdsec(Crowdsec {
+            config: path(matches, "config").map(absolute),
+            verbose: matches.get_count("verbose"),
         }),
         Some((_, matches)) => Command::Run(run(matches)),
         None => Command::Run(run(&matches)),
@@ -842,6 +874,17 @@ mod tests {
             config: config.map(PathBuf::from),
         };
         assert_eq!(parse(words(line)).unwrap(), Command::Detach(detach));
+    }
+
+    #[rstest]
+    #[case("crowdsec", None, 0)]
+    #[case("crowdsec -vv --config /a.toml", Some("/a.toml"), 2)]
+    fn crowdsec_options(#[case] line: &str, #[case] config: Option<&str>, #[case] verbose: u8) {
+        let crowdsec = Crowdsec {
+            config: config.map(PathBuf::from),
+            verbose,
+        };
+        assert_eq!(parse(words(line)).unwrap(), Command::Crowdsec(crowdsec));
     }
 
     #[rstest]

@@ -11,8 +11,8 @@ use std::{
 use log::{error, warn};
 use nomail_agent::{
     agent::{self, Teller},
-    cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
-    commands::crowdsec::ApiKey,
+    cli::{self, CheckConfig, Command, Crowdsec, Detach, Doctor, Run, Status, Top},
+    commands::crowdsec::{self, ApiKey},
     commands::doctor,
     commands::top,
     config::{self, LogFormat, Overrides},
@@ -52,6 +52,9 @@ fn main() -> ExitCode {
         Command::Detach(asked) => {
             logging::start(0, LogFormat::Text);
             detach(&asked)
+        }
+        Command::Crowdsec(Crowdsec { config, verbose }) => {
+            crowdsec::run(config.as_deref(), verbose)
         }
     };
     match done {

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod arrival;
+mod decisions;
 mod failover;
 mod foreign;
 mod lists;
@@ -26,6 +27,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
+use ipnet::IpNet;
 use log::{error, info, warn};
 use nomail_common::{
     abi::{self, MAX_GUARDED, Texts},
@@ -40,6 +42,7 @@ use tokio::{
 };
 
 use self::{
+    decisions::Decisions,
     failover::{Failover, HEARTBEAT},
     metrics_socket::MetricsSocket,
     places::{ListenSocket, Places},
@@ -47,9 +50,10 @@ use self::{
 };
 pub use self::{pinned::detach, telling::Teller};
 use crate::{
-    commands::crowdsec::{self, Crowdsec, Subscription},
+    commands::crowdsec,
     config::{
-        self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, XdpMode,
+        self, Config, Fallback, FloodAnswer, Hostname, OnExit, Overrides, RelayCode, WatchedLists,
+        XdpMode,
     },
     exit::{Exit, Failure},
     guard::{
@@ -71,8 +75,8 @@ use crate::{
     status::http::{self, History, Totals, View},
     status::reload::Reload,
     status::{
-        AddressStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus, MetricsStatus,
-        ResponderStatus, Speaker, Status, Trouble, foreign_domains,
+        AddressStatus, CrowdsecStatus, DurationStatus, GuardCounts, InterfaceStatus, ListsStatus,
+        MetricsStatus, ResponderStatus, Speaker, Status, Trouble, foreign_domains,
     },
     walk::{self, WalkError},
 };
@@ -87,6 +91,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 const FLOOD_INTERVAL: Duration = Duration::from_secs(1);
 /// Seconds without a SYN of a flood after which it is over.
 const FLOOD_QUIET_SECS: u32 = 5;
+/// How often list files and decisions are looked at.
+const LISTS_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the memory of `auto` is written down.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors beside those of connections: listeners, maps, netlink, log.
@@ -153,10 +159,11 @@ struct Agent {
     state: Option<State>,
     reporter: Reporter,
     limited: LimitedLog,
-    /// Whose decisions are denied, if the agent was started with `[crowdsec]`.
-    crowdsec: Option<Crowdsec>,
-    /// Decisions that the kernel did not take. Later ones wait for them.
-    undenied: Option<crowdsec::Change>,
+    watched: WatchedLists,
+    /// What is banned beside the lists, if the agent was started with `[crowdsec]`.
+    decisions: Option<Decisions>,
+    /// The kernel did not take the decisions.
+    undenied: bool,
     flood: FloodWatch,
     watch: Watch,
     failover: Failover,
@@ -196,7 +203,6 @@ struct Shared {
     /// Greetings of XDP that were sent again.
     repeated: AtomicU64,
     history: Mutex<History>,
-    crowdsec: Option<crowdsec::Watch>,
     /// Whose place it is to say the refusal, and who takes it.
     by: Speaker,
     fallback: Speaker,
@@ -211,6 +217,7 @@ struct Told {
     guarded: Vec<String>,
     unguarded: Vec<String>,
     lists: ListsStatus,
+    crowdsec: Option<CrowdsecStatus>,
     metrics: MetricsStatus,
     addresses: AddressStatus,
 }
@@ -267,7 +274,6 @@ impl Agent {
             .to_string();
         let settings = settings_of(&config, &hostname, room)?;
         let texts = texts_of(&config, &settings.replies)?;
-        let subscription = subscription_of(&config)?;
         let only_look = config.responder == config::Responder::Xdp;
         if only_look && !handed.listen().is_empty() {
             return Err(no_socket_wanted());
@@ -290,6 +296,7 @@ impl Agent {
             guarded: places.shown(&interfaces),
             unguarded: Vec::new(),
             lists: ListsStatus::from(&config),
+            crowdsec: None,
             metrics: metrics.status(),
             addresses: addresses::status_of(&config, &places, &interfaces),
         };
@@ -300,6 +307,11 @@ impl Agent {
         let guard = attach_guard(&config, &on, &places, texts, pins, &mut told)?;
         watch.begin(&told.interfaces);
         let mut state = prepare_state(&config, account)?;
+        if let Some(crowdsec) = &config.crowdsec
+            && let Err(error) = crowdsec::create_above(&crowdsec.run_dir)
+        {
+            warn!("CrowdSec's decisions may be out of reach: {error:#}");
+        }
         let frames = texts.and_then(|_| open_frame_socket());
         // Binding to addresses that appear, and maps on kernels before 5.19.
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
@@ -335,11 +347,7 @@ impl Agent {
         .context("the thread that serves cannot be started")?;
         confinement.check().map_err(denied)?;
         responder.with_foreign_domains(|kept| *kept = domains);
-        let crowdsec = start_crowdsec(subscription, guard.is_some())?;
-        if let Some(crowdsec) = crowdsec.as_ref().filter(|_| config.lists.denies_nothing) {
-            // Until a reload.
-            crowdsec.subscribe(None);
-        }
+        let decisions = decisions_of(&config, guard.is_some());
         privilege::restrict_syscalls(Thread::Main {
             guard: guard.is_some(),
         })
@@ -356,7 +364,6 @@ impl Agent {
             takeovers: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
             history: Mutex::default(),
-            crowdsec: crowdsec.as_ref().map(Crowdsec::watch),
             by: match config.responder {
                 config::Responder::Listener => Speaker::Listener,
                 config::Responder::Xdp => Speaker::Xdp,
@@ -369,6 +376,7 @@ impl Agent {
         // What was counted by an earlier agent is no flood of now.
         let flood = FloodWatch::from(shared.counts().unwrap_or_default().all.syn[Verdict::Flood]);
         Ok(Self {
+            watched: WatchedLists::new(&config),
             config,
             gone: absent_places(&interfaces),
             stale: false,
@@ -387,8 +395,8 @@ impl Agent {
             state,
             reporter: Reporter::default(),
             limited: LimitedLog::default(),
-            crowdsec,
-            undenied: None,
+            decisions,
+            undenied: false,
             flood,
             watch,
             failover: Failover::default(),
@@ -435,6 +443,8 @@ impl Agent {
         let mut save = interval(SAVE_INTERVAL);
         let mut report = self.report_interval();
         let mut flood = interval(FLOOD_INTERVAL);
+        let mut lists = interval(LISTS_INTERVAL);
+        lists.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -469,12 +479,11 @@ impl Agent {
                     self.watch_for_cookies();
                     self.tell_of_limited();
                     foreign::warn_of_due(&self.shared.responder);
-                    if let Some(change) = self.undenied.take() {
-                        self.deny(change, false);
-                    }
                 }
-                change = crowdsec::next_change(self.crowdsec.as_mut()),
-                    if self.undenied.is_none() => self.follow_crowdsec(change),
+                _ = lists.tick() => {
+                    self.follow_decisions();
+                    self.follow_lists();
+                }
                 _ = retry.tick(), if !self.refused.is_empty() || self.metrics.is_waiting() => {
                     self.retry_metrics();
                     if !self.refused.is_empty() {
@@ -641,7 +650,13 @@ impl Agent {
                  answered with challenges until it is 1"
             );
         }
-        let policy = policy_of(&self.config, &self.interfaces, &self.places, self.texts);
+        let policy = policy_of(
+            &self.config,
+            &self.interfaces,
+            &self.places,
+            self.texts,
+            self.banned(),
+        );
         if let Err(error) = self.shared.configure(&policy) {
             error!("the answer to floods cannot be changed: {error}");
         }
@@ -675,31 +690,58 @@ impl Agent {
         }
     }
 
-    /// Denies what is decided. None: the thread has ended.
-    fn follow_crowdsec(&mut self, change: Option<crowdsec::Change>) {
-        match change {
-            Some(change) => self.deny(change, true),
-            None => {
-                error!("CrowdSec's decisions are no longer pulled: start nomail-agent again");
-                self.crowdsec = None;
-            }
-        }
-    }
-
     /// Denies what CrowdSec's decisions say. What the kernel refuses is tried again.
-    fn deny(&mut self, change: crowdsec::Change, tell: bool) {
-        let Some(guard) = &self.shared.guard else {
+    fn follow_decisions(&mut self) {
+        let Some(decisions) = &mut self.decisions else {
             return;
         };
-        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = guard.deny(&change.ban, &change.unban) {
-            if tell {
-                error!(
-                    "a decision of CrowdSec cannot be put in force, and is tried again: {error}"
-                );
-            }
-            self.undenied = Some(change);
+        let changed = decisions.look(Instant::now());
+        self.shared.told().crowdsec = Some(decisions.status(u64::from(smtp::unix_now())));
+        if !changed && !self.undenied {
+            return;
         }
+        let policy = policy_of(
+            &self.config,
+            &self.interfaces,
+            &self.places,
+            self.texts,
+            self.banned(),
+        );
+        let configured = self.shared.configure(&policy);
+        if let Err(error) = &configured
+            && changed
+        {
+            error!("CrowdSec's decisions cannot be put in force; this is tried again: {error}");
+        }
+        self.undenied = configured.is_err();
+    }
+
+    fn banned(&self) -> &[IpNet] {
+        self.decisions.as_ref().map_or(&[], Decisions::banned)
+    }
+
+    /// Takes up list files that were replaced or changed, unless one can no longer be read.
+    fn follow_lists(&mut self) {
+        if !self.watched.look() {
+            return;
+        }
+        let new = self.config.with_lists_read_again();
+        let lost: Vec<_> = new.lost_since(&self.config).collect();
+        if !lost.is_empty() {
+            lists::warn_of_lost(&lost);
+            self.shared.told().lists.keep(&lost);
+            return;
+        }
+        lists::warn_of(&new);
+        match self.take(new) {
+            Ok(()) => {
+                info!("changed list files are in force");
+                self.shared.last_reload().lists_taken(&self.config);
+            }
+            Err(failure) => error!("changed list files cannot be put in force: {failure}"),
+        }
+        // Of long lists, those before them.
+        memory::give_back();
     }
 
     /// Writes down the memory of `auto`, and the domains that mail arrived for.
@@ -796,37 +838,16 @@ impl Agent {
         listen_as_handed(&mut new, &self.listeners.handed);
         let mut needs_restart = self.config.changes_that_need_restart(&new);
         let mut new = new.with_fixed_from(&self.config);
-        if self.crowdsec.is_none() && self.config.crowdsec.is_none() && new.crowdsec.is_some() {
-            // Without it nothing could be connected to any more.
+        if self.decisions.is_none() && self.config.crowdsec.is_none() && new.crowdsec.is_some() {
+            // The sandbox does not reach the decisions.
             needs_restart.push("crowdsec");
             new.crowdsec = None;
         }
-        let subscription = subscription_of(&new)?;
-        let hostname = new
-            .hostname
-            .as_ref()
-            .unwrap_or(&self.found_hostname)
-            .to_string();
-        let settings = settings_of(&new, &hostname, self.room)?;
-        let texts = texts_of(&new, &settings.replies)?;
-        self.shared
-            .configure(&policy_of(&new, &self.interfaces, &self.places, texts))?;
-        self.shared.responder.configure(settings);
-        let own = new.aliases.iter().chain(&self.found_aliases);
-        self.shared
-            .responder
-            .with_foreign_domains(|domains| domains.set_own(own));
-        if let Some(crowdsec) = &self.crowdsec {
-            crowdsec.subscribe(subscription.filter(|_| !new.lists.denies_nothing));
+        self.take(new)?;
+        if let Some(decisions) = &mut self.decisions {
+            decisions.follow(self.config.crowdsec.as_ref());
         }
-        {
-            let mut told = self.shared.told();
-            told.hostname = hostname;
-            told.observe = new.observe;
-            told.lists = ListsStatus::from(&new);
-        }
-        self.config = new;
-        self.texts = texts;
+        self.follow_decisions();
         if needs_restart.is_empty() {
             info!("the configuration was reloaded");
         } else {
@@ -836,6 +857,39 @@ impl Agent {
             );
         }
         Ok(needs_restart)
+    }
+
+    /// Puts a configuration in force, or leaves all as it was.
+    fn take(&mut self, new: Config) -> Result<(), Failure> {
+        let hostname = new
+            .hostname
+            .as_ref()
+            .unwrap_or(&self.found_hostname)
+            .to_string();
+        let settings = settings_of(&new, &hostname, self.room)?;
+        let texts = texts_of(&new, &settings.replies)?;
+        self.shared.configure(&policy_of(
+            &new,
+            &self.interfaces,
+            &self.places,
+            texts,
+            self.banned(),
+        ))?;
+        self.shared.responder.configure(settings);
+        let own = new.aliases.iter().chain(&self.found_aliases);
+        self.shared
+            .responder
+            .with_foreign_domains(|domains| domains.set_own(own));
+        {
+            let mut told = self.shared.told();
+            told.hostname = hostname;
+            told.observe = new.observe;
+            told.lists = ListsStatus::from(&new);
+        }
+        self.watched = WatchedLists::new(&new);
+        self.config = new;
+        self.texts = texts;
+        Ok(())
     }
 
     /// Listens on and guards the addresses that are there now. A socket is
@@ -860,7 +914,13 @@ impl Agent {
         if places == self.places && interfaces == self.interfaces && !self.stale {
             return Ok(());
         }
-        let policy = policy_of(&self.config, &interfaces, &places, self.texts);
+        let policy = policy_of(
+            &self.config,
+            &interfaces,
+            &places,
+            self.texts,
+            self.banned(),
+        );
         if let Err(error) = self.shared.configure(&policy) {
             self.listeners.forget_bound();
             return Err(error.into());
@@ -1194,7 +1254,7 @@ impl Shared {
             commands: commands_of(&connections.commands),
             durations: durations_of(&connections),
             interfaces: told.interfaces,
-            crowdsec: self.crowdsec.as_ref().map(|watch| watch.snapshot().into()),
+            crowdsec: told.crowdsec,
             foreign_domains: self
                 .responder
                 .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),
@@ -1461,7 +1521,7 @@ fn attach_guard(
         None => Guard::load(&ports)?,
     };
     let interfaces: Vec<_> = on.iter().map(|&(interface, _)| interface.clone()).collect();
-    guard.configure(&policy_of(config, &interfaces, places, texts))?;
+    guard.configure(&policy_of(config, &interfaces, places, texts, &[]))?;
     for (interface, plan) in on {
         if interface.is_absent() {
             told.interfaces.push(unguarded(interface));
@@ -1582,8 +1642,14 @@ fn policy_of(
     interfaces: &[Interface],
     places: &Places,
     responder: Option<Texts>,
+    banned: &[IpNet],
 ) -> Policy {
     let limits = &config.limits;
+    // Whatever is allowed could be banned.
+    let banned = match config.lists.denies_nothing {
+        true => &[],
+        false => banned,
+    };
     let flood_answer = match limits.flood_answer {
         FloodAnswer::Cookie if !takes_syncookies() => FloodAnswer::Challenge,
         // Also where a reload has changed what needs a restart.
@@ -1615,7 +1681,7 @@ fn policy_of(
         own: places.own(),
         lists: Arc::new(Lists {
             allow: config.lists.allow.clone(),
-            deny: config.lists.deny.clone(),
+            deny: decisions::denied(&config.lists.deny, banned),
         }),
         responder,
         fallback: config.fallback == Fallback::Xdp,
@@ -1719,33 +1785,14 @@ fn settings_of(config: &Config, hostname: &str, room: Room) -> Result<Settings, 
     })
 }
 
-/// With the key, which a reload reads anew.
-fn subscription_of(config: &Config) -> Result<Option<Subscription>, Failure> {
-    let subscription = config.crowdsec.as_ref().map(Subscription::new);
-    subscription
-        .transpose()
-        .map_err(|error| Failure::new(Exit::Configuration, error))
-}
-
-fn start_crowdsec(
-    subscription: Option<Subscription>,
-    guarded: bool,
-) -> Result<Option<Crowdsec>, Failure> {
-    let Some(subscription) = subscription else {
-        return Ok(None);
-    };
+/// Decisions are denied by the guard.
+fn decisions_of(config: &Config, guarded: bool) -> Option<Decisions> {
+    let crowdsec = config.crowdsec.as_ref()?;
     if !guarded {
         warn!("[crowdsec] is of no effect with --xdp-mode off: nothing denies its decisions");
-        return Ok(None);
+        return None;
     }
-    let confinement = Confinement::default();
-    let of_thread = confinement.clone();
-    let crowdsec = Crowdsec::start(subscription, move || of_thread.confine(Thread::Crowdsec))
-        .context("the thread that pulls CrowdSec's decisions cannot be started")?;
-    confinement
-        .check()
-        .map_err(|error| Failure::new(Exit::Permission, error))?;
-    Ok(Some(crowdsec))
+    Some(Decisions::new(crowdsec))
 }
 
 fn relay_of(relay: &config::Relay) -> Relay {
@@ -1911,13 +1958,11 @@ fn warn_of_shared_directories(config: &Config) {
     }
 }
 
-/// The files beside the configuration's own that a reload reads.
+/// What is read again beside the configuration's own files. Of decisions the whole directory
+/// is replaced, as other files are.
 fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let keys = config
-        .crowdsec
-        .iter()
-        .map(|crowdsec| &crowdsec.api_key_file);
-    config.list_files().map(|file| &file.path).chain(keys)
+    let decisions = config.crowdsec.iter().map(|crowdsec| &crowdsec.run_dir);
+    config.list_files().map(|file| &file.path).chain(decisions)
 }
 
 /// Raises the limit of descriptors to what the most connections need that a

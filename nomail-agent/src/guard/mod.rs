@@ -26,7 +26,6 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, ProgramArray},
     programs::{Xdp, links::FdLink, loaded_programs},
 };
-use ipnet::IpNet;
 use log::{debug, warn};
 use nomail_common::{
     abi::{
@@ -176,8 +175,6 @@ pub struct Guard {
     /// None: the maps may hold an earlier agent's.
     lists: Option<Arc<Lists>>,
     list_bits: u32,
-    /// What is denied beside the lists.
-    banned: HashSet<IpNet>,
 }
 
 impl Guard {
@@ -307,7 +304,6 @@ impl Guard {
             list_set,
             lists: None,
             list_bits: 0,
-            banned: HashSet::new(),
             ebpf,
         })
     }
@@ -396,7 +392,7 @@ impl Guard {
             (self.list_set, self.list_bits)
         } else {
             let unused = 1 - self.list_set;
-            let bits = self.list_maps.write(unused, &policy.lists, &self.banned)?;
+            let bits = self.list_maps.write(unused, &policy.lists)?;
             (unused, bits)
         };
         (config.list_set, config.lists) = (list_set, list_bits);
@@ -433,28 +429,6 @@ impl Guard {
         let next = (self.generation + 1) % GENERATIONS;
         self.texts.set(next, *texts, 0)?;
         Ok(next)
-    }
-
-    /// Denies `ban` and no longer `unban`, beside [`Policy::lists`] and what was
-    /// denied so before, at most [`abi::MAX_BANS`], each prefix between two packets. To
-    /// be called after [`Self::configure`]. After an error a part is done; the same
-    /// again does all.
-    pub fn deny(&mut self, ban: &[IpNet], unban: &[IpNet]) -> Result<(), BpfError> {
-        let listed = self.lists.as_ref().map_or(&[][..], |lists| &lists.deny);
-        self.list_maps.unban(self.list_set, unban, listed)?;
-        for prefix in unban {
-            self.banned.remove(prefix);
-        }
-        let bits = self.list_bits | self.list_maps.ban(self.list_set, ban)?;
-        self.banned.extend(ban);
-        if bits != self.list_bits
-            && let Some(policy) = self.policy.clone()
-        {
-            let before = std::mem::replace(&mut self.list_bits, bits);
-            self.configure(&policy)
-                .inspect_err(|_| self.list_bits = before)?;
-        }
-        Ok(())
     }
 
     /// Attaches the program to an interface in the given or, failing that,

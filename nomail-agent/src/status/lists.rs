@@ -31,8 +31,11 @@ pub struct ListFileStatus {
     pub entries: u64,
     /// Lines that are wrong, and were left out.
     pub left_out: u64,
-    /// Why nothing of it is in force; empty if it was read.
+    /// Why it could not be read; empty if it was.
     pub error: String,
+    /// What it said before is still in force, although it could not be read since.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl From<&ListFile> for ListFileStatus {
@@ -43,6 +46,7 @@ impl From<&ListFile> for ListFileStatus {
             entries: file.entries as u64,
             left_out: file.left_out as u64,
             error: file.unread.clone().unwrap_or_default(),
+            kept: false,
         }
     }
 }
@@ -61,6 +65,20 @@ impl From<&Config> for ListsStatus {
 }
 
 impl ListsStatus {
+    /// Marks the files that can no longer be read. What they said before is in force.
+    pub fn keep(&mut self, lost: &[&ListFile]) {
+        for file in &mut self.files {
+            let of = |lost: &&&ListFile| {
+                lost.key == file.key && lost.path.display().to_string() == file.path
+            };
+            let found = lost.iter().find(of);
+            file.kept = found.is_some();
+            if let Some(found) = found {
+                file.error = found.unread.clone().unwrap_or_default();
+            }
+        }
+    }
+
     /// The files of a key: how many could not be read, and lines left out of the others.
     pub fn missing_of(&self, key: &str) -> (u64, u64) {
         let files = self.files.iter().filter(|file| file.key == key);
@@ -76,14 +94,18 @@ impl ListsStatus {
     pub fn about(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.denies_nothing {
-            lines.push(
-                "NOTHING IS DENIED until a reload reads the file of allowed sources".to_owned(),
-            );
+            lines
+                .push("NOTHING IS DENIED until the file of allowed sources can be read".to_owned());
         }
         for file in &self.files {
             let path = escaped(&file.path);
             if !file.error.is_empty() {
-                lines.push(format!("{path} NOT READ: {}", escaped(&file.error)));
+                let kept = if file.kept {
+                    ", WHAT IT SAID BEFORE HOLDS"
+                } else {
+                    ""
+                };
+                lines.push(format!("{path} NOT READ{kept}: {}", escaped(&file.error)));
             } else if file.left_out > 0 {
                 let wrong = count(file.left_out);
                 lines.push(format!("{path}: {wrong} wrong lines are left out"));
@@ -104,7 +126,33 @@ mod tests {
             entries: 1,
             left_out,
             error: error.to_owned(),
+            kept: false,
         }
+    }
+
+    #[test]
+    fn a_file_that_is_lost_is_named_and_what_it_said_counts() {
+        let mut lists = ListsStatus {
+            files: vec![
+                file("/a", "lists.allow_files", 0, ""),
+                file("/d", "lists.deny_files", 0, ""),
+            ],
+            ..ListsStatus::default()
+        };
+        let lost = ListFile {
+            path: "/d".into(),
+            key: "lists.deny_files",
+            unread: Some("there is no such file".to_owned()),
+            ..ListFile::default()
+        };
+        lists.keep(&[&lost]);
+        assert_eq!(
+            lists.about(),
+            ["/d NOT READ, WHAT IT SAID BEFORE HOLDS: there is no such file"]
+        );
+        assert_eq!(lists.missing_of("lists.deny_files"), (1, 0));
+        assert_eq!(lists.missing_of("lists.allow_files"), (0, 0));
+        assert_eq!(lists.files[1].entries, 1);
     }
 
     #[test]
@@ -123,7 +171,7 @@ mod tests {
         assert_eq!(
             lists.about(),
             [
-                "NOTHING IS DENIED until a reload reads the file of allowed sources",
+                "NOTHING IS DENIED until the file of allowed sources can be read",
                 "/a NOT READ: there is no such file",
                 "/\\u{1b}[2J: 1,200 wrong lines are left out",
                 "/d: 1 wrong lines are left out",

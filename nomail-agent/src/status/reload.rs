@@ -37,6 +37,12 @@ impl Reload {
         }
     }
 
+    /// List files were taken up since.
+    pub fn lists_taken(&mut self, config: &Config) {
+        self.config_hash = config.hash();
+        self.taken_over_unix_secs = unix_now();
+    }
+
     /// Nothing was taken over, so that the earlier configuration stays in effect.
     #[must_use]
     pub fn failed(&self, failure: &Failure) -> Self {

@@ -572,10 +572,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::{
-        commands::crowdsec::Pull,
-        status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
-    };
+    use crate::status::{CrowdsecStatus, DurationStatus, InterfaceStatus, Pull};
 
     #[rstest]
     #[case::nothing("", Format::Text)]

@@ -79,6 +79,7 @@ fn connections() -> Connections {
 fn crowdsec() -> CrowdsecStatus {
     CrowdsecStatus {
         url: "http://127.0.0.1:8080/".to_owned(),
+        running: true,
         ok: true,
         decisions: 603,
         decisions_ipv6: 202,
@@ -120,6 +121,7 @@ fn lists() -> ListsStatus {
         } else {
             String::new()
         },
+        kept: at == 0,
     };
     ListsStatus {
         allow: 801,
@@ -213,7 +215,9 @@ fn process() -> Figures {
 /// What is committed; or `text`, which is then.
 fn golden(name: &str, text: &str) -> String {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap();
-    let file = Path::new(&manifest).join("src/status/http/golden").join(name);
+    let file = Path::new(&manifest)
+        .join("src/status/http/golden")
+        .join(name);
     if env::var_os("NOMAIL_GOLDEN_WRITE").is_some() {
         fs::write(&file, text).unwrap();
     }

@@ -51,10 +51,9 @@ use self::{
     process::{Figures, Process},
 };
 use crate::{
-    commands::crowdsec::Pull,
     smtp::{Counter, Outcome, command::Talker, dialog::Refusal},
-    status::Status,
     status::clients::{Asked, Clients},
+    status::{Pull, Status},
 };
 
 /// Clients at a time.

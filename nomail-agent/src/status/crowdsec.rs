@@ -1,0 +1,71 @@
+//! How the pulling of CrowdSec's decisions is doing.
+
+use std::fmt;
+
+use nomail_common::counted;
+use serde::{Deserialize, Serialize};
+
+use super::{count, duration, escaped};
+use crate::counts::Counts;
+
+counted! {
+    /// How a pull went.
+    pub enum Pull {
+        /// The decisions were taken over.
+        Succeeded "succeeded" "succeeded";
+        /// There was no answer, or none that could be read.
+        Failed "failed" "failed";
+    }
+}
+
+/// Figures of `nomail-agent crowdsec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrowdsecStatus {
+    /// The local API; empty since a reload without `[crowdsec]`.
+    pub url: String,
+    /// Whether `nomail-agent crowdsec` runs. The other figures are its last ones.
+    #[serde(default)]
+    pub running: bool,
+    /// Whether the last pull succeeded, and the process that made it runs.
+    pub ok: bool,
+    /// Decisions in force.
+    pub decisions: u64,
+    /// Those of them on IPv6.
+    pub decisions_ipv6: u64,
+    /// Decisions for which there was no room.
+    pub left_out: u64,
+    /// Seconds since the last pull that succeeded; none if none has.
+    pub last_pull_secs: Option<u64>,
+    /// When that was, in seconds since 1970; 0 if none has.
+    pub last_pull_unix_secs: u64,
+    /// Why the last pull failed, or its result is not in force; empty if neither.
+    pub error: String,
+    /// Pulls since the start of the process.
+    #[serde(default)]
+    pub pulls: Counts<Pull>,
+}
+
+impl fmt::Display for CrowdsecStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.url.is_empty() {
+            return out.write_str("off since a reload");
+        }
+        if !self.error.is_empty() {
+            write!(out, "FAILING, {}; ", escaped(&self.error))?;
+        }
+        write!(out, "{} in force", count(self.decisions))?;
+        if self.left_out > 0 {
+            write!(out, ", {} LEFT OUT", count(self.left_out))?;
+        }
+        match self.last_pull_secs {
+            Some(secs) => write!(out, ", pulled {} ago", duration(secs))?,
+            None => out.write_str(", not pulled yet")?,
+        }
+        write!(out, " from {}", escaped(&self.url))?;
+        if self.pulls[Pull::Failed] > 0 {
+            let (failed, all) = (self.pulls[Pull::Failed], self.pulls.sum());
+            write!(out, ", {} of {} pulls failed", count(failed), count(all))?;
+        }
+        Ok(())
+    }
+}

@@ -319,6 +319,20 @@ const MECHANISMS: &[Mechanism] = &[
         tests: &["lists::without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there"],
     },
     Mechanism {
+        without: "a list file that changes waits for a signal",
+        file: "nomail-agent/src/config/watch.rs",
+        text: "let changed = now != self.taken && self.same >= SETTLED_LOOKS;",
+        instead: "let changed = false;",
+        tests: &["lists::files_that_change_are_taken_up_by_themselves"],
+    },
+    Mechanism {
+        without: "bans stay when the process that pulls them ends",
+        file: "nomail-agent/src/agent/decisions.rs",
+        text: "        self.lift()\n    }\n\n    /// Ends all bans;",
+        instead: "        false\n    }\n\n    /// Ends all bans;",
+        tests: &["crowdsec::bans_end_with_the_process_and_what_hangs_is_reported"],
+    },
+    Mechanism {
         without: "a network names as many domains as it likes",
         file: "nomail-agent/src/smtp/foreign.rs",
         text: ">= OF_NETWORK_MAX {",

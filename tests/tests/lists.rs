@@ -315,16 +315,16 @@ fn files_that_change_are_taken_up_by_themselves() {
     });
     assert_eq!(agent.status()["lists"]["denies_nothing"], false);
 
-    replace("deny", "192.0.2.102\n192.0.2.103\n");
+    replace("deny", "192.0.2.102\n");
     within("replaced by rename", || !host.serves("192.0.2.102"));
     assert!(host.serves("192.0.2.101"));
     let hash = agent.status()["config_hash"].clone();
-    host.files.write("deny", "192.0.2.103\n");
+    host.files.write("deny", "192.0.2.101\n");
     within("written in place", || host.serves("192.0.2.102"));
-    assert!(!host.serves("192.0.2.103"));
+    assert!(!host.serves("192.0.2.101"));
     assert_ne!(agent.status()["config_hash"], hash);
-    host.files.write("allow", "192.0.2.103\n");
-    within("allowed", || host.serves("192.0.2.103"));
+    host.files.write("allow", "192.0.2.101\n");
+    within("allowed", || host.serves("192.0.2.101"));
     replace("domains", "second.example\n");
     let mail =
         "EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<u@second.example>\r\nQUIT\r\n";
@@ -333,10 +333,10 @@ fn files_that_change_are_taken_up_by_themselves() {
     });
 
     // What the configuration says by now waits for a reload.
-    host.configure("lists.deny = [\"192.0.2.104\"]\n");
-    replace("deny", "192.0.2.105\n");
-    within("a list beside an edit", || !host.serves("192.0.2.105"));
-    assert!(host.serves("192.0.2.104"));
+    host.configure("lists.deny = [\"192.0.2.100\"]\n");
+    replace("deny", "192.0.2.102\n");
+    within("a list beside an edit", || !host.serves("192.0.2.102"));
+    assert!(host.serves("192.0.2.100"));
 
     // Bad files: each is reported once, and takes nothing away.
     let path = host.files.path("deny").display().to_string();
@@ -356,7 +356,7 @@ fn files_that_change_are_taken_up_by_themselves() {
         }
         within(why, || entry()["error"].to_string().contains(why));
         assert_eq!(entry()["kept"], true);
-        assert!(!host.serves("192.0.2.105"));
+        assert!(!host.serves("192.0.2.102"));
         assert!(
             agent
                 .log()
@@ -372,9 +372,9 @@ fn files_that_change_are_taken_up_by_themselves() {
         .matches("what all lists said before stays in force")
         .count();
     assert_eq!(reports, 2, "{log}");
-    replace("deny", "192.0.2.106\n");
-    within("a good file again", || !host.serves("192.0.2.106"));
-    assert!(host.serves("192.0.2.105"));
+    replace("deny", "192.0.2.100\n");
+    within("a good file again", || !host.serves("192.0.2.100"));
+    assert!(host.serves("192.0.2.102"));
     assert_eq!(
         (entry()["error"].clone(), entry()["kept"].clone()),
         ("".into(), false.into())

@@ -52,6 +52,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Remove what an agent has left pinned.
     Detach(Detach),
+    /// Pull CrowdSec's decisions for the agent.
+    Crowdsec(Crowdsec),
 }
 
 /// `nomail-agent run`.
@@ -127,6 +129,15 @@ pub struct Detach {
     pub interface: Option<String>,
     /// The file that names the directory of the pins.
     pub config: Option<PathBuf>,
+}
+
+/// `nomail-agent crowdsec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crowdsec {
+    /// The file of the agent.
+    pub config: Option<PathBuf>,
+    /// Number of `-v`.
+    pub verbose: u8,
 }
 
 const RUN_NOTES: &str = "\
@@ -264,6 +275,20 @@ pub fn command() -> clap::Command {
                 )
                 .arg(config_arg()),
         )
+        .subcommand(
+            clap::Command::new("crowdsec")
+                .about("Pull the decisions of CrowdSec's local API, for the agent to deny")
+                .after_help(
+                    "A process of its own beside the agent, as the unit nomail-crowdsec.service. \
+                     It reads [crowdsec] of the agent's configuration, writes what is banned into \
+                     crowdsec.run_dir, and ends at once where there is no such table. The agent \
+                     follows that within seconds. When the process ends, the bans do. SIGHUP reads \
+                     the configuration again.\n\n\
+                     Exit codes: 0 done; 1 failed at run time; 77 no permission; 78 bad \
+                     configuration, or no key.",
+                )
+                .args([config_arg(), verbose_arg()]),
+        )
 }
 
 fn control_arg() -> Arg {
@@ -392,7 +417,13 @@ fn shown(value: &toml::Value) -> String {
 }
 
 fn run_args() -> impl Iterator<Item = Arg> {
-    let verbose = Arg::new("verbose")
+    std::iter::once(config_arg())
+        .chain(key_args())
+        .chain([verbose_arg()])
+}
+
+fn verbose_arg() -> Arg {
+    Arg::new("verbose")
         .short('v')
         .long("verbose")
         .action(ArgAction::Count)
@@ -402,10 +433,7 @@ fn run_args() -> impl Iterator<Item = Arg> {
         })
         .env("NOMAIL_VERBOSE")
         .hide_env_values(true)
-        .help("Log more: -v for debugging, -vv for everything");
-    std::iter::once(config_arg())
-        .chain(key_args())
-        .chain([verbose])
+        .help("Log more: -v for debugging, -vv for everything")
 }
 
 /// Parses a command line, whose first word is the program's name, and the environment.
@@ -457,6 +485,10 @@ pub fn parse(
         Some(("detach", matches)) => Command::Detach(Detach {
             interface: matches.get_one("iface").cloned(),
             config: path(matches, "config"),
+        }),
+        Some(("crowdsec", matches)) => Command::Crowdsec(Crowdsec {
+            config: path(matches, "config").map(absolute),
+            verbose: matches.get_count("verbose"),
         }),
         Some((_, matches)) => Command::Run(run(matches)),
         None => Command::Run(run(&matches)),

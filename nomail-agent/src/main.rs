@@ -11,8 +11,11 @@ use std::{
 use log::{error, warn};
 use nomail_agent::{
     agent::{self, StatusClient},
-    cli::{self, CheckConfig, Command, Detach, Doctor, Run, Status, Top},
-    commands::{crowdsec::ApiKey, detach, doctor, top},
+    cli::{self, CheckConfig, Command, Crowdsec, Detach, Doctor, Run, Status, Top},
+    commands::{
+        crowdsec::{self, ApiKey},
+        detach, doctor, top,
+    },
     config::{self, LogFormat, Overrides},
     exit::{Exit, Failure},
     logging,
@@ -50,6 +53,9 @@ fn main() -> ExitCode {
         Command::Detach(asked) => {
             logging::start(0, LogFormat::Text);
             detach(&asked)
+        }
+        Command::Crowdsec(Crowdsec { config, verbose }) => {
+            crowdsec::run(config.as_deref(), verbose)
         }
     };
     match done {

@@ -101,6 +101,8 @@ mechanisms! {
     WrongLineSkipped;
     /// While a file of the allowed is missing, nothing is denied.
     AllowMissing;
+    /// A list file that changes is taken over without a signal.
+    ListsWatched;
 
     // The agent and its guard.
     /// Changes of interfaces and addresses are followed.
@@ -117,6 +119,8 @@ mechanisms! {
     PeerFeatures;
     /// The driver's counters are checked for lost answers.
     LostAnswers;
+    /// CrowdSec's bans end with the process that pulls its decisions.
+    BansEnd;
 
     // Confinement.
     /// The thread that speaks SMTP may make only its own system calls.

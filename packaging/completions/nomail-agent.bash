@@ -19,6 +19,9 @@ _nomail__agent() {
             nomail__agent,check-config)
                 cmd="nomail__agent__subcmd__check__subcmd__config"
                 ;;
+            nomail__agent,crowdsec)
+                cmd="nomail__agent__subcmd__crowdsec"
+                ;;
             nomail__agent,detach)
                 cmd="nomail__agent__subcmd__detach"
                 ;;
@@ -39,6 +42,9 @@ _nomail__agent() {
                 ;;
             nomail__agent__subcmd__help,check-config)
                 cmd="nomail__agent__subcmd__help__subcmd__check__subcmd__config"
+                ;;
+            nomail__agent__subcmd__help,crowdsec)
+                cmd="nomail__agent__subcmd__help__subcmd__crowdsec"
                 ;;
             nomail__agent__subcmd__help,detach)
                 cmd="nomail__agent__subcmd__help__subcmd__detach"
@@ -65,7 +71,7 @@ _nomail__agent() {
 
     case "${cmd}" in
         nomail__agent)
-            opts="-v -h -V --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --observe --control --syn-rate --syn-burst --log-format --metrics --verbose --help --version run status top check-config doctor detach help"
+            opts="-v -h -V --config --iface --listen --hostname --responder --refuse-at --after-greeting --xdp-mode --observe --control --syn-rate --syn-burst --log-format --metrics --verbose --help --version run status top check-config doctor detach crowdsec help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -204,6 +210,24 @@ _nomail__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nomail__subcmd__agent__subcmd__crowdsec)
+            opts="-v -h --config --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nomail__subcmd__agent__subcmd__detach)
             opts="-h --iface --all --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -257,7 +281,7 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__help)
-            opts="run status top check-config doctor detach help"
+            opts="run status top check-config doctor detach crowdsec help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,6 +295,20 @@ _nomail__agent() {
             return 0
             ;;
         nomail__subcmd__agent__subcmd__help__subcmd__check__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nomail__subcmd__agent__subcmd__help__subcmd__crowdsec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

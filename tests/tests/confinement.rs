@@ -244,9 +244,16 @@ fn forbidden_to_clients(page: u64) -> Vec<Call> {
     calls
 }
 
-/// Of those, what CrowdSec's thread needs: TCP, and connect.
+/// Of those, what `nomail-agent crowdsec` needs: TCP, connect, and files.
 fn forbidden_to_crowdsec(page: u64) -> Vec<Call> {
-    let allowed = [libc::SYS_socket, libc::SYS_connect];
+    let allowed = [
+        libc::SYS_socket,
+        libc::SYS_connect,
+        libc::SYS_openat,
+        libc::SYS_unlink,
+        libc::SYS_rename,
+        libc::SYS_getdents64,
+    ];
     let calls = forbidden_to_clients(page).into_iter();
     calls
         .filter(|(_, number, _)| !allowed.contains(number))
@@ -318,6 +325,38 @@ impl Drop for Unconfined {
     }
 }
 
+/// `nomail-agent crowdsec`, once it waits for its next try.
+struct Crowdsec(Child);
+
+impl Crowdsec {
+    fn start(lab: &Lab, config: &str, written: &str) -> Self {
+        let mut command = lab.host.command(agent::binary().to_str().unwrap());
+        command
+            .args(["crowdsec", "--config", config])
+            .stdin(Stdio::null())
+            .process_group(0);
+        let crowdsec = Self(command.spawn().unwrap());
+        let status = format!("/proc/{}/status", crowdsec.pid());
+        until("it waits", || {
+            let failed = fs::read_to_string(written).is_ok_and(|text| text.contains("reached"));
+            let waits = fs::read_to_string(&status).unwrap().contains("\nState:\tS");
+            (failed && waits).then_some(())
+        });
+        crowdsec
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id() as i32)
+    }
+}
+
+impl Drop for Crowdsec {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn each_thread_is_refused_all_that_it_does_not_use() {
     let lab = Lab::new();
@@ -326,14 +365,15 @@ fn each_thread_is_refused_all_that_it_does_not_use() {
     fs::write(path("key"), "0123456789abcdef").unwrap();
     let config = format!(
         "interfaces = [{HOST_INTERFACE:?}]\nuser = \"12345\"\nrefuse_at = \"greeting\"\n\
-         [crowdsec]\nurl = \"http://127.0.0.1:1\"\napi_key_file = {:?}\n",
-        path("key")
+         [crowdsec]\nurl = \"http://127.0.0.1:1\"\napi_key_file = {:?}\nrun_dir = {:?}\n",
+        path("key"),
+        path("decisions")
     );
     fs::write(path("nomail.toml"), config).unwrap();
     let agent = Agent::start(&lab.host, &["--config", &path("nomail.toml")]);
     let process = agent.pid();
     let smtp = agent.waiting_thread("smtp");
-    let crowdsec = agent.waiting_thread("crowdsec");
+    assert_eq!(agent.process("Threads"), "2");
     let refused = |thread: Pid, other: Pid, calls: fn(u64) -> Vec<Call>| {
         let puppet = Puppet::hold(thread);
         let page = page_of(&puppet);
@@ -343,11 +383,21 @@ fn each_thread_is_refused_all_that_it_does_not_use() {
         }
     };
     refused(smtp, process, forbidden_to_clients);
-    refused(crowdsec, process, forbidden_to_crowdsec);
     let program = agent::binary();
     let main = agent.waiting_thread(program.file_name().and_then(|name| name.to_str()).unwrap());
     assert_eq!(main, process);
     refused(main, smtp, forbidden_to_main);
+    // The process that connects, which no one else does.
+    let crowdsec = Crowdsec::start(&lab, &path("nomail.toml"), &path("decisions/status.json"));
+    let puppet = Puppet::hold(crowdsec.pid());
+    let page = page_of(&puppet);
+    for call in forbidden_to_all(crowdsec.pid(), process, page)
+        .into_iter()
+        .chain(forbidden_to_crowdsec(page))
+    {
+        assert_eq!(puppet.call(call), Err(Errno::EPERM), "{call:?}");
+    }
+    drop(puppet);
     // Without the filter, each of these calls gets further than EPERM.
     let capable = Unconfined::new(&lab, "-all,+bpf,+net_bind_service");
     capable.may(forbidden_to_main, &[]);

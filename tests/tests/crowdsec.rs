@@ -1,6 +1,7 @@
 //! CrowdSec: its decisions are denied, and what it is told comes from sources that
 //! are no forgeries. With the real engine of Debian, unpacked and not installed,
-//! and with APIs that are broken on purpose.
+//! and with APIs that are broken on purpose. The agent never connects to an API:
+//! `nomail-agent crowdsec` does, a process of its own.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -9,8 +10,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, sleep},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,10 +23,11 @@ use std::{
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::signal::Signal,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use nomail_tests::{
-    agent::Agent,
+    agent::{self, Agent},
     files::Files,
     flood::{is_served, talk},
     frames::{FrameSender, Segment},
@@ -40,7 +46,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Longest that a test waits for what takes several time-outs of a pull.
 const LONG: Duration = Duration::from_secs(90);
-/// The account that the agent runs as: `nobody` is there on every host.
+/// The account of both processes: `nobody` is there on every host.
 const NOGROUP: u32 = 65_534;
 
 /// A lab, and the agent's files.
@@ -57,7 +63,7 @@ impl Host {
         }
     }
 
-    /// Writes the file with the key, which the agent and nobody else can read.
+    /// Writes the file with the key, which only that account can read.
     fn key(&self, key: &str) {
         let path = self.files.path("key");
         fs::write(&path, key).unwrap();
@@ -71,8 +77,9 @@ impl Host {
         let table = match crowdsec {
             "" => String::new(),
             _ => format!(
-                "[crowdsec]\napi_key_file = {:?}\n{crowdsec}\n",
-                self.files.path("key")
+                "[crowdsec]\napi_key_file = {:?}\nrun_dir = {:?}\n{crowdsec}\n",
+                self.files.path("key"),
+                self.files.path("decisions")
             ),
         };
         let text = format!(
@@ -88,6 +95,25 @@ impl Host {
         let file = self.files.path("nomail.toml");
         let config = ["--config", file.to_str().unwrap()];
         Agent::start(&self.lab.host, &[&config, arguments].concat())
+    }
+
+    /// Starts the process that pulls.
+    fn pull(&self) -> Puller {
+        let log = self.files.path("puller.log");
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.lab.host.name()))
+            .arg("--")
+            .arg(agent::binary())
+            .args(["crowdsec", "--config"])
+            .arg(self.files.path("nomail.toml"))
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .process_group(0);
+        let child = command.spawn().unwrap();
+        Puller { child, log }
     }
 
     /// Whether a connection from there is established.
@@ -114,6 +140,52 @@ impl Host {
     }
 }
 
+/// A running `nomail-agent crowdsec`; killed on drop.
+struct Puller {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Puller {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// A field of its `/proc/PID/status`: the first word.
+    fn process(&self, field: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let words = line.unwrap().trim_start_matches(':').split_whitespace();
+        words.take(1).collect()
+    }
+
+    /// Has it read the configuration again, and gives what it logs until it has.
+    fn reload(&self) -> String {
+        let before = self.log().len();
+        self.signal(Signal::SIGHUP);
+        reloaded(before, || self.log())
+    }
+}
+
+impl Drop for Puller {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Waits for an effect that takes longer than [`until`] waits.
 fn in_time(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -126,29 +198,33 @@ fn in_time(what: &str, mut is: impl FnMut() -> bool) {
 fn reload(agent: &Agent) -> String {
     let before = agent.log().len();
     agent.signal(Signal::SIGHUP);
+    reloaded(before, || agent.log())
+}
+
+/// What is in a log after so many bytes, once a reload is over.
+fn reloaded(before: usize, log: impl Fn() -> String) -> String {
     until("the reload is over", || {
-        let log = agent.log().split_off(before);
+        let log = log().split_off(before);
         let over = ["the configuration was reloaded", "the configuration stays"];
         over.iter().any(|over| log.contains(over)).then_some(log)
     })
 }
 
-/// The thread that asks others has no capability, and the filter of all.
-fn has_nothing(agent: &Agent) {
-    let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
-    let mut texts = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")));
-    let status = texts.find_map(|text| {
-        text.ok()
-            .filter(|text| text.starts_with("Name:\tcrowdsec\n"))
-    });
-    let status = status.unwrap();
-    for line in [
-        "CapEff:\t0000000000000000",
-        "CapPrm:\t0000000000000000",
-        "Seccomp:\t2",
+/// The process that asks others is not root, has one thread and no capability, and the
+/// filter of system calls. The agent has two threads.
+fn has_nothing(puller: &Puller, agent: &Agent) {
+    for (field, value) in [
+        ("Uid", "65534"),
+        ("CapEff", "0000000000000000"),
+        ("CapPrm", "0000000000000000"),
+        ("CapBnd", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Threads", "1"),
     ] {
-        assert!(status.contains(line), "{status}");
+        assert_eq!(puller.process(field), value, "{field}");
     }
+    assert_eq!(agent.process("Threads"), "2");
 }
 
 fn count(log: &str, needle: &str) -> usize {
@@ -264,11 +340,12 @@ fn decisions_are_denied_within_ten_seconds_and_so_is_their_end() {
     host.configure("# and the defaults", allow);
     cscli(&mut engine, "decisions add --ip 192.0.2.101 --type captcha");
     let agent = host.start(&[]);
+    let puller = host.pull();
     until("it is subscribed", || {
         (agent.status()["crowdsec"]["ok"] == true).then_some(())
     });
     assert_eq!(agent.status()["crowdsec"]["url"], "http://127.0.0.1:8080");
-    has_nothing(&agent);
+    has_nothing(&puller, &agent);
     let (ipv4, other, ipv6) = ("192.0.2.100", "192.0.2.101", "2001:db8::100");
     host.until(true, &[ipv4, other, ipv6], Duration::ZERO);
 
@@ -307,7 +384,7 @@ fn decisions_are_denied_within_ten_seconds_and_so_is_their_end() {
     });
     // More than one try.
     sleep(Duration::from_secs(6));
-    let log = agent.log();
+    let log = puller.log();
     assert_eq!(count(&log, "cannot be reached"), 1, "{log}");
     assert_eq!(agent.status()["crowdsec"]["decisions"], 1);
     host.until(false, &[other], Duration::ZERO);
@@ -316,20 +393,20 @@ fn decisions_are_denied_within_ten_seconds_and_so_is_their_end() {
     in_time("it answers again", || {
         agent.status()["crowdsec"]["ok"] == true
     });
-    assert_eq!(count(&agent.log(), "CrowdSec answers again"), 1);
+    assert_eq!(count(&puller.log(), "CrowdSec answers again"), 1);
 
     // A wrong key, by a reload.
     host.key("0123456789abcdef0123456789abcdef");
-    reload(&agent);
+    puller.reload();
     until("the key is refused", || {
-        agent
+        puller
             .log()
             .contains("the key is refused (403 Forbidden): write what")
             .then_some(())
     });
     host.until(false, &[other], Duration::ZERO);
     host.key(&key);
-    reload(&agent);
+    puller.reload();
     until("the key is right again", || {
         (agent.status()["crowdsec"]["ok"] == true).then_some(())
     });
@@ -338,7 +415,7 @@ fn decisions_are_denied_within_ten_seconds_and_so_is_their_end() {
     host.configure("", allow);
     reload(&agent);
     host.until(true, &[ipv4, other, ipv6], WITHIN);
-    let log = agent.log();
+    let log = puller.log() + &agent.log();
     assert!(
         !log.contains(key.trim()) && !log.contains("0123456789abcdef"),
         "{log}"
@@ -612,8 +689,9 @@ fn a_broken_api_changes_nothing() {
     host.configure(&api.table(), "");
     api.says(bans(&["192.0.2.100"]));
     let agent = host.start(&[]);
+    let puller = host.pull();
     host.until(false, &["192.0.2.100"], WITHIN);
-    let before: u64 = agent.process("VmHWM").parse().unwrap();
+    let before: u64 = puller.process("VmHWM").parse().unwrap();
     let told = metrics(&host);
     assert_eq!(told["last_pull_successful"], 1.0, "{told:?}");
     let pulled = told["last_pull_success_timestamp_seconds"];
@@ -621,7 +699,7 @@ fn a_broken_api_changes_nothing() {
 
     // In a debug build the reading of what is too long takes too long as well.
     let slow = "no complete answer within 15 s";
-    let long = ["longer than 67108864 octets", slow];
+    let long = ["longer than 67108864 bytes", slow];
     for (answer, told) in [
         (
             Answer::Octets(b"HTTP/1.1 200 OK\r\n\r\n{\"new\":null"),
@@ -660,19 +738,19 @@ fn a_broken_api_changes_nothing() {
                 && told["decisions{family=\"ipv4\"}"] == 1.0
         });
         // Each kind of failure once: the drip is of a kind with the hanging.
-        let log = agent.log();
+        let log = puller.log();
         let counts = told.iter().map(|told| count(&log, told));
         assert!(
             counts.clone().all(|count| count <= 1) && counts.sum::<usize>() >= 1,
             "{log}"
         );
     }
-    let after: u64 = agent.process("VmHWM").parse().unwrap();
+    let after: u64 = puller.process("VmHWM").parse().unwrap();
     assert!(
         after < before + (48 << 10),
         "{before} KiB, then {after} KiB"
     );
-    assert!(!agent.log().contains('\u{1b}'));
+    assert!(!puller.log().contains('\u{1b}') && !agent.log().contains('\u{1b}'));
 
     // What it missed comes with the whole list.
     api.says(bans(&["192.0.2.101"]));
@@ -691,9 +769,91 @@ fn a_broken_api_changes_nothing() {
             .iter()
             .all(|asked| asked.to_ascii_lowercase().contains("x-api-key: k3y"))
     );
-    let log = agent.log();
+    let log = puller.log();
     assert_eq!(count(&log, "CrowdSec answers again"), 1, "{log}");
     assert!(!log.contains("k3y"), "{log}");
+    agent.stop();
+}
+
+/// Without the process there are no bans, and that is said everywhere.
+#[test]
+fn bans_end_with_the_process_and_what_hangs_is_reported() {
+    let host = Host::new();
+    let api = Api::start(&host.lab);
+    host.key("k3y");
+    host.configure(&api.table(), "");
+    api.says(bans(&["192.0.2.100"]));
+    let agent = host.start(&[]);
+    let absent = || {
+        let status = agent.status()["crowdsec"].clone();
+        let error = status["error"].as_str().unwrap();
+        (status["running"] == false && status["ok"] == false && error.contains("does not run"))
+            .then_some(())
+    };
+    until("it is absent at the start", absent);
+    assert!(agent.log().contains("nomail-agent crowdsec does not run"));
+    host.until(true, &["192.0.2.100"], Duration::ZERO);
+    let control = agent.control();
+    let doctor = || {
+        let output = host.lab.host.within(|| {
+            Command::new(agent::binary())
+                .args(["doctor", "--control"])
+                .arg(&control)
+                .arg("--config")
+                .arg(host.files.path("nomail.toml"))
+                .output()
+                .unwrap()
+        });
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = doctor();
+    assert!(
+        said.contains("nomail-agent crowdsec does not run"),
+        "{said}"
+    );
+
+    let mut puller = host.pull();
+    host.until(false, &["192.0.2.100"], WITHIN);
+    let said = doctor();
+    assert!(
+        said.contains("1 decisions of CrowdSec are in force"),
+        "{said}"
+    );
+    let written = host.files.path("decisions/deny");
+    let found = fs::metadata(&written).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (NOGROUP, 0o644));
+    puller.signal(Signal::SIGTERM);
+    assert_eq!(puller.wait().code(), Some(0), "{}", puller.log());
+    host.until(true, &["192.0.2.100"], WITHIN);
+    assert!(!written.exists());
+    until("it is absent again", absent);
+
+    // Killed, it leaves its list to the next one, which does not trust it.
+    let mut puller = host.pull();
+    host.until(false, &["192.0.2.100"], WITHIN);
+    puller.signal(Signal::SIGKILL);
+    puller.wait();
+    api.says(Answer::Hang);
+    assert!(written.exists());
+    let puller = host.pull();
+    host.until(true, &["192.0.2.100"], WITHIN);
+    until("what hangs is reported", || {
+        let status = agent.status()["crowdsec"].clone();
+        (status["running"] == true && status["ok"] == false).then_some(())
+    });
+    api.says(bans(&["192.0.2.100"]));
+    host.until(false, &["192.0.2.100"], LONG);
+
+    // What is no list of its is not taken for one.
+    puller.signal(Signal::SIGSTOP);
+    fs::write(&written, "<html>\n").unwrap();
+    until("a wrong list is reported", || {
+        let error = agent.status()["crowdsec"]["error"].to_string();
+        error
+            .contains("the decisions of before stay denied")
+            .then_some(())
+    });
+    host.until(false, &["192.0.2.100"], Duration::ZERO);
     agent.stop();
 }
 
@@ -716,6 +876,7 @@ fn decisions_and_lists_do_not_mix() {
     };
     api.says(many(&["192.0.2.100", "192.0.2.101", "2001:db8::/64"]));
     let agent = host.start(&[]);
+    let puller = host.pull();
     until("all are there", || {
         (agent.status()["crowdsec"]["decisions"] == 20_003).then_some(())
     });
@@ -753,11 +914,16 @@ fn decisions_and_lists_do_not_mix() {
     until("there are no metrics of nobody", || {
         metrics(&host).is_empty().then_some(())
     });
+    // Without the table the other process has nothing to do.
+    let mut puller = puller;
+    puller.signal(Signal::SIGHUP);
+    assert_eq!(puller.wait().code(), Some(0), "{}", puller.log());
 
     // It may come back: the agent was started with it.
     api.says(bans(&["192.0.2.100"]));
     host.configure(&api.table(), "");
     reload(&agent);
+    let puller = host.pull();
     host.until(false, &["192.0.2.100"], WITHIN);
     host.until(true, &["192.0.2.101"], WITHIN);
     let change = Answer::Lists {
@@ -769,7 +935,7 @@ fn decisions_and_lists_do_not_mix() {
 
     // A key that cannot be read fails the reload, and nothing else.
     fs::remove_file(host.files.path("key")).unwrap();
-    let log = reload(&agent);
+    let log = puller.reload();
     assert!(
         log.contains("cannot be read") && log.contains("cscli bouncers add"),
         "{log}"
@@ -778,7 +944,7 @@ fn decisions_and_lists_do_not_mix() {
     agent.stop();
 }
 
-/// Without the table at the start nothing can be connected to.
+/// Without the table at the start the decisions are out of the agent's reach.
 #[test]
 fn the_table_needs_a_restart_where_there_was_none() {
     let host = Host::new();
@@ -802,23 +968,23 @@ fn the_table_needs_a_restart_where_there_was_none() {
 
     // A key that everybody can read is warned of; one that is missing is an error.
     fs::set_permissions(host.files.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
-    let agent = host.start(&[]);
-    assert!(
-        agent
-            .log()
-            .contains("everybody on this host can read the key")
-    );
+    let puller = host.pull();
     until("it is asked", || (api.asked() > 0).then_some(()));
-    agent.stop();
-    fs::remove_file(host.files.path("key")).unwrap();
-    let file = host.files.path("nomail.toml");
-    let mut agent = Agent::spawn(&host.lab.host, &["--config", file.to_str().unwrap()]);
-    assert_eq!(agent.wait().code(), Some(78), "{}", agent.log());
+    let log = puller.log();
     assert!(
-        agent.log().contains("crowdsec.api_key_file: "),
-        "{}",
-        agent.log()
+        log.contains("every account of this host can read the key"),
+        "{log}"
     );
+    drop(puller);
+    fs::remove_file(host.files.path("key")).unwrap();
+    let mut puller = host.pull();
+    assert_eq!(puller.wait().code(), Some(78), "{}", puller.log());
+    let log = puller.log();
+    assert!(log.contains("crowdsec.api_key_file: "), "{log}");
+    // Without the table there is nothing to do, which is no failure.
+    host.configure("", "");
+    let mut puller = host.pull();
+    assert_eq!(puller.wait().code(), Some(0), "{}", puller.log());
 }
 
 /// A guard that was left behind knows decisions which may be over by now.
@@ -852,12 +1018,15 @@ fn decisions_of_a_killed_agent_do_not_come_back() {
     host.configure(&api.table(), &keep);
     api.says(bans(&["192.0.2.100"]));
     let mut agent = host.start(&[]);
+    let puller = host.pull();
     host.until(false, &["192.0.2.100"], WITHIN);
     agent.signal(Signal::SIGKILL);
     agent.wait();
+    drop(puller);
 
     api.says(bans(&["192.0.2.101"]));
     let agent = host.start(&[]);
+    let _puller = host.pull();
     host.until(false, &["192.0.2.101"], WITHIN);
     host.until(true, &["192.0.2.100"], Duration::ZERO);
     agent.stop();

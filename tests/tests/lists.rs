@@ -1,5 +1,5 @@
 //! List files that are wrong, cut off or not there: the agent starts, does without
-//! what it cannot read, and says so everywhere.
+//! what it cannot read, and says so everywhere. What changes is taken up by itself.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
@@ -8,7 +8,8 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::Command,
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -97,6 +98,18 @@ impl Host {
         });
         let both = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(both).unwrap())
+    }
+}
+
+/// What is promised for a list file that changes.
+const WITHIN: Duration = Duration::from_secs(10);
+
+#[track_caller]
+fn within(what: &str, mut is: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < WITHIN, "not within {WITHIN:?}: {what}");
+        sleep(Duration::from_millis(100));
     }
 }
 
@@ -276,5 +289,97 @@ fn a_relay_without_its_file_relays_nothing_and_says_so() {
     let lists = agent.status()["lists"].clone();
     assert_eq!(lists["domains"], 1, "{lists:#}");
     assert_eq!(lists["files"][0]["left_out"], 1, "{lists:#}");
+    agent.stop();
+}
+
+/// Replaced by rename, written in place, removed or new: each is followed within 10 s and
+/// without a signal, and a file that can no longer be read takes nothing away.
+#[test]
+fn files_that_change_are_taken_up_by_themselves() {
+    let host = Host::new();
+    let replace = |name: &str, text: &str| {
+        host.files.write("new", text);
+        fs::rename(host.files.path("new"), host.files.path(name)).unwrap();
+    };
+    host.files.write("deny", "192.0.2.101\n");
+    host.files.write("domains", "first.example\n");
+    host.configure(
+        "[lists]\nallow_files = [\"@/allow\"]\ndeny_files = [\"@/deny\"]\n\
+         [relay]\ndomain_files = [\"@/domains\"]\n",
+    );
+    let agent = host.start();
+    assert!(host.serves("192.0.2.101"), "while nothing is denied");
+    host.files.write("allow", "192.0.2.109\n");
+    within("the list of allowed sources is there", || {
+        !host.serves("192.0.2.101")
+    });
+    assert_eq!(agent.status()["lists"]["denies_nothing"], false);
+
+    replace("deny", "192.0.2.102\n");
+    within("replaced by rename", || !host.serves("192.0.2.102"));
+    assert!(host.serves("192.0.2.101"));
+    let hash = agent.status()["config_hash"].clone();
+    host.files.write("deny", "192.0.2.101\n");
+    within("written in place", || host.serves("192.0.2.102"));
+    assert!(!host.serves("192.0.2.101"));
+    assert_ne!(agent.status()["config_hash"], hash);
+    host.files.write("allow", "192.0.2.101\n");
+    within("allowed", || host.serves("192.0.2.101"));
+    replace("domains", "second.example\n");
+    let mail =
+        "EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<u@second.example>\r\nQUIT\r\n";
+    within("a relayed domain", || {
+        host.talk("192.0.2.100", mail).unwrap().contains("\r\n556 ")
+    });
+
+    // What the configuration says by now waits for a reload.
+    host.configure("lists.deny = [\"192.0.2.100\"]\n");
+    replace("deny", "192.0.2.102\n");
+    within("a list beside an edit", || !host.serves("192.0.2.102"));
+    assert!(host.serves("192.0.2.100"));
+
+    // Bad files: each is reported once, and takes nothing away.
+    let path = host.files.path("deny").display().to_string();
+    let entry = || {
+        let files = agent.status()["lists"]["files"].clone();
+        let mut files = files.as_array().unwrap().clone();
+        files.retain(|file| file["path"] == path.as_str());
+        files.remove(0)
+    };
+    for (bad, why) in [
+        (Some("<html>\n"), "has no line"),
+        (None, "there is no such file"),
+    ] {
+        match bad {
+            Some(text) => replace("deny", text),
+            None => fs::remove_file(host.files.path("deny")).unwrap(),
+        }
+        within(why, || entry()["error"].to_string().contains(why));
+        assert_eq!(entry()["kept"], true);
+        assert!(!host.serves("192.0.2.102"));
+        assert!(
+            agent
+                .log()
+                .contains("what all lists said before stays in force")
+        );
+        host.has_metric("nomail_list_files_unread{list=\"deny\"}", 1.0);
+        let text = agent::status(&agent.control(), &[]);
+        let shown = line(&text, "lists ");
+        assert!(shown.contains("ITS EARLIER LINES STAY IN FORCE"), "{text}");
+    }
+    let log = agent.log();
+    let reports = log
+        .matches("what all lists said before stays in force")
+        .count();
+    assert_eq!(reports, 2, "{log}");
+    replace("deny", "192.0.2.100\n");
+    within("a good file again", || !host.serves("192.0.2.100"));
+    assert!(host.serves("192.0.2.102"));
+    assert_eq!(
+        (entry()["error"].clone(), entry()["kept"].clone()),
+        ("".into(), false.into())
+    );
+    host.has_metric("nomail_list_files_unread{list=\"deny\"}", 0.0);
+    assert!(!agent.log().contains("the configuration was reloaded"));
     agent.stop();
 }

@@ -212,7 +212,10 @@ fn documents_name_what_there_is() {
     let settings = Settings::new("");
     let key = Path::new(&settings.path()).with_file_name("key");
     fs::write(&key, "k3y").unwrap();
-    settings.write(&format!("[crowdsec]\napi_key_file = {key:?}\n"));
+    let decisions = key.with_file_name("decisions");
+    settings.write(&format!(
+        "[crowdsec]\napi_key_file = {key:?}\nrun_dir = {decisions:?}\n"
+    ));
     let agent = Agent::start(&lab.host, &["--config", &settings.path()]);
     let text = metrics(&lab);
     let there = families(&text);

@@ -40,6 +40,7 @@ const FILES: &[&str] = &[
     "644 root:root /etc/nomail/nomail.toml",
     "644 root:root /usr/lib/systemd/system/nomail-agent.service",
     "644 root:root /usr/lib/systemd/system/nomail-agent.socket",
+    "644 root:root /usr/lib/systemd/system/nomail-crowdsec.service",
     "644 root:root /usr/lib/sysusers.d/nomail.conf",
     "644 root:root /usr/lib/tmpfiles.d/nomail.conf",
     "755 root:root /usr/sbin/nomail-agent",
@@ -218,7 +219,7 @@ fn a_package_comes_and_goes() {
         &mut host,
         "usable",
         "nomail-agent check-config
-         systemd-analyze verify nomail-agent.service nomail-agent.socket
+         systemd-analyze verify nomail-agent.service nomail-agent.socket nomail-crowdsec.service
          man --where 8 nomail-agent
          man --where 5 nomail.toml
          bash -c '. /usr/share/bash-completion/completions/nomail-agent
@@ -611,7 +612,9 @@ dpkg --install $package
 [ "$(systemctl is-enabled nomail-agent.service || true)" = disabled ]
 not ask
 
-systemd-analyze verify --man=no nomail-agent.service nomail-agent.socket
+systemd-analyze verify --man=no nomail-agent.service nomail-agent.socket nomail-crowdsec.service
+# Without [crowdsec] it has nothing to do.
+[ "$(systemctl show --property Wants nomail-agent.service | grep -c nomail-crowdsec)" = 1 ]
 systemctl show --property Documentation nomail-agent.service | grep nomail.toml
 sed -i 's/^#   hostname = .*/hostname = "mailless.example.org"/' /etc/nomail/nomail.toml
 systemctl enable --now nomail-agent.service

@@ -350,10 +350,6 @@ fn a_list_or_key_is_not_read_over_a_link_of_another_account() {
             "relay.domain_files",
             format!("refuse_at = \"rcpt\"\n[relay]\ndomain_files = [{link:?}]"),
         ),
-        (
-            "crowdsec.api_key_file",
-            format!("[crowdsec]\nurl = \"http://127.0.0.1:1\"\napi_key_file = {link:?}"),
-        ),
     ] {
         let refuse_at = if key.starts_with("relay") {
             ""
@@ -362,22 +358,50 @@ fn a_list_or_key_is_not_read_over_a_link_of_another_account() {
         };
         let text = format!("interfaces = [{HOST_INTERFACE:?}]\n{refuse_at}{table}\n");
         fs::write(host.config(), text).unwrap();
-        let mut agent = Agent::spawn(&lab.host, &["--config", &host.config()]);
-        // A list is left out, and said so; a key is needed.
-        let log = if key.starts_with("crowdsec") {
-            assert_eq!(agent.wait().code(), Some(78), "{key}: {}", agent.log());
-            agent.log()
-        } else {
-            let agent = agent.serving();
-            let status = agent.status();
-            let unread = status["lists"].to_string();
-            assert!(unread.contains("make the link as root"), "{status:#}");
-            agent.log()
-        };
+        let agent = Agent::start(&lab.host, &["--config", &host.config()]);
+        // It is left out, and said so.
+        let status = agent.status();
+        let unread = status["lists"].to_string();
+        assert!(unread.contains("make the link as root"), "{status:#}");
+        let log = agent.log();
         assert!(log.contains(link.to_str().unwrap()), "{key}: {log}");
         assert!(log.contains("make the link as root"), "{key}: {log}");
         assert!(!log.contains("hunter2"), "{key}: {log}");
     }
+    // A key is needed.
+    let crowdsec = format!("[crowdsec]\nurl = \"http://127.0.0.1:1\"\napi_key_file = {link:?}\n");
+    fs::write(host.config(), crowdsec).unwrap();
+    let mut command = lab.host.command(agent::binary().to_str().unwrap());
+    let output = command
+        .args(["crowdsec", "--config", &host.config()])
+        .output();
+    let output = output.unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{log}");
+    assert!(log.contains(link.to_str().unwrap()), "{log}");
+    assert!(log.contains("make the link as root"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+    // Decisions of an account that has put a link in their place.
+    let decisions = host.path("of_other");
+    symlink(host.path("elsewhere/secret"), decisions.join("deny")).unwrap();
+    lchown(decisions.join("deny"), Some(other), Some(other)).unwrap();
+    let figures = serde_json::json!({
+        "url": "", "ok": true, "decisions": 1, "decisions_ipv6": 0, "left_out": 0,
+        "last_pull_secs": null, "last_pull_unix_secs": 1, "error": "",
+    });
+    fs::write(decisions.join("status.json"), figures.to_string()).unwrap();
+    let table = format!(
+        "interfaces = [{HOST_INTERFACE:?}]\n[crowdsec]\napi_key_file = {link:?}\n\
+         run_dir = {decisions:?}\n"
+    );
+    fs::write(host.config(), table).unwrap();
+    let agent = Agent::start(&lab.host, &["--config", &host.config()]);
+    until("the link is named", || {
+        let error = agent.status()["crowdsec"]["error"].to_string();
+        error.contains("make the link as root").then_some(())
+    });
+    assert!(!agent.log().contains("hunter2"), "{}", agent.log());
+    agent.stop();
     // The same link, of root's.
     fs::write(host.path("elsewhere/secret"), "203.0.113.0/24\n").unwrap();
     lchown(&link, Some(0), Some(0)).unwrap();

@@ -72,11 +72,15 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
     let directory = tempfile::tempdir().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(directory.path(), mode).unwrap();
-    // A local API of CrowdSec where nobody listens.
+    // CrowdSec's decisions are wanted, and nothing pulls them.
     let key = directory.path().join("key");
     fs::write(&key, "k3y").unwrap();
     let config = directory.path().join("nomail.toml");
-    let table = format!("interfaces = [{HOST_INTERFACE:?}]\n[crowdsec]\napi_key_file = {key:?}\n");
+    let decisions = directory.path().join("decisions");
+    let table = format!(
+        "interfaces = [{HOST_INTERFACE:?}]\n\
+         [crowdsec]\napi_key_file = {key:?}\nrun_dir = {decisions:?}\n"
+    );
     fs::write(&config, table).unwrap();
     let agent = Agent::start(&lab.host, &["--config", config.to_str().unwrap()]);
     let text = directory.path().join("metrics.txt");
@@ -101,9 +105,10 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
         (query(&lab, "nomail_build_info") == Some(1.0)).then_some(())
     });
     assert_eq!(firing(&lab), [""; 0]);
-    until("pulls that fail will be told if they go on", || {
-        (alerts(&lab, "pending") == ["NomailCrowdsecFailing"]).then_some(())
-    });
+    until(
+        "an alert for decisions that do not arrive is pending",
+        || (alerts(&lab, "pending") == ["NomailCrowdsecFailing"]).then_some(()),
+    );
 
     flooded(
         &lab.client,

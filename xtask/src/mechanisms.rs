@@ -193,6 +193,10 @@ const MECHANISMS: &[(Mechanism, &[&str])] = &[
         &["lists::without_a_file_of_the_allowed_nothing_is_denied_until_it_is_there"],
     ),
     (
+        ListsWatched,
+        &["lists::files_that_change_are_taken_up_by_themselves"],
+    ),
+    (
         Netlink,
         &[
             "lifetime::an_interface_that_is_deleted_and_comes_back_is_guarded_again",
@@ -231,6 +235,10 @@ const MECHANISMS: &[(Mechanism, &[&str])] = &[
     (
         LostAnswers,
         &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
+    ),
+    (
+        BansEnd,
+        &["crowdsec::bans_end_with_the_process_and_what_hangs_is_reported"],
     ),
     (
         SmtpSyscalls,

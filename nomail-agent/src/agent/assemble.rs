@@ -10,7 +10,7 @@ use crate::{
     host::service::Figures,
     smtp::{self, Responder},
     status::{
-        DurationStatus, ListsStatus, MetricsStatus, Status, foreign_domains,
+        DurationStatus, MetricsStatus, Status, foreign_domains,
         http::{SOURCES_SHOWN, View},
     },
 };
@@ -51,7 +51,7 @@ impl StatusInputs<'_> {
             config_hash: format!("{:016x}", reload.config_hash),
             reload: reload.clone().into(),
             unguarded: self.network.unguarded.clone(),
-            lists: ListsStatus::from(config),
+            lists: self.reloader.lists.clone(),
             metrics,
             addresses: self.network.addresses.clone(),
             counts: counts.all,
@@ -59,11 +59,7 @@ impl StatusInputs<'_> {
             commands: connections.commands,
             durations: durations_of(&connections),
             interfaces: guard.statuses().to_vec(),
-            crowdsec: self
-                .keeper
-                .bans
-                .watch()
-                .map(|watch| watch.snapshot().into()),
+            crowdsec: self.keeper.crowdsec_status(),
             foreign_domains: self
                 .responder
                 .with_foreign_domains(|domains| foreign_domains(domains, smtp::unix_now())),

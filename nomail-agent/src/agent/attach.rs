@@ -3,7 +3,6 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::anyhow;
-use ipnet::IpNet;
 use log::{info, warn};
 use nomail_common::{abi, source::Source};
 
@@ -229,13 +228,6 @@ impl AttachedGuard {
         self.guard
             .as_mut()
             .map_or(Ok(()), |guard| guard.configure(policy))
-    }
-
-    /// Denies `ban`, and no longer `unban`, besides the lists of the policy.
-    pub(super) fn deny(&mut self, ban: &[IpNet], unban: &[IpNet]) -> Result<(), BpfError> {
-        self.guard
-            .as_mut()
-            .map_or(Ok(()), |guard| guard.deny(ban, unban))
     }
 
     /// Renews the lease. Without it, nothing is challenged, or XDP is in the listeners' place.

@@ -9,7 +9,7 @@ use caps::Capability;
 
 use super::{
     attach::AttachedGuard,
-    crowdsec::{Bans, subscription_of},
+    decisions::Decisions,
     descriptors::ConnectionBudget,
     files,
     guard_settings::{GuardSettings, Targets},
@@ -30,7 +30,6 @@ use super::{
     smtp_settings::smtp_settings,
 };
 use crate::{
-    commands::crowdsec::Subscription,
     config::{Config, Overrides},
     exit::{Exit, Failure},
     guard::Pins,
@@ -61,7 +60,6 @@ struct Common {
     plan: ListenPlan,
     sockets: ListenSockets,
     smtp: smtp::Settings,
-    subscription: Option<Subscription>,
     reloader: Reloader,
     observers: Observers,
     signals: Signals,
@@ -127,7 +125,6 @@ impl Opened {
         let names = FoundNames::find(&plan);
         let smtp = smtp_settings(&config, &names.hostname(&config), budget)?;
         let settings = GuardSettings::of(&config, &smtp.replies)?;
-        let subscription = subscription_of(&config)?;
         let mut sockets = ListenSockets::new(&config, inherited)?;
         sockets.bind_all(&plan)?;
         let observers = Observers::open(&root, &config, account, manager)?;
@@ -139,7 +136,6 @@ impl Opened {
                 plan,
                 sockets,
                 smtp,
-                subscription,
                 reloader: Reloader::new(config, overrides, names, budget),
                 observers,
                 signals,
@@ -169,13 +165,15 @@ impl Opened {
         let policy = settings.policy(&targets);
         let mut guard = AttachedGuard::attach_all(&root, config, &on, &policy, pins)?;
         let state = files::prepare_state(&root, config, common.account)?;
+        files::prepare_decisions(&root, config);
+        let decisions = Decisions::of(config, guard.exists());
         let retransmitter = match settings.texts {
             Some(_) => Retransmitter::open(&root),
             None => Retransmitter::default(),
         };
         guard.settle_pins(&root, &links.interfaces)?;
         Ok(Attached {
-            keeper: Keeper::new(guard, settings, targets, retransmitter),
+            keeper: Keeper::new(guard, settings, targets, retransmitter, decisions),
             root,
             common,
             state,
@@ -189,7 +187,7 @@ impl Attached {
         let Self {
             root,
             common,
-            mut keeper,
+            keeper,
             mut state,
         } = self;
         let config = &common.reloader.config;
@@ -207,8 +205,6 @@ impl Attached {
         privilege::die_of_faults().map_err(not_confined)?;
         let (responder, ended) = start_responder(common.smtp, senders)?;
         responder.with_foreign_domains(|of_responder| *of_responder = domains);
-        let denies_nothing = config.lists.denies_nothing;
-        keeper.bans = Bans::start(common.subscription, guarded, denies_nothing)?;
         privilege::restrict_syscalls(Thread::Main { guard: guarded }).map_err(not_confined)?;
         memory::give_back();
         let falls_back = keeper.settings.falls_back();

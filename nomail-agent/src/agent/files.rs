@@ -37,6 +37,15 @@ pub(super) fn prepare_state(
     Ok(State::new(directory))
 }
 
+/// Creates the directory above CrowdSec's decisions, which the sandbox has to reach.
+pub(super) fn prepare_decisions(_: &Root, config: &Config) {
+    if let Some(crowdsec) = &config.crowdsec
+        && let Err(error) = privilege::create_above_run_dir(&crowdsec.run_dir)
+    {
+        warn!("CrowdSec's decisions may be out of reach: {error:#}");
+    }
+}
+
 /// The paths that a reload reads, that hold the control socket, and that `state` is written
 /// to.
 pub(super) fn reachable_paths(config: &Config, state: bool) -> Paths {
@@ -83,11 +92,9 @@ pub(super) fn warn_of_shared_directories(config: &Config) {
     }
 }
 
-/// The files that a reload reads besides the configuration.
+/// What is read again besides the configuration. Of CrowdSec's decisions the whole directory
+/// may be replaced, as a list file may.
 fn list_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let keys = config
-        .crowdsec
-        .iter()
-        .map(|crowdsec| &crowdsec.api_key_file);
-    config.list_files().map(|file| &file.path).chain(keys)
+    let decisions = config.crowdsec.iter().map(|crowdsec| &crowdsec.run_dir);
+    config.list_files().map(|file| &file.path).chain(decisions)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::anyhow;
+use ipnet::IpNet;
 use nomail_common::{abi::TEXT_MAX, abi::Texts};
 
 use super::plan::ListenPlan;
@@ -37,6 +38,10 @@ const COOKIE_CAP: Rate = Rate {
 pub(super) struct GuardSettings {
     pub(super) limits: Limits,
     pub(super) observe: bool,
+    /// The lists of the configuration.
+    listed: Arc<Lists>,
+    denies_nothing: bool,
+    /// The lists in force: those, and what is banned besides.
     lists: Arc<Lists>,
     /// The replies of XDP, where it serves without a listener, or in place of one.
     pub(super) texts: Option<Texts>,
@@ -75,17 +80,35 @@ impl Targets {
 
 impl GuardSettings {
     pub(super) fn of(config: &Config, replies: &Replies) -> Result<Self, Failure> {
+        let listed = Arc::new(Lists {
+            allow: Arc::clone(&config.lists.allow),
+            deny: Arc::clone(&config.lists.deny),
+        });
         Ok(Self {
             limits: config.limits,
             observe: config.observe,
-            lists: Arc::new(Lists {
-                allow: config.lists.allow.clone(),
-                deny: config.lists.deny.clone(),
-            }),
+            lists: Arc::clone(&listed),
+            listed,
+            denies_nothing: config.lists.denies_nothing,
             texts: texts_of(config, replies)?,
             responder: config.responder,
             fallback: config.fallback,
         })
+    }
+
+    /// The same settings, with `banned` denied besides the lists; sorted, without duplicates.
+    #[must_use]
+    pub(super) fn banning(mut self, banned: &[IpNet]) -> Self {
+        // While nothing is denied, any of them may be allowed.
+        self.lists = if banned.is_empty() || self.denies_nothing {
+            Arc::clone(&self.listed)
+        } else {
+            Arc::new(Lists {
+                allow: Arc::clone(&self.listed.allow),
+                deny: union(&self.listed.deny, banned),
+            })
+        };
+        self
     }
 
     /// The policy for `targets`, as the kernel's settings allow it now.
@@ -148,6 +171,15 @@ impl GuardSettings {
         };
         (by, fallback)
     }
+}
+
+/// The prefixes of two sorted lists: sorted, without duplicates.
+fn union(deny: &[IpNet], banned: &[IpNet]) -> Arc<[IpNet]> {
+    let mut all = [deny, banned].concat();
+    // Two sorted runs are quick for a stable sort.
+    all.sort();
+    all.dedup();
+    all.into()
 }
 
 /// The replies of XDP where it serves; none where a reload has brought a `[relay]`, which
@@ -232,6 +264,26 @@ mod tests {
         let settings = settings(&Config::default());
         let [before, after] = [(); 2].map(|()| settings.policy(&Targets::default()));
         assert!(Arc::ptr_eq(&before.lists, &after.lists));
+    }
+
+    #[test]
+    fn bans_are_beside_the_list() {
+        let prefixes = |list: &[&str]| -> Arc<[IpNet]> {
+            list.iter().map(|prefix| prefix.parse().unwrap()).collect()
+        };
+        let deny = prefixes(&["192.0.2.7/32", "2001:db8::/32"]);
+        let banned = prefixes(&["192.0.2.1/32", "192.0.2.7/32"]);
+        let mut config = Config::default();
+        Arc::make_mut(&mut config.lists).deny = Arc::clone(&deny);
+        let banning = settings(&config).banning(&banned);
+        let all = prefixes(&["192.0.2.1/32", "192.0.2.7/32", "2001:db8::/32"]);
+        assert_eq!(banning.lists.deny, all);
+        let none = banning.banning(&[]);
+        assert!(Arc::ptr_eq(&none.lists, &none.listed));
+        assert!(Arc::ptr_eq(&none.lists.deny, &deny));
+        Arc::make_mut(&mut config.lists).denies_nothing = true;
+        let nothing = settings(&config).banning(&banned);
+        assert!(Arc::ptr_eq(&nothing.lists, &nothing.listed));
     }
 
     #[test]

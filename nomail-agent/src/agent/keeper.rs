@@ -5,35 +5,33 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use log::{error, info, warn};
 use nomail_common::verdict::Verdict;
-use tokio::{
-    select,
-    time::{Interval, interval},
-};
+use tokio::time::{Interval, interval};
 
 use super::{
     attach::AttachedGuard,
-    crowdsec::Bans,
+    decisions::Decisions,
     failover::Failover,
     floods::Floods,
     guard_settings::{GuardSettings, Targets, kernel_takes_syncookies},
     retransmit::Retransmitter,
 };
 use crate::{
-    commands::crowdsec::Change,
-    config::FloodAnswer,
+    config::{Crowdsec, FloodAnswer},
     counts::Counts,
     guard::BpfError,
     logging::limited::LimitedLog,
-    smtp::Responder,
+    smtp::{self, Responder},
     status::{
-        ResponderStatus, Speaker, StatelessCounter,
+        CrowdsecStatus, ResponderStatus, Speaker, StatelessCounter,
         http::{Chart, History},
     },
 };
 
-/// How often the guard's counters and events are read, and its lease is renewed.
+/// How often the guard's counters and events are read, its lease is renewed, and CrowdSec's
+/// decisions are looked at.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The guard with what is done for it.
@@ -50,14 +48,11 @@ pub(super) struct Keeper {
     limited: LimitedLog,
     /// The kernel was last seen to accept SYN cookies.
     syncookies: bool,
-    pub(super) bans: Bans,
+    /// The decisions of CrowdSec, if the agent was started with `[crowdsec]`.
+    decisions: Option<Decisions>,
+    /// The kernel did not take the decisions.
+    undenied: bool,
     tick: Interval,
-}
-
-pub(super) enum KeeperEvent {
-    Tick,
-    /// CrowdSec's decisions changed. None: there will be no more.
-    Decisions(Option<Change>),
 }
 
 impl Keeper {
@@ -67,6 +62,7 @@ impl Keeper {
         settings: GuardSettings,
         targets: Targets,
         retransmitter: Retransmitter,
+        decisions: Option<Decisions>,
     ) -> Self {
         // What was counted by an earlier agent is no flood of now.
         let counts = guard.counts().unwrap_or_default();
@@ -80,27 +76,20 @@ impl Keeper {
             history: History::default(),
             limited: LimitedLog::default(),
             syncookies: true,
-            bans: Bans::default(),
+            decisions,
+            undenied: false,
             tick: interval(TICK_INTERVAL),
         }
     }
 
-    /// Waits for the next event. May be dropped and called again at any time.
-    pub(super) async fn event(&mut self) -> KeeperEvent {
-        select! {
-            _ = self.tick.tick() => KeeperEvent::Tick,
-            change = self.bans.next() => KeeperEvent::Decisions(change),
-        }
+    /// Waits for the next tick. May be dropped and called again at any time.
+    pub(super) async fn event(&mut self) {
+        self.tick.tick().await;
     }
 
-    pub(super) fn handle(&mut self, event: KeeperEvent, responder: &Responder) {
-        match event {
-            KeeperEvent::Tick => self.tick(Instant::now(), responder),
-            KeeperEvent::Decisions(change) => self.bans.follow(change, &mut self.guard),
-        }
-    }
-
-    fn tick(&mut self, now: Instant, responder: &Responder) {
+    /// Does what is due each second.
+    pub(super) fn handle(&mut self, responder: &Responder) {
+        let now = Instant::now();
         if self.settings.falls_back() {
             self.watch_for_takeovers(now);
         } else {
@@ -110,7 +99,7 @@ impl Keeper {
         self.watch_for_floods(now, responder.snapshot().accepted);
         self.watch_for_cookies();
         self.log_limited(now, responder);
-        self.bans.retry(&mut self.guard);
+        self.follow_decisions(now);
     }
 
     /// The listeners are served. While there is `room` in their queues they keep their place,
@@ -191,8 +180,50 @@ impl Keeper {
         }
     }
 
-    /// Puts new settings in force, or keeps the old ones.
+    /// Denies what CrowdSec's decisions say. What the kernel refuses is tried again.
+    fn follow_decisions(&mut self, now: Instant) {
+        let Some(decisions) = &mut self.decisions else {
+            return;
+        };
+        let changed = decisions.look(now);
+        if !changed && !self.undenied {
+            return;
+        }
+        let configured = self.configure(self.settings.clone());
+        if let Err(error) = &configured
+            && changed
+        {
+            error!("CrowdSec's decisions cannot be put in force; this is tried again: {error}");
+        }
+        self.undenied = configured.is_err();
+    }
+
+    /// Follows another `[crowdsec]`, or none since a reload.
+    pub(super) fn follow_crowdsec(&mut self, crowdsec: Option<&Crowdsec>) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.follow(crowdsec);
+        }
+        self.follow_decisions(Instant::now());
+    }
+
+    /// Whether the agent was started with `[crowdsec]`, and has a guard to deny its decisions.
+    pub(super) fn follows_decisions(&self) -> bool {
+        self.decisions.is_some()
+    }
+
+    /// The decisions, if the agent was started with `[crowdsec]`.
+    pub(super) fn crowdsec_status(&self) -> Option<CrowdsecStatus> {
+        let decisions = self.decisions.as_ref()?;
+        Some(decisions.status(u64::from(smtp::unix_now())))
+    }
+
+    fn banned(&self) -> &[IpNet] {
+        self.decisions.as_ref().map_or(&[], Decisions::banned)
+    }
+
+    /// Puts new settings in force, besides what is banned, or keeps the old ones.
     pub(super) fn configure(&mut self, settings: GuardSettings) -> Result<(), BpfError> {
+        let settings = settings.banning(self.banned());
         self.guard.configure(&settings.policy(&self.targets))?;
         self.settings = settings;
         Ok(())

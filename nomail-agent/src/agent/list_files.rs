@@ -2,7 +2,7 @@
 
 use log::{error, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ListFile};
 
 /// Most warnings that one load of the configuration logs.
 const LINES_MAX: usize = 100;
@@ -21,8 +21,8 @@ pub(super) fn warn_of(config: &Config) {
         if file.unread.is_some() {
             error!(
                 event = "list_unread", path:% = file.path.display(), key = file.key;
-                "{} is not in force: nomail goes on without this file; correct it, then send \
-                 SIGHUP (systemctl reload nomail-agent)",
+                "{} is not in force: nomail goes on without this file; correct it, and it is taken \
+                 up within 10 s",
                 file.path.display()
             );
         }
@@ -32,6 +32,18 @@ pub(super) fn warn_of(config: &Config) {
             event = "denies_nothing";
             "nothing is denied, because a file of lists.allow_files is not known: what it allows \
              could be on a list of what to deny"
+        );
+    }
+}
+
+/// Logs the files that can no longer be read.
+pub(super) fn warn_of_lost(lost: &[&ListFile]) {
+    for file in lost {
+        warn!(
+            event = "list_lost", path:% = file.path.display(), key = file.key;
+            "{}: {}; what all lists said before stays in force until this file is right",
+            file.path.display(),
+            file.unread.as_deref().unwrap_or_default()
         );
     }
 }

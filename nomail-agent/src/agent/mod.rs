@@ -12,7 +12,7 @@ mod assemble;
 mod attach;
 mod boot;
 mod counters;
-mod crowdsec;
+mod decisions;
 mod descriptors;
 mod failover;
 mod files;

@@ -1,18 +1,23 @@
 //! The configuration in effect, and its reload.
 
+use std::time::Duration;
+
 use log::{error, info, warn};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
-    crowdsec::subscription_of, descriptors::ConnectionBudget, guard_settings::GuardSettings,
-    journal::Journal, keeper::Keeper, list_files, listeners::Listeners, names::FoundNames,
-    smtp_settings::smtp_settings,
+    descriptors::ConnectionBudget, guard_settings::GuardSettings, journal::Journal, keeper::Keeper,
+    list_files, listeners::Listeners, names::FoundNames, smtp_settings::smtp_settings,
 };
 use crate::{
-    config::{self, Config, Overrides},
+    config::{self, Config, Overrides, WatchedLists},
     exit::Failure,
     host::memory,
-    status::reload::Reload,
+    status::{ListsStatus, reload::Reload},
 };
+
+/// How often list files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The configuration in effect, and what a reload needs besides the files.
 pub(super) struct Reloader {
@@ -23,6 +28,10 @@ pub(super) struct Reloader {
     /// The name in the greeting.
     pub(super) hostname: String,
     pub(super) last: Reload,
+    /// The lists in force.
+    pub(super) lists: ListsStatus,
+    watched: WatchedLists,
+    looks: Interval,
 }
 
 impl Reloader {
@@ -33,7 +42,12 @@ impl Reloader {
         names: FoundNames,
         budget: ConnectionBudget,
     ) -> Self {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            lists: ListsStatus::from(&config),
+            watched: WatchedLists::new(&config),
+            looks,
             hostname: names.hostname(&config),
             last: Reload::succeeded(&config, Vec::new()),
             config,
@@ -86,22 +100,14 @@ impl Reloader {
         listeners.complete(&mut new);
         let mut needs_restart = self.config.changes_that_need_restart(&new);
         let mut new = new.with_fixed_from(&self.config);
-        if keeper.bans.needs_restart(&self.config, &new) {
+        let begins = self.config.crowdsec.is_none() && new.crowdsec.is_some();
+        if begins && !keeper.follows_decisions() {
+            // The sandbox does not reach the decisions.
             needs_restart.push("crowdsec");
             new.crowdsec = None;
         }
-        let subscription = subscription_of(&new)?;
-        let hostname = self.names.hostname(&new);
-        let settings = smtp_settings(&new, &hostname, self.budget)?;
-        keeper.configure(GuardSettings::of(&new, &settings.replies)?)?;
-        let responder = &listeners.responder;
-        responder.configure(settings);
-        responder.with_foreign_domains(|domains| domains.set_own(self.names.aliases(&new)));
-        keeper
-            .bans
-            .subscribe(subscription, new.lists.denies_nothing);
-        self.config = new;
-        self.hostname = hostname;
+        self.take(new, keeper, listeners)?;
+        keeper.follow_crowdsec(self.config.crowdsec.as_ref());
         if needs_restart.is_empty() {
             info!("the configuration was reloaded");
         } else {
@@ -111,5 +117,55 @@ impl Reloader {
             );
         }
         Ok(needs_restart)
+    }
+
+    /// Puts a configuration in force, or leaves everything as it was.
+    fn take(
+        &mut self,
+        new: Config,
+        keeper: &mut Keeper,
+        listeners: &Listeners,
+    ) -> Result<(), Failure> {
+        let hostname = self.names.hostname(&new);
+        let settings = smtp_settings(&new, &hostname, self.budget)?;
+        keeper.configure(GuardSettings::of(&new, &settings.replies)?)?;
+        let responder = &listeners.responder;
+        responder.configure(settings);
+        responder.with_foreign_domains(|domains| domains.set_own(self.names.aliases(&new)));
+        self.watched = WatchedLists::new(&new);
+        self.lists = ListsStatus::from(&new);
+        self.config = new;
+        self.hostname = hostname;
+        Ok(())
+    }
+
+    /// Waits until the list files are to be looked at. May be dropped and called again at any
+    /// time.
+    pub(super) async fn event(&mut self) {
+        self.looks.tick().await;
+    }
+
+    /// Takes over list files that changed, unless one can no longer be read.
+    pub(super) fn handle(&mut self, keeper: &mut Keeper, listeners: &Listeners) {
+        if !self.watched.look() {
+            return;
+        }
+        let new = self.config.with_lists_read_again();
+        let lost: Vec<_> = new.lost_since(&self.config).collect();
+        if !lost.is_empty() {
+            list_files::warn_of_lost(&lost);
+            self.lists.keep(&lost);
+            return;
+        }
+        list_files::warn_of(&new);
+        match self.take(new, keeper, listeners) {
+            Ok(()) => {
+                info!("changed list files are in force");
+                self.last.lists_taken(&self.config);
+            }
+            Err(failure) => error!("changed list files cannot be put in force: {failure}"),
+        }
+        // Of long lists, those before them.
+        memory::give_back();
     }
 }

@@ -107,8 +107,9 @@ impl Agent {
                     Signal::Stop => return Ok(()),
                 },
                 event = self.listeners.event() => self.follow_listeners(event).await?,
-                event = self.keeper.event() => {
-                    self.keeper.handle(event, &self.listeners.responder);
+                () = self.keeper.event() => self.keeper.handle(&self.listeners.responder),
+                () = self.reloader.event() => {
+                    self.reloader.handle(&mut self.keeper, &self.listeners);
                 }
                 event = self.network.event() => {
                     self.network.handle(event, &mut self.keeper, &mut self.listeners).await?;

@@ -182,6 +182,17 @@ fn detach_options(
 }
 
 #[rstest]
+#[case("crowdsec", None, 0)]
+#[case("crowdsec -vv --config /a.toml", Some("/a.toml"), 2)]
+fn crowdsec_options(#[case] line: &str, #[case] config: Option<&str>, #[case] verbose: u8) {
+    let crowdsec = Crowdsec {
+        config: config.map(PathBuf::from),
+        verbose,
+    };
+    assert_eq!(parse(words(line)).unwrap(), Command::Crowdsec(crowdsec));
+}
+
+#[rstest]
 #[case("--help", 0)]
 #[case("run --help", 0)]
 #[case("--version", 0)]

@@ -11,8 +11,8 @@ use std::{
 
 use super::error::{ValueError, quoted, wrong};
 
-/// The URL of an API: `http`, a numeric address and a port. After its start the
-/// agent can look up no name, and it has no TLS.
+/// The URL of an API: `http`, a numeric address and a port. The process that connects to it
+/// can look up no name in its sandbox, and has no TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiUrl(SocketAddr);
 
@@ -86,8 +86,8 @@ impl FromStr for ApiUrl {
             return wrong(format!("{shown} has no port: {give}"));
         }
         wrong(format!(
-            "{shown} has no numeric address and port: the agent, which has given up its \
-             privileges, cannot look up a name; {give}"
+            "{shown} has no numeric address and port: nomail cannot look up a name in its \
+             sandbox; {give}"
         ))
     }
 }

@@ -46,6 +46,9 @@ pub const DEFAULT_ROUTE: &str = "default-route";
 pub const DEFAULT_CONTROL: &str = "/run/nomail/control.sock";
 /// Directory of pins by default.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/nomail";
+/// Directory of CrowdSec's decisions by default. The unit's directory is made anew with each
+/// start; the one above it stays, and is what an agent in its sandbox can still reach.
+pub const DEFAULT_RUN_DIR: &str = "/run/nomail-crowdsec/decisions";
 /// Most connections at once that can be configured; with what else needs
 /// descriptors it stays below fs.nr_open's default.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -300,7 +303,8 @@ table! {
 
         /// Files with more to allow, one a line, "#" or ";" before a comment: absolute paths, at
         /// most 64, of each 64 MiB. Wrong lines are left out with a warning. While a file is
-        /// missing, the agent runs and denies nothing. A reload reads the files again.
+        /// missing, the agent runs and denies nothing. A file that changes is taken up within 10
+        /// seconds.
         allow_files: Vec<PathBuf> = Vec::new(), reload,
             paths("\"/etc/nomail/allow\"", values::list_file);
 
@@ -327,8 +331,8 @@ table! {
             example r#"["example.org", "*.example.org", "example.com closed since May"]"#;
 
         /// Files with more domains, one a line: absolute paths, at most 64, of each 64 MiB.
-        /// Wrong lines and missing files are left out with a warning. A reload reads the files
-        /// again.
+        /// Wrong lines and missing files are left out with a warning. A file that changes is taken
+        /// up within 10 seconds.
         domain_files: Vec<PathBuf> = Vec::new(), reload,
             Unless {
                 of: paths("\"/etc/nomail/domains\"", values::list_file).not_empty(),
@@ -400,14 +404,15 @@ table! {
 
 table! {
     /// The local API of CrowdSec whose decisions are denied, too: those of the type ban for
-    /// addresses and ranges, at most 262144. Adding this table to a running agent needs a
-    /// restart; changing or removing it does not.
+    /// addresses and ranges, at most 262144. nomail-agent crowdsec, which is the unit
+    /// nomail-crowdsec.service, pulls them. Adding this table to a running agent needs a
+    /// restart; changing or removing it does not, except for run_dir.
     pub struct Crowdsec = "crowdsec.", without "no decisions of CrowdSec are denied" {
         /// Where the API listens: http, a numeric address and a port.
         url: ApiUrl = ApiUrl::default(), reload, text(|value| value.text()?.parse::<ApiUrl>());
 
         /// The file with the API's key, as `cscli bouncers add nomail -o raw` prints it: an
-        /// absolute path. Readable for the agent's user and nobody else.
+        /// absolute path. Readable for the group nomail and nobody else.
         api_key_file: PathBuf = PathBuf::new(), reload,
             Unless {
                 of: path(|value| values::absolute_path(value.text()?, "file")),
@@ -420,6 +425,11 @@ table! {
         /// force within 10 seconds.
         interval_secs: u64 = 5, reload,
             number(1..=3600, "give the seconds from one pull of decisions to the next");
+
+        /// The directory in which nomail-agent crowdsec writes the decisions, and the agent
+        /// reads them: an absolute path, below a directory that stays.
+        run_dir: PathBuf = DEFAULT_RUN_DIR.into(), restart,
+            path(|value| values::absolute_path(value.text()?, "directory"));
     }
 }
 

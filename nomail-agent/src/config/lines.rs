@@ -16,6 +16,7 @@ use super::{
     error::{Problem, ValueError},
     origin::{Origin, Position},
     resolved::ListFile,
+    stamp::Stamp,
 };
 use crate::walk;
 
@@ -131,7 +132,7 @@ impl LineFile {
             key: self.list.key(),
             ..ListFile::default()
         };
-        let mut bytes = match self.bytes(max) {
+        let mut bytes = match self.bytes(max, &mut file.stamp) {
             Ok(bytes) => bytes,
             Err(text) => {
                 file.warnings.push(self.warning(None, text.clone()));
@@ -204,8 +205,9 @@ impl LineFile {
         file
     }
 
-    /// The bytes of the file, at most one more than `max`, or why it cannot be read.
-    fn bytes(&self, max: u64) -> Result<Vec<u8>, String> {
+    /// The bytes of the file, at most one more than `max`, or why it cannot be read. Its
+    /// `stamp` is taken first, so that a later change is noticed.
+    fn bytes(&self, max: u64, stamp: &mut Option<Stamp>) -> Result<Vec<u8>, String> {
         let (key, entry) = (self.list.key(), self.list.entry());
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -218,6 +220,7 @@ impl LineFile {
             _ => format!("cannot be read: {error}"),
         };
         let file = walk::open_file(&self.path).map_err(|error| cannot(error.into_io()))?;
+        *stamp = Some(Stamp::of(&file).map_err(cannot)?);
         if !file.metadata().map_err(cannot)?.is_file() {
             return Err(format!("is not a file: name one with a {entry} a line"));
         }

@@ -20,7 +20,7 @@ use super::{
     lines::{EntryError, Line, LineFile, List, begin_of},
     origin::{Origin, Position},
     prefixes::{Listed, listed},
-    resolved::{ListFile, Lists},
+    resolved::{ListFile, Lists, WrittenLists},
 };
 
 /// Most prefixes of each of the two lists.
@@ -32,11 +32,55 @@ const WARNINGS_MAX: usize = 32;
 /// Puts the lists together, of the configuration and of the files that it names.
 pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
     reject_files_of_both(&keys.allow_files, layers);
-    let problems = &mut layers.problems;
+    let ListKeys {
+        allow,
+        deny,
+        allow_files,
+        deny_files,
+    } = keys;
+    let texts =
+        |entries: &[(String, Origin)]| entries.iter().map(|(text, _)| text.clone()).collect();
+    let written = WrittenLists {
+        allow: texts(&allow),
+        deny: texts(&deny),
+        allow_files,
+        deny_files,
+    };
+    Arc::new(build(allow, deny, written, &mut layers.problems))
+}
+
+/// The same lists, with their files as they are now. `file` is the configuration's.
+pub(super) fn read_again(lists: &Lists, file: &Path) -> Lists {
+    let entries = |texts: &[String]| {
+        let texts = texts.iter().cloned();
+        texts
+            .map(|text| (text, Origin::whole_file(file)))
+            .collect::<Vec<_>>()
+    };
+    let written = &lists.written;
+    let (allowed, denied) = (entries(&written.allow), entries(&written.deny));
+    // What is written was right before.
+    build(allowed, denied, written.clone(), &mut Vec::new())
+}
+
+/// Reads at most `max` prefixes of a file that no key names.
+pub fn read_prefixes(path: &Path, max: usize) -> (Arc<[IpNet]>, ListFile) {
+    let mut prefixes = PrefixList::new(max, None);
+    let file = prefixes.read(&LineFile::new(path, List::Deny), 0);
+    (prefixes.into_sorted(), file)
+}
+
+/// Puts the lists together, of the entries that are written and of the files.
+fn build(
+    allowed: Vec<(String, Origin)>,
+    denied: Vec<(String, Origin)>,
+    written: WrittenLists,
+    problems: &mut Vec<Problem>,
+) -> Lists {
     let mut files = Vec::new();
     let mut allow = PrefixList::new(LIST_PREFIXES_MAX, None);
-    allow.add_all("lists.allow", keys.allow, problems, &mut files);
-    for path in &keys.allow_files {
+    allow.add_all("lists.allow", allowed, problems, &mut files);
+    for path in &written.allow_files {
         let file = LineFile::new(path, List::Allow);
         files.push(allow.read(&file, files.len()));
     }
@@ -44,8 +88,8 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
     let denies_nothing = nomail_common::Mechanism::AllowMissing.is_on()
         && files.iter().any(|file| file.unread.is_some());
     let mut deny = PrefixList::new(LIST_PREFIXES_MAX, Some(&allow));
-    deny.add_all("lists.deny", keys.deny, problems, &mut files);
-    for path in &keys.deny_files {
+    deny.add_all("lists.deny", denied, problems, &mut files);
+    for path in &written.deny_files {
         let file = LineFile::new(path, List::Deny);
         files.push(deny.read(&file, files.len()));
     }
@@ -53,12 +97,13 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
         true => Arc::default(),
         false => deny.into_sorted(),
     };
-    Arc::new(Lists {
+    Lists {
         allow: allow.into_sorted(),
         deny,
         denies_nothing,
         files,
-    })
+        written,
+    }
 }
 
 fn reject_files_of_both(allowed: &[PathBuf], layers: &mut Layers) {

@@ -9,6 +9,7 @@
 mod addresses;
 mod api_url;
 mod choices;
+mod crowdsec;
 mod effective;
 mod error;
 mod file;
@@ -26,11 +27,13 @@ mod prefixes;
 mod relay;
 mod reload;
 mod resolved;
+mod stamp;
 mod table;
 #[cfg(test)]
 mod tests;
 mod together;
 mod values;
+mod watch;
 
 pub use self::{
     addresses::ListenAddress,
@@ -39,20 +42,23 @@ pub use self::{
         AfterGreeting, Fallback, FloodAnswer, LogFormat, OnExit, RefuseAt, RelayCode, Responder,
         XdpMode,
     },
+    crowdsec::CrowdsecProcess,
     error::{ConfigError, ValueError},
     file::drop_in_directory,
     fqdn::{host_aliases, host_fqdn},
     keys::{
-        CONNECTIONS_MAX, Config, Crowdsec, DEFAULT_CONTROL, DEFAULT_PIN_DIR, DEFAULT_ROUTE, Limits,
-        Log, Metrics, tables,
+        CONNECTIONS_MAX, Config, Crowdsec, DEFAULT_CONTROL, DEFAULT_PIN_DIR, DEFAULT_ROUTE,
+        DEFAULT_RUN_DIR, Limits, Log, Metrics, tables,
     },
     kinds::{Setting, Takes},
-    lists::LIST_PREFIXES_MAX,
+    lists::{LIST_PREFIXES_MAX, read_prefixes},
     load::{DEFAULT_FILE, control_path, load, pin_dir, show},
     names::Hostname,
     overrides::{GivenBy, Overrides},
     reload::reload,
     resolved::{ListFile, Lists, Relay, RelayDomain},
+    stamp::Stamp,
     table::{Flag, Key, Table},
     values::{StateDir, User},
+    watch::WatchedLists,
 };

@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
+    path::Path,
     sync::Arc,
 };
 
@@ -44,6 +45,7 @@ pub(super) fn resolve(keys: RelayKeys, layers: &mut Layers) -> Option<Arc<Relay>
                 .to_owned(),
         });
     }
+    let written = entries.iter().map(|(entry, _)| entry.clone()).collect();
     let mut list = DomainList::new(&text, DOMAINS_MAX);
     for (entry, origin) in entries {
         if let Err(wrong) = list.add(&entry, || origin.clone()) {
@@ -65,7 +67,26 @@ pub(super) fn resolve(keys: RelayKeys, layers: &mut Layers) -> Option<Arc<Relay>
         text,
         postmaster,
         files,
+        written,
     }))
+}
+
+/// The same relay, with its files as they are now. `file` is the configuration's.
+pub(super) fn read_again(relay: &Relay, file: &Path) -> Relay {
+    let mut list = DomainList::new(&relay.text, DOMAINS_MAX);
+    for entry in &relay.written {
+        // It was right before.
+        let _ = list.add(entry, || Origin::whole_file(file));
+    }
+    let files = relay.files.iter();
+    let files = files
+        .map(|file| list.read(&LineFile::new(&file.path, List::Domains)))
+        .collect();
+    Relay {
+        domains: list.into_domains(),
+        files,
+        ..relay.clone()
+    }
 }
 
 /// What `code` and `enhanced_code` say together.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::choices::RelayCode;
+use super::{choices::RelayCode, stamp::Stamp};
 
 /// The sources of `[lists]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub struct Lists {
     pub denies_nothing: bool,
     /// The files that a reload reads, those of allowed sources first.
     pub files: Vec<ListFile>,
+    /// What the table says, from which the lists are read again.
+    pub(super) written: WrittenLists,
+}
+
+/// The values of `[lists]` as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct WrittenLists {
+    pub(super) allow: Vec<String>,
+    pub(super) deny: Vec<String>,
+    pub(super) allow_files: Vec<PathBuf>,
+    pub(super) deny_files: Vec<PathBuf>,
 }
 
 /// `[relay]`.
@@ -34,6 +45,8 @@ pub struct Relay {
     pub postmaster: Option<String>,
     /// The files that a reload reads.
     pub files: Vec<ListFile>,
+    /// `relay.domains` as it is written.
+    pub written: Vec<String>,
 }
 
 /// A domain that takes no mail.
@@ -61,4 +74,6 @@ pub struct ListFile {
     pub unread: Option<String>,
     /// What to log about it, each with its place; bounded.
     pub warnings: Vec<String>,
+    /// The stamp of the file when it was read. None: it could not be opened.
+    pub stamp: Option<Stamp>,
 }

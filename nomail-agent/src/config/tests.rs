@@ -28,6 +28,7 @@ use super::{
     keys::{PREFIX_BURST_MAX, RATE_MAX},
     layer::Layers,
     load::{control_of, load_layers_of, read, reject_unknown},
+    resolved::WrittenLists,
     *,
 };
 
@@ -209,6 +210,11 @@ fn every_key() {
                 .into(),
             denies_nothing: false,
             files: Vec::new(),
+            written: WrittenLists {
+                allow: vec!["192.0.2.7".to_owned()],
+                deny: vec!["2001:db8::/32".to_owned(), "192.0.2.0/24".to_owned()],
+                ..WrittenLists::default()
+            },
         }),
         relay: None,
         log: Log {
@@ -528,6 +534,7 @@ fn nearly_right() -> impl Strategy<Value = String> {
         "crowdsec.url",
         "crowdsec.api_key_file",
         "crowdsec.interval_secs",
+        "crowdsec.run_dir",
         "[[log]]",
     ]);
     let value = prop_oneof![

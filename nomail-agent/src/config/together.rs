@@ -4,7 +4,7 @@
 use super::{
     choices::{AfterGreeting, Fallback, FloodAnswer, RefuseAt, Responder, XdpMode},
     error::{Problem, quoted},
-    keys::Config,
+    keys::{Config, Crowdsec},
     kinds::Choice,
     layer::Layers,
 };
@@ -26,7 +26,10 @@ pub(super) fn settle(config: &mut Config, layers: &mut Layers) {
             );
         }
     }
-    settle_crowdsec(config, layers);
+    config.crowdsec = config
+        .crowdsec
+        .take()
+        .and_then(|crowdsec| crowdsec_of(crowdsec, layers));
 }
 
 fn settle_prefix_burst(config: &mut Config, layers: &mut Layers) {
@@ -83,11 +86,8 @@ fn wrong_beside_xdp(config: &Config, key: &str) -> Option<&'static str> {
 }
 
 /// Without its table no API is asked; with it the API's key has to be named.
-fn settle_crowdsec(config: &mut Config, layers: &mut Layers) {
-    let Some(table) = layers.table("crowdsec") else {
-        config.crowdsec = None;
-        return;
-    };
+pub(super) fn crowdsec_of(crowdsec: Crowdsec, layers: &mut Layers) -> Option<Crowdsec> {
+    let table = layers.table("crowdsec")?;
     if !layers.has("crowdsec.api_key_file") {
         layers.problems.push(Problem {
             origin: table,
@@ -96,4 +96,5 @@ fn settle_crowdsec(config: &mut Config, layers: &mut Layers) {
                 .to_owned(),
         });
     }
+    Some(crowdsec)
 }

@@ -1,8 +1,7 @@
 //! The allow and deny lists in the kernel: two sets of maps, of which the configuration
-//! chooses one, so that no packet is judged by half a list. Bans beside them are added and
-//! removed prefix by prefix in the set in use.
+//! chooses one, so that no packet is judged by half a list.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use aya::{
     Ebpf,
@@ -13,7 +12,7 @@ use aya::{
     sys::SyscallError,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nomail_common::abi::{self, CONFIGS, MAX_LIST_PREFIXES};
+use nomail_common::abi::{self, CONFIGS, MAX_BANS, MAX_LIST_PREFIXES};
 
 use super::{error::BpfError, object::take_map};
 
@@ -33,7 +32,7 @@ struct Set {
     /// The content of the maps, so that the next time only differences are written: filling a
     /// map of 100,000 prefixes takes long. None: not known, because the maps may be an earlier
     /// agent's, or after an error.
-    held: Option<Held>,
+    held: Option<Arc<Lists>>,
 }
 
 /// One list in the kernel.
@@ -42,24 +41,13 @@ struct Pair {
     ipv6: LpmTrie<MapData, [u8; 16], u32>,
 }
 
-#[derive(Default)]
-struct Held {
-    lists: Arc<Lists>,
-    banned: HashSet<IpNet>,
-}
-
-impl Held {
-    fn has_allowed(&self, prefix: &IpNet) -> bool {
-        self.lists.allow.binary_search(prefix).is_ok()
-    }
-
-    fn denied(&self) -> impl Iterator<Item = &IpNet> {
-        self.lists.deny.iter().chain(&self.banned)
-    }
-
-    fn has_denied(&self, prefix: &IpNet) -> bool {
-        self.lists.deny.binary_search(prefix).is_ok() || self.banned.contains(prefix)
-    }
+/// The prefixes of `these` that `others` does not have. Both are sorted.
+fn missing<'a>(these: &'a [IpNet], others: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
+    let mut others = others.iter().peekable();
+    these.iter().filter(move |prefix| {
+        while others.next_if(|other| other < prefix).is_some() {}
+        others.peek() != Some(prefix)
+    })
 }
 
 pub(super) struct ListMaps([Set; CONFIGS as usize]);
@@ -82,98 +70,43 @@ impl ListMaps {
         Ok(Self([set(0)?, set(1)?]))
     }
 
-    /// Replaces a set that is not in use by `lists` and `banned`. Returns
-    /// [`abi::Config::lists`].
-    pub(super) fn write(
-        &mut self,
-        set: u32,
-        lists: &Arc<Lists>,
-        banned: &HashSet<IpNet>,
-    ) -> Result<u32, BpfError> {
-        for list in [&lists.allow, &lists.deny] {
-            if list.len() > MAX_LIST_PREFIXES as usize {
+    /// Replaces a set that is not in use by `lists`. Returns [`abi::Config::lists`].
+    pub(super) fn write(&mut self, set: u32, lists: &Arc<Lists>) -> Result<u32, BpfError> {
+        for (list, max) in [
+            (&lists.allow, MAX_LIST_PREFIXES),
+            (&lists.deny, MAX_LIST_PREFIXES + MAX_BANS),
+        ] {
+            if list.len() > max as usize {
                 return Err(BpfError::TooManyPrefixes(list.len()));
             }
         }
         debug_assert!(lists.allow.is_sorted() && lists.deny.is_sorted());
         let set = &mut self.0[set as usize];
-        let wanted = Held {
-            lists: Arc::clone(lists),
-            banned: banned.clone(),
-        };
         let held = match set.held.take() {
             Some(held) => held,
             None => {
                 set.allow.clear()?;
                 set.deny.clear()?;
-                Held::default()
+                Arc::default()
             }
         };
         // Removals first, which make room.
-        for prefix in held.lists.allow.iter() {
-            if !wanted.has_allowed(prefix) {
-                set.allow.remove(prefix)?;
-            }
+        for prefix in missing(&held.allow, &lists.allow) {
+            set.allow.remove(prefix)?;
         }
-        for prefix in held.denied() {
-            if !wanted.has_denied(prefix) {
-                set.deny.remove(prefix)?;
-            }
+        for prefix in missing(&held.deny, &lists.deny) {
+            set.deny.remove(prefix)?;
         }
-        let mut bits = 0;
-        for prefix in lists.allow.iter() {
-            bits |= allow_bit(prefix);
-            if !held.has_allowed(prefix) {
-                set.allow.insert(prefix)?;
-            }
+        for prefix in missing(&lists.allow, &held.allow) {
+            set.allow.insert(prefix)?;
         }
-        for prefix in wanted.denied() {
-            bits |= deny_bit(prefix);
-            if !held.has_denied(prefix) {
-                set.deny.insert(prefix)?;
-            }
-        }
-        set.held = Some(wanted);
-        Ok(bits)
-    }
-
-    /// Denies more prefixes in a set that is in use. Returns the bits of
-    /// [`abi::Config::lists`] that this needs.
-    pub(super) fn ban<'a>(
-        &mut self,
-        set: u32,
-        prefixes: impl IntoIterator<Item = &'a IpNet>,
-    ) -> Result<u32, BpfError> {
-        let set = &mut self.0[set as usize];
-        let mut bits = 0;
-        for prefix in prefixes {
-            // Before the insertion, which may fail: removing a missing prefix is harmless.
-            if let Some(held) = &mut set.held {
-                held.banned.insert(*prefix);
-            }
+        for prefix in missing(&lists.deny, &held.deny) {
             set.deny.insert(prefix)?;
-            bits |= deny_bit(prefix);
         }
-        Ok(bits)
-    }
-
-    /// Undoes [`Self::ban`], except for prefixes that are also `listed`.
-    pub(super) fn unban(
-        &mut self,
-        set: u32,
-        prefixes: &[IpNet],
-        listed: &[IpNet],
-    ) -> Result<(), BpfError> {
-        let set = &mut self.0[set as usize];
-        for prefix in prefixes {
-            if listed.binary_search(prefix).is_err() {
-                set.deny.remove(prefix)?;
-            }
-            if let Some(held) = &mut set.held {
-                held.banned.remove(prefix);
-            }
-        }
-        Ok(())
+        set.held = Some(Arc::clone(lists));
+        let allowed = lists.allow.iter().map(allow_bit);
+        let bits = allowed.chain(lists.deny.iter().map(deny_bit));
+        Ok(bits.fold(0, |bits, bit| bits | bit))
     }
 }
 
@@ -235,4 +168,28 @@ fn clear<K: aya::Pod>(trie: &mut LpmTrie<MapData, K, u32>) -> Result<(), BpfErro
         trie.remove(&key)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn missing_is_the_difference_of_sets(
+            these in prop::collection::btree_set(0..40u32, 0..20),
+            others in prop::collection::btree_set(0..40u32, 0..20),
+        ) {
+            let prefixes = |numbers: &std::collections::BTreeSet<u32>| -> Vec<IpNet> {
+                let addresses = numbers.iter().map(|number| std::net::Ipv4Addr::from(*number));
+                addresses.map(|address| Ipv4Net::from(address).into()).collect()
+            };
+            let expected = &these - &others;
+            let (these, others) = (prefixes(&these), prefixes(&others));
+            let found: Vec<_> = missing(&these, &others).copied().collect();
+            prop_assert_eq!(found, prefixes(&expected));
+        }
+    }
 }

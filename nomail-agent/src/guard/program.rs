@@ -14,7 +14,6 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, ProgramArray},
     programs::links::FdLink,
 };
-use ipnet::IpNet;
 use log::warn;
 use nomail_common::{
     abi::{self, Active, Config, Counters, GENERATIONS, Texts},
@@ -77,8 +76,6 @@ pub struct Guard {
     lists: Option<Arc<Lists>>,
     /// Which of its maps are not empty.
     list_bits: u32,
-    /// Prefixes denied beside the lists.
-    banned: HashSet<IpNet>,
 }
 
 impl Guard {
@@ -176,7 +173,6 @@ impl Guard {
             list_set,
             lists: None,
             list_bits: 0,
-            banned: HashSet::new(),
             ebpf,
         })
     }
@@ -194,7 +190,7 @@ impl Guard {
             (self.list_set, self.list_bits)
         } else {
             let unused = 1 - self.list_set;
-            let bits = self.list_maps.write(unused, &policy.lists, &self.banned)?;
+            let bits = self.list_maps.write(unused, &policy.lists)?;
             (unused, bits)
         };
         (config.list_set, config.lists) = (list_set, list_bits);
@@ -231,28 +227,6 @@ impl Guard {
         let next = (self.generation + 1) % GENERATIONS;
         self.texts.set(next, *texts, 0)?;
         Ok(next)
-    }
-
-    /// Denies `ban` and no longer `unban`, each prefix between two packets, beside
-    /// [`Policy::lists`] and earlier bans; at most [`abi::MAX_BANS`] together. To be called
-    /// after [`Self::configure`]. After an error only a part is done; the same call again does
-    /// the rest.
-    pub fn deny(&mut self, ban: &[IpNet], unban: &[IpNet]) -> Result<(), BpfError> {
-        let listed = self.lists.as_ref().map_or(&[][..], |lists| &lists.deny);
-        self.list_maps.unban(self.list_set, unban, listed)?;
-        for prefix in unban {
-            self.banned.remove(prefix);
-        }
-        let bits = self.list_bits | self.list_maps.ban(self.list_set, ban)?;
-        self.banned.extend(ban);
-        if bits != self.list_bits
-            && let Some(policy) = self.policy.clone()
-        {
-            let before = mem::replace(&mut self.list_bits, bits);
-            self.configure(&policy)
-                .inspect_err(|_| self.list_bits = before)?;
-        }
-        Ok(())
     }
 
     /// Attaches the program to an interface in the first of `modes` that works. Returns the

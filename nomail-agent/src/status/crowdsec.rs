@@ -1,21 +1,41 @@
-//! The decisions of CrowdSec, and the pulls that get them.
+//! What `nomail-agent crowdsec` hands over to the agent in `crowdsec.run_dir`.
 
 use std::fmt;
 
+use nomail_common::{abi::MAX_BANS, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commands::crowdsec::{self, Pull},
     counts::Counts,
     text::{ascii, count, duration},
 };
+
+/// The file of banned prefixes, one a line. It is missing before the first pull.
+pub const DENY_FILE: &str = "deny";
+/// The file of figures: a [`CrowdsecStatus`] as JSON.
+pub const STATUS_FILE: &str = "status.json";
+/// Most decisions in force.
+pub const DECISIONS_MAX: usize = MAX_BANS as usize;
+
+counted! {
+    /// How a pull went.
+    pub enum Pull {
+        /// The decisions were taken over.
+        Succeeded "succeeded" "succeeded";
+        /// There was no answer, or none that could be read.
+        Failed "failed" "failed";
+    }
+}
 
 /// The decisions of CrowdSec, and the pulls that get them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrowdsecStatus {
     /// The local API; empty since a reload without `[crowdsec]`.
     pub url: String,
-    /// Whether the last pull succeeded.
+    /// Whether `nomail-agent crowdsec` runs. If not, the other figures are its last ones.
+    #[serde(default)]
+    pub running: bool,
+    /// Whether the last pull succeeded, and the process that made it runs.
     pub ok: bool,
     /// Decisions in force.
     pub decisions: u64,
@@ -27,27 +47,11 @@ pub struct CrowdsecStatus {
     pub last_pull_secs: Option<u64>,
     /// When that was, in seconds since 1970; 0 if none has.
     pub last_pull_unix_secs: u64,
-    /// Why the last pull failed; empty if it did not.
+    /// Why the last pull failed, or its result is not in force; empty if neither.
     pub error: String,
-    /// Pulls since the start.
+    /// Pulls since the start of the process.
     #[serde(default)]
     pub pulls: Counts<Pull>,
-}
-
-impl From<crowdsec::Snapshot> for CrowdsecStatus {
-    fn from(found: crowdsec::Snapshot) -> Self {
-        Self {
-            url: found.url.unwrap_or_default(),
-            ok: found.pulled.is_some() && found.error.is_none(),
-            decisions: found.decisions as u64,
-            decisions_ipv6: found.decisions_ipv6 as u64,
-            left_out: found.left_out as u64,
-            last_pull_secs: found.pulled.map(|at| at.elapsed().as_secs()),
-            last_pull_unix_secs: found.pulled_unix_secs,
-            error: found.error.unwrap_or_default(),
-            pulls: found.pulls,
-        }
-    }
 }
 
 impl fmt::Display for CrowdsecStatus {

@@ -33,8 +33,11 @@ pub struct ListFileStatus {
     pub entries: u64,
     /// Wrong lines, which are left out.
     pub left_out: u64,
-    /// Why it could not be read, so that nothing of it is in force; empty if it was.
+    /// Why it could not be read; empty if it was.
     pub error: String,
+    /// Its earlier lines are still in force, although it could not be read again.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl From<&ListFile> for ListFileStatus {
@@ -45,6 +48,7 @@ impl From<&ListFile> for ListFileStatus {
             entries: file.entries as u64,
             left_out: file.left_out as u64,
             error: file.unread.clone().unwrap_or_default(),
+            kept: false,
         }
     }
 }
@@ -63,6 +67,20 @@ impl From<&Config> for ListsStatus {
 }
 
 impl ListsStatus {
+    /// Marks the files that can no longer be read, whose earlier lines stay in force.
+    pub fn keep(&mut self, lost: &[&ListFile]) {
+        for file in &mut self.files {
+            let of = |lost: &&&ListFile| {
+                lost.key == file.key && lost.path.display().to_string() == file.path
+            };
+            let found = lost.iter().find(of);
+            file.kept = found.is_some();
+            if let Some(found) = found {
+                file.error = found.unread.clone().unwrap_or_default();
+            }
+        }
+    }
+
     /// For the files of a key: the number of unread files, and of lines left out of the others.
     pub fn missing_of(&self, key: &str) -> (u64, u64) {
         let files = self.files.iter().filter(|file| file.key == key);
@@ -79,14 +97,17 @@ impl ListsStatus {
         let mut lines = Vec::new();
         if self.denies_nothing {
             lines.push(
-                "NOTHING IS DENIED until a reload can read every file of lists.allow_files"
-                    .to_owned(),
+                "NOTHING IS DENIED until every file of lists.allow_files can be read".to_owned(),
             );
         }
         for file in &self.files {
             let path = ascii(&file.path);
             if !file.error.is_empty() {
-                lines.push(format!("{path} NOT READ: {}", ascii(&file.error)));
+                let kept = match file.kept {
+                    true => ", ITS EARLIER LINES STAY IN FORCE",
+                    false => "",
+                };
+                lines.push(format!("{path} NOT READ{kept}: {}", ascii(&file.error)));
             } else if file.left_out > 0 {
                 let wrong = count(file.left_out);
                 lines.push(format!("{path}: {wrong} wrong lines are left out"));
@@ -107,7 +128,33 @@ mod tests {
             entries: 1,
             left_out,
             error: error.to_owned(),
+            kept: false,
         }
+    }
+
+    #[test]
+    fn a_file_that_is_lost_is_named_and_what_it_said_counts() {
+        let mut lists = ListsStatus {
+            files: vec![
+                file("/a", "lists.allow_files", 0, ""),
+                file("/d", "lists.deny_files", 0, ""),
+            ],
+            ..ListsStatus::default()
+        };
+        let lost = ListFile {
+            path: "/d".into(),
+            key: "lists.deny_files",
+            unread: Some("there is no such file".to_owned()),
+            ..ListFile::default()
+        };
+        lists.keep(&[&lost]);
+        assert_eq!(
+            lists.about(),
+            ["/d NOT READ, ITS EARLIER LINES STAY IN FORCE: there is no such file"]
+        );
+        assert_eq!(lists.missing_of("lists.deny_files"), (1, 0));
+        assert_eq!(lists.missing_of("lists.allow_files"), (0, 0));
+        assert_eq!(lists.files[1].entries, 1);
     }
 
     #[test]
@@ -126,7 +173,7 @@ mod tests {
         assert_eq!(
             lists.about(),
             [
-                "NOTHING IS DENIED until a reload can read every file of lists.allow_files",
+                "NOTHING IS DENIED until every file of lists.allow_files can be read",
                 "/a NOT READ: there is no such file",
                 "/\\u{1b}[2J: 1,200 wrong lines are left out",
                 "/d: 1 wrong lines are left out",

@@ -16,7 +16,7 @@ mod text;
 
 pub use self::{
     addresses::{AddressStatus, NAMES_MAX, Named},
-    crowdsec::CrowdsecStatus,
+    crowdsec::{CrowdsecStatus, DECISIONS_MAX, DENY_FILE, Pull, STATUS_FILE},
     domains::{ForeignDomainStatus, foreign_domains, suspects},
     lists::{ListFileStatus, ListsStatus},
     shape::{

@@ -34,6 +34,12 @@ impl Reload {
         }
     }
 
+    /// Changed list files are in effect besides.
+    pub fn lists_taken(&mut self, config: &Config) {
+        self.config_hash = config.hash();
+        self.taken_over_unix_secs = unix_now();
+    }
+
     /// The reload failed, so the earlier configuration stays in effect.
     #[must_use]
     pub fn failed(&self, failure: &Failure) -> Self {

@@ -1,5 +1,5 @@
-//! One pull: a request over HTTP/1.1, and its answer, read as it comes, within a
-//! time and a length.
+//! One pull: a request over HTTP/1.1, and its answer, read as it arrives, with a bound on
+//! time and length.
 
 use std::{
     future::Future,
@@ -25,10 +25,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Subscription, stream::Answer};
+use super::{stream::Answer, subscription::Subscription};
 
-/// Longest that one pull may take, to the last octet: the real API tells 20,000
-/// decisions in half a second.
+/// Longest time of one pull, to its last byte: the real API sends 20,000 decisions in half
+/// a second.
 pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest answer: the decisions that there is room for take 34 MiB.
 pub(super) const ANSWER_MAX: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
@@ -51,17 +51,17 @@ pub(super) enum PullError {
     Http(hyper::Error),
     #[error("the answer is not a list of decisions (line {line}, column {column})")]
     NotDecisions { line: usize, column: usize },
-    #[error("the answer is longer than {ANSWER_MAX} octets")]
+    #[error("the answer is longer than {ANSWER_MAX} bytes")]
     TooLong,
     #[error("no complete answer within {} s", PULL_TIMEOUT.as_secs())]
     Slow,
-    /// There is another order: nobody waits for the answer.
+    /// There is another order, so that the answer is of no use.
     #[error("abandoned")]
     Abandoned,
 }
 
 impl PullError {
-    /// What to do about it.
+    /// What the operator can do.
     pub(super) fn remedy(&self, key_file: &str) -> String {
         match self {
             Self::Unreachable(_) => ": is it running, and is that crowdsec.url?".to_owned(),
@@ -77,8 +77,11 @@ impl PullError {
     }
 }
 
-/// Asks for what has changed since the last time, or with `startup` for all there
-/// is. Blocks; for whoever has a thread for it.
+/// Asks for what has changed since the last pull, or with `startup` for all there is, and
+/// blocks until the answer or another order is there.
+///
+/// # Errors
+/// There is no answer, or none that can be used.
 pub(super) fn pull<T>(
     runtime: &Runtime,
     orders: &mut watch::Receiver<T>,
@@ -134,7 +137,7 @@ pub(super) fn pull<T>(
     match (body.failed, answer) {
         (Some(error), _) => Err(error),
         (None, Ok(answer)) => Ok(answer),
-        // The text of the error may repeat what came.
+        // The text of the error may repeat what was received.
         (None, Err(error)) => Err(PullError::NotDecisions {
             line: error.line(),
             column: error.column(),
@@ -142,7 +145,7 @@ pub(super) fn pull<T>(
     }
 }
 
-/// How long to wait: until a time, or another order.
+/// Bounds a wait: until a time, or another order.
 struct Patience<'a, T> {
     runtime: &'a Runtime,
     orders: &'a mut watch::Receiver<T>,
@@ -165,7 +168,7 @@ impl<T> Patience<'_, T> {
     }
 }
 
-/// The body of an answer, as it comes.
+/// The body of an answer, as it arrives.
 struct Body<'a, T> {
     patience: Patience<'a, T>,
     incoming: Incoming,

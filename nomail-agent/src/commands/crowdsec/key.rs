@@ -1,4 +1,4 @@
-//! The key of the API: read from a file, spoken to the API, and to nobody else.
+//! The key of the API: read from a file, sent to the API, and shown nowhere.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::walk::{self, WalkError};
 
-/// Longest file that is read; a key has 32 or 43 octets.
+/// Longest file that is read; a key has 32 or 43 bytes.
 const FILE_MAX: u64 = 1024;
 
 /// The key of an API. It cannot be shown.
@@ -41,7 +41,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// Whether the file is there and may not be read by who asked.
+    /// Whether the file is there, and this account may not read it.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Unreadable { error, .. }
             if error.kind() == io::ErrorKind::PermissionDenied)
@@ -52,16 +52,15 @@ fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "write into it what `cscli bouncers add nomail -o raw` prints",
         io::ErrorKind::PermissionDenied => {
-            "give it to a group of the agent's user with mode 0640; a directory that the agent \
-             did not know at its start needs a restart"
+            "give it to the group nomail with mode 0640; another directory than at the start needs \
+             a restart of nomail-crowdsec"
         }
         _ => "name a file with the key",
     }
 }
 
 impl ApiKey {
-    /// Reads the file, which should be secret: it is warned of if everybody can
-    /// read it.
+    /// Reads the file, and warns if every account of the host can.
     ///
     /// # Errors
     /// It cannot be read, or has something else in it than a key.
@@ -75,7 +74,7 @@ impl ApiKey {
             .ok_or_else(|| KeyError::NoKey(path.to_owned()))?;
         if mode & 0o004 != 0 {
             warn!(
-                "{}: everybody on this host can read the key of CrowdSec's API: `chmod o= {}`",
+                "{}: every account of this host can read the key of CrowdSec's API: `chmod o= {}`",
                 path.display(),
                 path.display()
             );
@@ -85,13 +84,13 @@ impl ApiKey {
 
     fn parse(text: &str) -> Option<Self> {
         let word = text.trim_ascii();
-        let is_key = !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic());
+        let is_key = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
         let mut value = HeaderValue::from_str(word).ok().filter(|_| is_key)?;
         value.set_sensitive(true);
         Some(Self(value))
     }
 
-    /// As the API wants it.
+    /// The value of the request's header.
     pub(super) fn header(&self) -> HeaderValue {
         self.0.clone()
     }
@@ -110,9 +109,9 @@ fn read(path: &Path) -> io::Result<(Option<String>, u32)> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    let mut octets = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut octets)?;
-    let text = String::from_utf8(octets).ok();
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).ok();
     let text = text.filter(|text| text.len() as u64 <= FILE_MAX);
     Ok((text, metadata.permissions().mode()))
 }

@@ -1,4 +1,4 @@
-//! What the API tells, as JSON: decisions that are new and that are deleted.
+//! What the API answers, as JSON: decisions that are new and that are deleted.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::DECISIONS_MAX;
+use crate::status::DECISIONS_MAX;
 
 /// Longest duration: what is longer counts as this.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -25,19 +25,15 @@ pub(super) struct Answer {
     pub(super) deleted: Bans,
 }
 
-/// What a decision is about: the API knows both scopes apart.
+/// What a decision is about: the API keeps the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scope {
     Ip,
     Range,
 }
 
-impl Scope {
-    pub(super) const ALL: [Self; 2] = [Self::Ip, Self::Range];
-}
-
-/// What decisions are told apart by. Not by their numbers: of two on one address
-/// the API tells only one, and the deletion may be that of the other.
+/// What identifies a decision. Not its number: of two on one address the API names only
+/// one, and the deletion may be that of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) scope: Scope,
@@ -100,8 +96,8 @@ impl Decision {
 
 impl<'de> Deserialize<'de> for Bans {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Keeps what is to be known of each decision, so that the text of many
-        /// is never in memory at once.
+        /// Keeps what is needed of each decision, so that the text of many is never in
+        /// memory at once.
         struct Reader;
 
         impl<'de> Visitor<'de> for Reader {
@@ -290,8 +286,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_are_answered(octets: Vec<u8>) {
-            let _ = serde_json::from_reader::<_, Answer>(&octets[..]);
+        fn any_bytes_are_answered(bytes: Vec<u8>) {
+            let _ = serde_json::from_reader::<_, Answer>(&bytes[..]);
         }
 
         #[test]

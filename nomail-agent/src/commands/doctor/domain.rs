@@ -221,7 +221,7 @@ impl Resolver {
     }
 }
 
-/// A name in lower case and ASCII, escaped, without its final dot.
+/// A name in lower case and ASCII, ascii, without its final dot.
 fn shown(name: &Name) -> String {
     let name = name.to_ascii().to_ascii_lowercase();
     name.strip_suffix('.').unwrap_or(&name).to_owned()

@@ -52,8 +52,9 @@ checks! {
         "start or restart it; `observe = false`; `nsenter --net=/proc/PID/ns/net nomail-agent \
          doctor`";
     /// whether each list file was read without errors: by the running agent, else as the files are
-    /// now
-    Lists "lists" "correct the file, then `systemctl reload nomail-agent`";
+    /// now; and, with `[crowdsec]`, whether decisions arrive
+    Lists "lists"
+        "correct the file: the agent takes it up within 10 s; `systemctl restart nomail-crowdsec`";
     /// the account that the agent changes to
     User "user" "`useradd --system …`";
     /// whether `limits.connections` fits `fs.nr_open`, or the agent's limit if it may not raise

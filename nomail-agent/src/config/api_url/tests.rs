@@ -1,7 +1,11 @@
 use rstest::rstest;
 
 use super::{
-    super::{keys::Config, load::load, overrides::Overrides},
+    super::{
+        keys::{Config, DEFAULT_RUN_DIR},
+        load::load,
+        overrides::Overrides,
+    },
     *,
 };
 
@@ -20,6 +24,7 @@ fn a_key_is_enough() {
     assert_eq!(crowdsec.url.to_string(), "http://127.0.0.1:8080");
     assert_eq!(crowdsec.api_key_file, std::path::Path::new("/k"));
     assert_eq!(crowdsec.interval_secs, 5);
+    assert_eq!(crowdsec.run_dir, std::path::Path::new(DEFAULT_RUN_DIR));
     assert_eq!(load_text("").unwrap().crowdsec, None);
 }
 
@@ -68,8 +73,13 @@ fn urls_that_cannot_be(#[case] text: &str, #[case] expected: &str) {
      decisions to the next"
 )]
 #[case(
+    "[crowdsec]\napi_key_file = \"/k\"\nrun_dir = \"d\"",
+    "t.toml:3:11: crowdsec.run_dir: \"d\" is not the absolute path of a directory: give one"
+)]
+#[case(
     "[crowdsec]\napi_key_file = \"/k\"\napi_key = \"x\"",
-    "t.toml:3:1: crowdsec.api_key: unknown key; [crowdsec] knows url, api_key_file, interval_secs"
+    "t.toml:3:1: crowdsec.api_key: unknown key; [crowdsec] knows url, api_key_file, interval_secs, \
+     run_dir"
 )]
 fn what_is_wrong_is_told(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(load_text(text).unwrap_err(), expected);

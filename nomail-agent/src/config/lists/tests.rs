@@ -510,3 +510,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn files_are_read_again_without_the_configuration() {
+    let directory = TempDir::new().unwrap();
+    let at = directory.path().display().to_string();
+    let write = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text.replace('@', &at)).unwrap();
+    };
+    let toml = "[lists]\nallow = [\"192.0.2.1\"]\ndeny = [\"192.0.2.2\"]\n\
+                allow_files = [\"@/allow\"]\ndeny_files = [\"@/deny\"]\n\
+                [relay]\ndomains = [\"a.example own text\"]\ndomain_files = [\"@/domains\"]\n";
+    write("t.toml", toml);
+    write("deny", "192.0.2.3\n");
+    write("domains", "b.example\n");
+    let path = directory.path().join("t.toml");
+    let first = load_from(&path, true, &Overrides::default()).unwrap();
+    assert!(first.lists.denies_nothing);
+    assert_eq!(first.with_lists_read_again(), first);
+
+    // What the configuration says by now is not looked at.
+    write("t.toml", "observe = true");
+    write("allow", "192.0.2.3\n");
+    write("deny", "192.0.2.3\n192.0.2.4\n");
+    write("domains", "c.example\n");
+    let second = first.with_lists_read_again();
+    assert_eq!(texts(&second.lists.allow), ["192.0.2.1/32", "192.0.2.3/32"]);
+    assert_eq!(texts(&second.lists.deny), ["192.0.2.2/32", "192.0.2.4/32"]);
+    let relay = second.relay.as_ref().unwrap();
+    let domains: Vec<_> = relay.domains.iter().map(|found| &*found.name).collect();
+    assert_eq!(domains, ["a.example", "c.example"]);
+    assert_eq!(relay.domains[0].text.as_deref(), Some("own text"));
+    assert!(!second.observe);
+    assert_eq!(second.lost_since(&first).count(), 0);
+
+    fs::remove_file(directory.path().join("deny")).unwrap();
+    write("domains", "<html>\n");
+    let third = second.with_lists_read_again();
+    let lost: Vec<_> = third.lost_since(&second).map(|file| file.key).collect();
+    assert_eq!(lost, ["lists.deny_files", "relay.domain_files"]);
+    assert_eq!(third.lost_since(&third).count(), 0);
+}
+
+#[test]
+fn prefixes_of_a_file_that_no_key_names_have_a_bound() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("deny");
+    fs::write(&path, "# decisions\n192.0.2.2\n2001:db8::/32\n192.0.2.1\n").unwrap();
+    let (prefixes, file) = read_prefixes(&path, 10);
+    assert_eq!(
+        texts(&prefixes),
+        ["192.0.2.1/32", "192.0.2.2/32", "2001:db8::/32"]
+    );
+    assert_eq!((file.entries, file.left_out, file.unread), (3, 0, None));
+    let (prefixes, file) = read_prefixes(&path, 2);
+    assert_eq!((prefixes.len(), file.left_out), (2, 1));
+}

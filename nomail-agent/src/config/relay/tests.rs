@@ -80,6 +80,7 @@ fn defaults() {
         text: "this domain does not accept mail".to_owned(),
         postmaster: None,
         files: Vec::new(),
+        written: vec!["example.org".to_owned()],
     };
     assert_eq!(*relay, expected);
     assert_eq!(relay.code.code(), 556);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 
 use super::{account::Account, capabilities::only_thread};
-use crate::walk;
+use crate::{config::DEFAULT_RUN_DIR, walk};
 
 /// Creates a directory if it does not exist, and gives it to `account`, which has to remove or
 /// replace files in it. An existing directory is given only if it is `ours` alone.
@@ -31,6 +31,24 @@ pub fn create_directory(directory: &Path, mode: u32, account: Account, ours: boo
         chown(directory, Some(uid), Some(gid))?;
     }
     Ok(())
+}
+
+/// Creates the directory above `run_dir` if that is [`DEFAULT_RUN_DIR`]. It stays when
+/// `run_dir` is made anew.
+///
+/// # Errors
+/// It does not exist, and cannot be created.
+pub fn create_above_run_dir(run_dir: &Path) -> Result<()> {
+    if run_dir != Path::new(DEFAULT_RUN_DIR) {
+        return Ok(());
+    }
+    let above = run_dir.parent().unwrap_or(run_dir);
+    let creator = Account {
+        uid: Uid::effective(),
+        gid: Gid::effective(),
+    };
+    create_directory(above, 0o755, creator, false)
+        .with_context(|| format!("{} cannot be created", above.display()))
 }
 
 /// Gives a socket to `account`, which is to remove it, if the directory's sticky bit requires

@@ -12,7 +12,7 @@ mod syscalls;
 pub use self::{
     account::Account,
     capabilities::{Confinement, drop_privileges},
-    directories::{create_directory, give_in_shared, in_directory},
+    directories::{create_above_run_dir, create_directory, give_in_shared, in_directory},
     files::{Paths, is_in_shared_directory},
     syscalls::{Thread, die_of_faults, restrict_syscalls},
 };

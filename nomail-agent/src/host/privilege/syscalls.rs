@@ -28,7 +28,7 @@ pub enum Thread {
     },
     /// The thread that speaks SMTP.
     Smtp,
-    /// The thread that pulls CrowdSec's decisions.
+    /// The only thread of `nomail-agent crowdsec`.
     Crowdsec,
 }
 
@@ -160,6 +160,32 @@ const TCP_SOCKETS: &[&[Argument]] = &[
 /// SOCK_TYPE_MASK of the kernel; the other bits are SOCK_NONBLOCK and SOCK_CLOEXEC.
 const SOCKET_TYPE: u64 = 0xf;
 
+/// The files of a reload, and those that are replaced: the memory of `auto`, decisions.
+const FILES: &[Call] = &[
+    (libc::SYS_openat, ALWAYS),
+    (libc::SYS_fstat, ALWAYS),
+    (libc::SYS_fstatfs, ALWAYS),
+    (libc::SYS_newfstatat, ALWAYS),
+    (libc::SYS_statx, ALWAYS),
+    (libc::SYS_lseek, ALWAYS),
+    (libc::SYS_readv, ALWAYS),
+    (libc::SYS_getdents64, ALWAYS),
+    (libc::SYS_readlinkat, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_readlink, ALWAYS),
+    (libc::SYS_fsync, ALWAYS),
+    (libc::SYS_renameat, ALWAYS),
+    (libc::SYS_renameat2, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, ALWAYS),
+    (libc::SYS_unlinkat, ALWAYS),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_unlink, ALWAYS),
+    (libc::SYS_geteuid, ALWAYS),
+    (libc::SYS_getuid, ALWAYS),
+    (libc::SYS_uname, ALWAYS),
+];
+
 const CROWDSEC: &[Call] = &[
     (libc::SYS_socket, TCP_SOCKETS),
     (libc::SYS_connect, ALWAYS),
@@ -197,29 +223,6 @@ const MAIN: &[Call] = &[
     (libc::SYS_clock_getres, ALWAYS),
     (libc::SYS_clock_nanosleep, ALWAYS),
     (libc::SYS_nanosleep, ALWAYS),
-    // The files of a reload, and the memory of `auto`.
-    (libc::SYS_openat, ALWAYS),
-    (libc::SYS_fstat, ALWAYS),
-    (libc::SYS_fstatfs, ALWAYS),
-    (libc::SYS_newfstatat, ALWAYS),
-    (libc::SYS_statx, ALWAYS),
-    (libc::SYS_lseek, ALWAYS),
-    (libc::SYS_readv, ALWAYS),
-    (libc::SYS_getdents64, ALWAYS),
-    (libc::SYS_readlinkat, ALWAYS),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_readlink, ALWAYS),
-    (libc::SYS_fsync, ALWAYS),
-    (libc::SYS_renameat, ALWAYS),
-    (libc::SYS_renameat2, ALWAYS),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_rename, ALWAYS),
-    (libc::SYS_unlinkat, ALWAYS),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_unlink, ALWAYS),
-    (libc::SYS_geteuid, ALWAYS),
-    (libc::SYS_getuid, ALWAYS),
-    (libc::SYS_uname, ALWAYS),
 ];
 
 /// Commands of bpf(2), `enum bpf_cmd` of the kernel, on open maps and programs.
@@ -247,13 +250,14 @@ const GUARD: Call = (
 
 /// The calls of a thread, with those of all threads.
 fn calls(thread: Thread) -> Vec<Call> {
-    let own = match thread {
-        Thread::Main { .. } => MAIN,
-        Thread::Smtp if nomail_common::Mechanism::SmtpSyscalls.is_off() => MAIN,
-        Thread::Smtp => SMTP,
-        Thread::Crowdsec => CROWDSEC,
+    let mut calls = match thread {
+        Thread::Main { .. } => [ALL, FILES, MAIN].concat(),
+        Thread::Smtp if nomail_common::Mechanism::SmtpSyscalls.is_off() => {
+            [ALL, FILES, MAIN].concat()
+        }
+        Thread::Smtp => [ALL, SMTP].concat(),
+        Thread::Crowdsec => [ALL, FILES, CROWDSEC].concat(),
     };
-    let mut calls = [ALL, own].concat();
     if let Thread::Main { guard: true } = thread {
         calls.push(GUARD);
     }

@@ -308,7 +308,8 @@ fn configuration(status: &Status) -> Vec<Family> {
         ),
         Family::gauge(
             "nomail_config_last_reload_success_timestamp_seconds",
-            "When the configuration in effect was taken over, at the start or by a reload.",
+            "When the configuration in effect was taken over: at the start, by a reload, or when \
+             a list file changed.",
             reload.taken_over_unix_secs,
         ),
         Family::gauge(
@@ -338,7 +339,8 @@ fn lists(status: &Status) -> Vec<Family> {
     );
     let mut unread = gauge(
         "nomail_list_files_unread",
-        "List files that could not be read, so that nothing of them is in force.",
+        "List files that could not be read: nothing of them is in force, or their earlier lines \
+         are.",
     );
     for (list, key, count) in rows {
         let label = [("list", list)];
@@ -374,8 +376,8 @@ fn crowdsec(status: &Status) -> Vec<Family> {
     vec![
         Family::gauge(
             "nomail_crowdsec_last_pull_successful",
-            "1 if the last pull of CrowdSec's decisions succeeded, 0 if it failed or there was \
-             none yet.",
+            "1 if the last pull of CrowdSec's decisions succeeded, 0 if it failed, there was \
+             none yet, or nomail-agent crowdsec does not run.",
             u8::from(crowdsec.ok),
         ),
         Family::gauge(

@@ -72,6 +72,7 @@ fn connections() -> Connections {
 fn crowdsec() -> CrowdsecStatus {
     CrowdsecStatus {
         url: "http://127.0.0.1:8080/".to_owned(),
+        running: true,
         ok: true,
         decisions: 603,
         decisions_ipv6: 202,
@@ -113,6 +114,7 @@ fn lists() -> ListsStatus {
         } else {
             String::new()
         },
+        kept: at == 0,
     };
     ListsStatus {
         allow: 801,

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::history::{Chart, History};
 use crate::{
-    commands::crowdsec::Pull,
     counts::Counts,
     refusal::RefusalPoint,
     smtp::{Counter, Outcome, protocol::Protocol},
     status::{
+        crowdsec::Pull,
         domains::suspects,
         shape::{InterfaceStatus, Status, Trouble},
     },

@@ -3,11 +3,10 @@ use rstest::rstest;
 
 use super::*;
 use crate::{
-    commands::crowdsec::Pull,
     refusal::RefusalPoint,
     smtp::{Counter, protocol::Protocol},
     status::{
-        CrowdsecStatus, ForeignDomainStatus, GuardCounts, ReloadStatus, SourceStatus,
+        CrowdsecStatus, ForeignDomainStatus, GuardCounts, Pull, ReloadStatus, SourceStatus,
         StatelessCounter, TableCounter,
     },
 };

@@ -88,6 +88,7 @@ fn a_relay_is_an_mx_on_purpose() {
         text: String::new(),
         postmaster: None,
         files: Vec::new(),
+        written: Vec::new(),
     };
     let mine = || {
         let exchanges = Records::Found(vec![exchange(OWN, Records::None)]);

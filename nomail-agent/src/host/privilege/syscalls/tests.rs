@@ -33,7 +33,7 @@ fn no_call_is_both_bounded_and_allowed_always() {
 }
 
 #[test]
-fn only_the_main_thread_calls_bpf_and_only_crowdsecs_connects() {
+fn only_the_main_thread_calls_bpf_and_no_thread_of_the_agent_connects() {
     let has = |thread, call| calls(thread).iter().any(|(other, _)| *other == call);
     let bpf = THREADS.map(|thread| has(thread, libc::SYS_bpf));
     assert_eq!(bpf, [true, false, false, false]);

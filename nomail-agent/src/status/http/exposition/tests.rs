@@ -1,9 +1,8 @@
 use super::{super::family::text, *};
 use crate::{
-    commands::crowdsec::Pull,
     counts::Counts,
     smtp::command::Verb,
-    status::{CrowdsecStatus, DurationStatus, InterfaceStatus},
+    status::{CrowdsecStatus, DurationStatus, InterfaceStatus, Pull},
 };
 
 fn sample() -> Status {

@@ -1,15 +1,28 @@
-//! The thread against an API on the loopback address.
+//! The loop against an API on the loopback address.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    thread,
 };
 
+use ipnet::IpNet;
 use rstest::rstest;
 
-use super::*;
+use super::{
+    super::{key::ApiKey, stream::Answer},
+    *,
+};
+use crate::{
+    config,
+    status::{DENY_FILE, STATUS_FILE},
+};
 
-/// An API that gives one answer to each of so many requests, and what it was asked.
+/// Longest wait of a test.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// An API that gives one answer to each request, and what it was asked.
 fn api(answers: Vec<Vec<u8>>) -> (config::ApiUrl, thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -22,7 +35,7 @@ fn api(answers: Vec<Vec<u8>>) -> (config::ApiUrl, thread::JoinHandle<Vec<String>
                 let read = stream.read(&mut piece).unwrap();
                 request.extend(&piece[..read]);
             }
-            // Who has heard enough may be gone.
+            // The client may be gone.
             let _ = stream.write_all(&answer);
             String::from_utf8(request).unwrap()
         };
@@ -51,7 +64,7 @@ fn list(new: &[&str], deleted: &[&str]) -> Vec<u8> {
 
 fn subscription(url: config::ApiUrl) -> Subscription {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "s3cret").unwrap();
+    fs::write(file.path(), "s3cret").unwrap();
     Subscription {
         url,
         key: ApiKey::read(file.path()).unwrap(),
@@ -60,14 +73,80 @@ fn subscription(url: config::ApiUrl) -> Subscription {
     }
 }
 
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// The loop on a thread, and the directory that it writes to.
+struct Running {
+    orders: watch::Sender<Option<Subscription>>,
+    directory: tempfile::TempDir,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(subscription: Subscription) -> Self {
+        let (orders, ordered) = watch::channel(Some(subscription));
+        let directory = tempfile::tempdir().unwrap();
+        let handover = Handover::new(directory.path());
+        let thread = thread::spawn(move || Puller::new(runtime(), ordered, handover).run());
+        Self {
+            orders,
+            directory,
+            thread,
+        }
+    }
+
+    fn file(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.directory.path().join(name)).ok()
+    }
+
+    /// What is banned; None before the first pull.
+    fn banned(&self) -> Option<Vec<IpNet>> {
+        let text = self.file(DENY_FILE)?;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Some(lines.map(|line| line.parse().unwrap()).collect())
+    }
+
+    #[track_caller]
+    fn until(&self, expected: &[&str]) {
+        let expected = expected.iter().map(|prefix| prefix.parse().unwrap());
+        let expected: Vec<IpNet> = expected.collect();
+        let begun = Instant::now();
+        while self.banned().as_ref() != Some(&expected) {
+            assert!(begun.elapsed() < WITHIN, "{:?}", self.banned());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for figures that are as `wanted`.
+    #[track_caller]
+    fn status(&self, wanted: impl Fn(&CrowdsecStatus) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let text = self.file(STATUS_FILE);
+            let status = text.map(|text| serde_json::from_str(&text).unwrap());
+            if status.as_ref().is_some_and(&wanted) {
+                return;
+            }
+            assert!(begun.elapsed() < WITHIN, "{status:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Has it end, and gives what is left in the directory.
+    fn stop(self) -> usize {
+        self.orders.send_replace(None);
+        self.thread.join().unwrap();
+        fs::read_dir(self.directory.path()).unwrap().count()
+    }
+}
+
 fn pull_once(answer: Vec<u8>) -> Result<Answer, PullError> {
     let (url, serving) = api(vec![answer]);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let (_orders, mut ordered) = watch::channel(());
-    let answer = client::pull(&runtime, &mut ordered, &subscription(url), true);
+    let answer = client::pull(&runtime(), &mut ordered, &subscription(url), true);
     serving.join().unwrap();
     answer
 }
@@ -75,13 +154,9 @@ fn pull_once(answer: Vec<u8>) -> Result<Answer, PullError> {
 #[test]
 fn the_request_is_what_the_api_wants() {
     let (url, serving) = api(vec![list(&["192.0.2.7"], &[]), list(&[], &["192.0.2.7"])]);
-    let mut crowdsec = Crowdsec::start(subscription(url), || ()).unwrap();
-    let prefix: IpNet = "192.0.2.7/32".parse().unwrap();
-    let change = crowdsec.changes.blocking_recv().unwrap();
-    assert_eq!((change.ban, change.unban), (vec![prefix], vec![]));
-    let change = crowdsec.changes.blocking_recv().unwrap();
-    assert_eq!((change.ban, change.unban), (vec![], vec![prefix]));
+    let running = Running::start(subscription(url));
     let asked = serving.join().unwrap();
+    running.until(&[]);
     assert!(asked[0].starts_with("GET /v1/decisions/stream?startup=true HTTP/1.1\r\n"));
     assert!(asked[1].starts_with("GET /v1/decisions/stream?startup=false HTTP/1.1\r\n"));
     for request in asked {
@@ -92,49 +167,65 @@ fn the_request_is_what_the_api_wants() {
             "{request}"
         );
     }
+    assert!(!running.file(STATUS_FILE).unwrap().contains("s3cret"));
+    assert_eq!(running.stop(), 0);
 }
 
 /// After a failure the whole list is asked for, and what was in force stays until
 /// it is there.
 #[test]
 fn a_failure_keeps_what_is_in_force() {
+    let mut slow = subscription(config_of_nobody());
+    slow.interval = Duration::from_secs(1);
     let (url, serving) = api(vec![
         list(&["192.0.2.7", "192.0.2.8"], &[]),
         b"HTTP/1.1 500 Internal Server Error\r\n\r\n".to_vec(),
         list(&["192.0.2.8"], &[]),
     ]);
-    let mut crowdsec = Crowdsec::start(subscription(url), || ()).unwrap();
-    let change = crowdsec.changes.blocking_recv().unwrap();
-    assert_eq!((change.ban.len(), change.unban.len()), (2, 0));
-    let change = crowdsec.changes.blocking_recv().unwrap();
-    assert_eq!(change.ban, []);
-    assert_eq!(change.unban, ["192.0.2.7/32".parse().unwrap()]);
+    slow.url = url;
+    let running = Running::start(slow);
+    running.until(&["192.0.2.7/32", "192.0.2.8/32"]);
+    running.status(|seen| seen.pulls[Pull::Failed] > 0);
+    running.until(&["192.0.2.7/32", "192.0.2.8/32"]);
+    running.until(&["192.0.2.8/32"]);
     let asked = serving.join().unwrap();
     let startup: Vec<_> = asked
         .iter()
         .map(|asked| asked.contains("startup=true"))
         .collect();
     assert_eq!(startup, [true, false, true]);
-    let seen = crowdsec.watch().snapshot();
     // The API has ended since.
-    assert!(
-        seen.decisions == 1 && seen.pulls[Pull::Failed] >= 1,
-        "{seen:?}"
-    );
+    running.status(|seen| seen.running && seen.decisions == 1 && seen.pulls[Pull::Failed] >= 2);
+    assert_eq!(running.stop(), 0);
+}
+
+/// No API listens there.
+fn config_of_nobody() -> config::ApiUrl {
+    "http://127.0.0.1:1".parse().unwrap()
 }
 
 #[test]
-fn nobody_has_no_decisions() {
+fn without_an_api_there_is_no_list_and_an_order_is_followed_at_once() {
+    let mut nobody = subscription(config_of_nobody());
+    nobody.interval = Duration::from_secs(3600);
+    let running = Running::start(nobody);
+    running.status(|seen| !seen.ok && seen.error.contains("cannot be reached"));
+    assert_eq!(running.banned(), None);
+
     let (url, serving) = api(vec![list(&["192.0.2.7"], &[])]);
-    let mut subscribed = subscription(url);
-    subscribed.interval = Duration::from_secs(3600);
-    let mut crowdsec = Crowdsec::start(subscribed.clone(), || ()).unwrap();
-    assert_eq!(crowdsec.changes.blocking_recv().unwrap().ban.len(), 1);
+    let mut other = subscription(url);
+    other.interval = Duration::from_secs(3600);
+    running.orders.send_replace(Some(other));
+    running.until(&["192.0.2.7/32"]);
     serving.join().unwrap();
-    crowdsec.subscribe(Some(subscribed));
-    crowdsec.subscribe(None);
-    assert_eq!(crowdsec.changes.blocking_recv().unwrap().unban.len(), 1);
-    assert_eq!(crowdsec.watch().snapshot().url, None);
+    running.status(|seen| seen.url == url.to_string() && seen.ok);
+    // Another one that does not answer: what is banned stays.
+    running
+        .orders
+        .send_replace(Some(subscription(config_of_nobody())));
+    running.status(|seen| !seen.ok && !seen.error.is_empty());
+    running.until(&["192.0.2.7/32"]);
+    assert_eq!(running.stop(), 0);
 }
 
 #[rstest]
@@ -154,7 +245,7 @@ fn nobody_has_no_decisions() {
     "the answer is no HTTP"
 )]
 #[case::deep(ok(&format!("{{\"x\":{}", "[".repeat(1 << 19))), "not a list of decisions")]
-fn what_is_no_answer_is_told(#[case] answer: Vec<u8>, #[case] expected: &str) {
+fn what_is_no_answer_is_an_error(#[case] answer: Vec<u8>, #[case] expected: &str) {
     let error = pull_once(answer).err().unwrap();
     let text = format!("{error}{}", error.remedy("/k"));
     assert!(text.contains(expected), "{text}");
@@ -173,24 +264,6 @@ fn an_answer_has_a_bound() {
     );
     let error = pull_once(ok(&body)).err().unwrap();
     assert!(matches!(error, PullError::TooLong), "{error}");
-}
-
-#[test]
-fn changes_come_in_pieces() {
-    let prefixes = |count: u32| {
-        let addresses = (0..count).map(|number| std::net::Ipv4Addr::from(0xcb00_7100 + number));
-        addresses.map(|address| IpNet::from(std::net::IpAddr::V4(address)))
-    };
-    let change = Change {
-        ban: prefixes(600).collect(),
-        unban: prefixes(1).collect(),
-    };
-    let sizes: Vec<_> = change
-        .pieces()
-        .map(|piece| (piece.unban.len(), piece.ban.len()))
-        .collect();
-    assert_eq!(sizes, [(1, 0), (0, 256), (0, 256), (0, 88)]);
-    assert_eq!(Change::default().pieces().count(), 0);
 }
 
 #[test]

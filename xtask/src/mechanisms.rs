@@ -403,7 +403,8 @@ impl Bench {
             let path = programs.iter().find(|(found, _)| found == program);
             let (_, path) = path.with_context(|| format!("tests/tests has no {program}.rs"))?;
             let said = self.run(path, &tests)?;
-            let log = self.logs.join(format!("{name}.{program}.log"));
+            let log = without.map_or("all", Mechanism::name);
+            let log = self.logs.join(format!("{log}.{program}.log"));
             fs::write(log, &said).context("cannot write a log")?;
             for test in tests {
                 outcomes.insert(format!("{program}::{test}"), Outcome::of(test, &said));

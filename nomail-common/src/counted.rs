@@ -2,7 +2,7 @@
 
 use core::fmt::Debug;
 
-/// A word of a table of [`counted!`](crate::counted).
+/// A word of a table of [`counted!`](crate::counted!).
 pub trait Counted: Copy + Debug + Eq + 'static {
     /// An array of one number for each word.
     type Numbers: Copy + Debug + Default + Eq + AsRef<[u64]> + AsMut<[u64]>;

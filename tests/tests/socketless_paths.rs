@@ -225,7 +225,12 @@ fn clients_behind_a_masquerade_are_served() {
         let how = beginning(&frames, to.parse().unwrap());
         println!("masquerade, to {to}: {count} of {HONEST}, {how:?}");
         assert_eq!(count, HONEST, "to {to}");
-        assert_eq!(ports(&frames, router).len(), HONEST, "it is masqueraded");
+        // The router may choose a port twice by chance.
+        let ports = ports(&frames, router).len();
+        assert!(
+            (HONEST - 3..=HONEST).contains(&ports),
+            "it is masqueraded: {ports}"
+        );
         assert!(how.bare_syns >= HONEST, "{how:?}");
     }
     agent.stop();

@@ -1,6 +1,6 @@
 //! The agent: binds, attaches the guard, gives up root, serves, follows changes, stops.
 //!
-//! [`boot`] starts it in stages, [`run`] is its loop. The loop owns parts, each of which owns
+//! [`boot`] starts it in stages, [`run`](mod@run) is its loop. The loop owns parts, each of which owns
 //! a resource, waits for its events and handles them: [`keeper`] the guard, [`network`] what
 //! the kernel says of interfaces and addresses, [`listeners`] the sockets and the thread that
 //! serves them, [`observers`] control socket, HTTP and service manager, [`journal`] the report

@@ -2,7 +2,7 @@
 //!
 //! A value comes from the first of these that has it: a flag, a `NOMAIL_*` variable of the
 //! environment, a drop-in of the file (the last one that has it), the file, the default.
-//! Flags and environment are fixed for the life of the agent, as [`Overrides`]; each [`load`]
+//! Flags and environment are fixed for the life of the agent, as [`Overrides`]; each [`load()`]
 //! reads the files again. Everything that is written has to be right, also what something
 //! else overrides, and all errors are reported at once.
 

@@ -41,7 +41,7 @@ impl Overrides {
     }
 
     /// Gives `key`, as the file calls it (`limits.syn_rate`), these values.
-    /// [`load`](super::load) checks them.
+    /// [`load`](super::load()) checks them.
     pub fn set(&mut self, key: &'static str, by: GivenBy, values: Vec<String>) {
         self.given.insert(key, Given { by, values });
     }

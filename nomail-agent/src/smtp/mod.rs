@@ -1,7 +1,7 @@
 //! The 521 responder: a host that says "no mail here" (RFC 7504, RFC 1846).
 //!
 //! Without sockets and clocks: [`dialog`] is a state machine that takes bytes and returns
-//! replies, [`line`] and [`command`] read what a client sends, [`protocol`] recognises what
+//! replies, [`line`](mod@line) and [`command`] read what a client sends, [`protocol`] recognises what
 //! is not SMTP, [`replies`] has the texts, [`relay`] those for other domains. [`senders`] is
 //! the memory of `refuse_at = "auto"`, [`foreign`] that of other domains that mail
 //! arrives for, `eviction` says which connection makes room for another.

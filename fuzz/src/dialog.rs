@@ -6,7 +6,7 @@ use nomail_agent::{
     refusal::{AfterGreeting, RefusalPoint, RelayCode},
     smtp::{
         Dialog, Outcome, RefusedDomains, Replies,
-        dialog::{Action, COMMANDS_MAX, Interruption, Observed},
+        dialog::{COMMANDS_MAX, DialogAction, Interruption, Observed},
         line::LINE_MAX,
         protocol::Protocol,
         relay::REPLY_MAX,
@@ -117,7 +117,7 @@ struct Session {
     said: Vec<u8>,
 }
 
-/// One reply, without the borrows of an [`Action`].
+/// One reply, without the borrows of an [`DialogAction`].
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     line: Vec<u8>,
@@ -128,7 +128,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn is(&self, action: &Action<'_>) -> bool {
+    fn is(&self, action: &DialogAction<'_>) -> bool {
         self.line == action.line
             && self.may_wait == action.may_wait
             && self.end == action.end
@@ -137,8 +137,8 @@ impl Answer {
     }
 }
 
-impl From<Action<'_>> for Answer {
-    fn from(action: Action<'_>) -> Self {
+impl From<DialogAction<'_>> for Answer {
+    fn from(action: DialogAction<'_>) -> Self {
         Self {
             line: action.line.to_vec(),
             may_wait: action.may_wait,
@@ -163,7 +163,7 @@ const fn bytes_of(observed: Observed<'_>) -> &[u8] {
 impl Session {
     /// Passes the input in pieces of these sizes in turn, and reports the
     /// greeting and every answer.
-    fn talk(&self, sizes: [usize; 2], mut report: impl FnMut(Action<'_>)) {
+    fn talk(&self, sizes: [usize; 2], mut report: impl FnMut(DialogAction<'_>)) {
         let replies = self.replies;
         let (mut dialog, greeting) = match self.point {
             Some((point, after_greeting)) => Dialog::open(point, after_greeting, replies),

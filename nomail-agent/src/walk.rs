@@ -127,9 +127,9 @@ pub fn open_file(path: &Path) -> Result<File, WalkError> {
     let trusted = [0, Uid::effective().as_raw()];
     let name = loop {
         match walk.step(&trusted)? {
-            Step::Directory => {}
-            Step::Last(name) => break name,
-            Step::End => return Err(Errno::EISDIR.into()),
+            PathStep::Directory => {}
+            PathStep::Last(name) => break name,
+            PathStep::End => return Err(Errno::EISDIR.into()),
         }
     };
     let follow = if walk.is_descriptor {
@@ -177,9 +177,9 @@ pub fn check_directory(path: &Path, account: u32) -> Result<(), WalkError> {
             });
         }
         match walk.step(&trusted)? {
-            Step::Directory => {}
-            Step::End => return Ok(()),
-            Step::Last(name) => {
+            PathStep::Directory => {}
+            PathStep::End => return Ok(()),
+            PathStep::Last(name) => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
                 let last = openat(
                     &walk.at,
@@ -205,7 +205,7 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
 }
 
-enum Step {
+enum PathStep {
     /// Another directory was entered.
     Directory,
     /// The last name, which is no link.
@@ -240,9 +240,9 @@ impl Walk {
     }
 
     /// Takes one component. Replaces a link of a `trusted` account by its target.
-    fn step(&mut self, trusted: &[u32]) -> Result<Step, WalkError> {
+    fn step(&mut self, trusted: &[u32]) -> Result<PathStep, WalkError> {
         let Some(name) = self.left.pop_front() else {
-            return Ok(Step::End);
+            return Ok(PathStep::End);
         };
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let next = openat(&self.at, name.as_os_str(), flags, Mode::empty())?;
@@ -260,7 +260,7 @@ impl Walk {
             }
             if self.left.is_empty() && fstatfs(&next)?.filesystem_type() == PROC_SUPER_MAGIC {
                 self.is_descriptor = true;
-                return Ok(Step::Last(name));
+                return Ok(PathStep::Last(name));
             }
             // By the descriptor of the link that was checked.
             let target = PathBuf::from(readlinkat(&next, "")?);
@@ -271,16 +271,16 @@ impl Walk {
             for name in names(&target).into_iter().rev() {
                 self.left.push_front(name);
             }
-            return Ok(Step::Directory);
+            return Ok(PathStep::Directory);
         }
         if self.left.is_empty() && name != ".." {
-            return Ok(Step::Last(name));
+            return Ok(PathStep::Last(name));
         }
         if !is(&found, SFlag::S_IFDIR) {
             return Err(Errno::ENOTDIR.into());
         }
         self.enter(next, &name);
-        Ok(Step::Directory)
+        Ok(PathStep::Directory)
     }
 
     fn enter(&mut self, directory: OwnedFd, name: &OsStr) {

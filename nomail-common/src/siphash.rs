@@ -5,9 +5,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(pub u64, pub u64);
 
-struct State(u64, u64, u64, u64);
+struct SipState(u64, u64, u64, u64);
 
-impl State {
+impl SipState {
     #[inline(always)]
     const fn round(self) -> Self {
         let Self(mut v0, mut v1, mut v2, mut v3) = self;
@@ -36,7 +36,7 @@ impl State {
 /// The hash of `words`, each as its eight bytes in little-endian order.
 #[inline(always)]
 pub fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
-    let mut state = State(
+    let mut state = SipState(
         key.0 ^ 0x736f_6d65_7073_6575,
         key.1 ^ 0x646f_7261_6e64_6f6d,
         key.0 ^ 0x6c79_6765_6e65_7261,
@@ -48,7 +48,7 @@ pub fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
     // The last block is the length in bytes alone.
     state = state.absorb((N as u64 * 8) << 56);
     state.2 ^= 0xff;
-    let State(v0, v1, v2, v3) = state.round().round().round().round();
+    let SipState(v0, v1, v2, v3) = state.round().round().round().round();
     v0 ^ v1 ^ v2 ^ v3
 }
 

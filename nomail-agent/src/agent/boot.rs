@@ -9,7 +9,7 @@ use caps::Capability;
 
 use super::{
     attach::AttachedGuard,
-    decisions::Decisions,
+    decisions::DecisionFiles,
     descriptors::ConnectionBudget,
     files,
     guard_settings::{GuardSettings, Targets},
@@ -166,7 +166,7 @@ impl Opened {
         let mut guard = AttachedGuard::attach_all(&root, config, &on, &policy, pins)?;
         let state = files::prepare_state(&root, config, common.account)?;
         files::prepare_decisions(&root, config);
-        let decisions = Decisions::of(config, guard.exists());
+        let decisions = DecisionFiles::of(config, guard.exists());
         let retransmitter = match settings.texts {
             Some(_) => Retransmitter::open(&root),
             None => Retransmitter::default(),

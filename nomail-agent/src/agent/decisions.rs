@@ -30,7 +30,7 @@ const NOT_RUNNING: &str =
 
 /// What the directory of decisions held at the last look.
 #[derive(Debug, Default)]
-pub(super) struct Decisions {
+pub(super) struct DecisionFiles {
     directory: PathBuf,
     /// The API. None: there is no `[crowdsec]` since a reload.
     url: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Decisions {
     logged: bool,
 }
 
-impl Decisions {
+impl DecisionFiles {
     /// None: the configuration asks for none, or there is no guard to deny them.
     pub(super) fn of(config: &Config, guarded: bool) -> Option<Self> {
         let crowdsec = config.crowdsec.as_ref()?;

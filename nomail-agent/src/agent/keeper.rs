@@ -12,7 +12,7 @@ use tokio::time::{Interval, interval};
 
 use super::{
     attach::AttachedGuard,
-    decisions::Decisions,
+    decisions::DecisionFiles,
     failover::Failover,
     floods::Floods,
     guard_settings::{GuardSettings, Targets, kernel_takes_syncookies},
@@ -49,7 +49,7 @@ pub(super) struct Keeper {
     /// The kernel was last seen to accept SYN cookies.
     syncookies: bool,
     /// The decisions of CrowdSec, if the agent was started with `[crowdsec]`.
-    decisions: Option<Decisions>,
+    decisions: Option<DecisionFiles>,
     /// The kernel did not take the decisions.
     undenied: bool,
     tick: Interval,
@@ -62,7 +62,7 @@ impl Keeper {
         settings: GuardSettings,
         targets: Targets,
         retransmitter: Retransmitter,
-        decisions: Option<Decisions>,
+        decisions: Option<DecisionFiles>,
     ) -> Self {
         // What was counted by an earlier agent is no flood of now.
         let counts = guard.counts().unwrap_or_default();
@@ -218,7 +218,7 @@ impl Keeper {
     }
 
     fn banned(&self) -> &[IpNet] {
-        self.decisions.as_ref().map_or(&[], Decisions::banned)
+        self.decisions.as_ref().map_or(&[], DecisionFiles::banned)
     }
 
     /// Puts new settings in force, besides what is banned, or keeps the old ones.

@@ -39,11 +39,11 @@ pub(super) struct Network {
     /// Why the last change could not be followed, which was logged; else empty.
     failure: String,
     look: Interval,
-    notices: Notices,
+    notices: NoticeState,
 }
 
 /// The kernel's notices of changes.
-enum Notices {
+enum NoticeState {
     /// None has arrived.
     Quiet,
     /// Some have arrived, and are followed then.
@@ -84,7 +84,7 @@ impl Network {
             stale: false,
             failure: String::new(),
             look: interval(LOOK_INTERVAL),
-            notices: Notices::Quiet,
+            notices: NoticeState::Quiet,
         }
     }
 
@@ -204,7 +204,7 @@ impl Network {
     }
 }
 
-impl Notices {
+impl NoticeState {
     async fn next(&mut self, kernel: &mut Interfaces) -> NetworkEvent {
         if matches!(self, Self::Quiet) {
             let more = match nomail_common::Mechanism::Netlink.is_on() {
@@ -252,11 +252,11 @@ mod tests {
     #[tokio::test]
     async fn a_change_is_not_lost_with_the_one_who_waits_for_it() {
         let mut kernel = Interfaces::connect().unwrap();
-        let mut notices = Notices::Settling(Instant::now() + SETTLE);
+        let mut notices = NoticeState::Settling(Instant::now() + SETTLE);
         let early = timeout(SETTLE / 10, notices.next(&mut kernel)).await;
         assert!(early.is_err(), "before it has settled");
         let event = timeout(SETTLE * 20, notices.next(&mut kernel)).await;
         assert_eq!(event, Ok(NetworkEvent::Changed));
-        assert!(matches!(notices, Notices::Quiet));
+        assert!(matches!(notices, NoticeState::Quiet));
     }
 }

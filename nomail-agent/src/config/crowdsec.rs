@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{
     choices::LogFormat,
     error::ConfigError,
-    file::Files,
+    file::ConfigFiles,
     keys::Crowdsec,
-    kinds::{Choice, Kind as _},
+    kinds::{Choice, ValueKind as _},
     layer::Layers,
     load::DEFAULT_FILE,
     table::Values as _,
@@ -39,7 +39,7 @@ impl CrowdsecProcess {
     /// The file was named and cannot be read, or one of these keys is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        let files = Files::read(path, file.is_some());
+        let files = ConfigFiles::read(path, file.is_some());
         let mut layers = Layers::new(files.layers, files.problems);
         let crowdsec = Crowdsec::read(&mut layers);
         let process = Self {

@@ -9,7 +9,7 @@ use super::{
     choices::RelayCode,
     keys::{Config, Crowdsec, ListKeys, RelayKeys},
     kinds::Setting::{self, To, Unset},
-    layer::{Entry, Layers, Value},
+    layer::{LayerEntry, Layers, Value},
     origin::Origin,
     resolved::Relay,
     table::Values,
@@ -123,7 +123,7 @@ fn as_written(value: &Value) -> Option<Toml> {
 }
 
 /// Where a key is, as text of a comment.
-fn origin_of(entry: Option<&Entry>) -> String {
+fn origin_of(entry: Option<&LayerEntry>) -> String {
     let Some(entry) = entry else {
         return "default".to_owned();
     };

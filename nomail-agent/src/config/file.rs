@@ -17,7 +17,7 @@ use toml::{
 use super::{
     error::Problem,
     keys::tables,
-    layer::{Entry, Layer, Value, Written},
+    layer::{Layer, LayerEntry, Value, Written},
     origin::{Origin, Position},
 };
 
@@ -28,7 +28,7 @@ const DROP_INS_MAX: usize = 64;
 
 /// The contents of a file and its drop-ins.
 #[derive(Debug, Default)]
-pub(super) struct Files {
+pub(super) struct ConfigFiles {
     /// One for each file, from the lowest to the highest.
     pub(super) layers: Vec<Layer>,
     /// The files that exist: the file itself, and its drop-ins.
@@ -37,7 +37,7 @@ pub(super) struct Files {
     pub(super) problems: Vec<Problem>,
 }
 
-impl Files {
+impl ConfigFiles {
     /// Reads the file and its drop-ins. If they are `required`, one of them has to exist.
     pub(super) fn read(path: &Path, required: bool) -> Self {
         let mut files = Self::default();
@@ -236,11 +236,11 @@ impl<'a> SourceText<'a> {
                         origin: key.clone(),
                         value: Value::Table,
                     };
-                    layer.insert(name, Entry { key, written });
+                    layer.insert(name, LayerEntry { key, written });
                 }
                 value => {
                     let written = self.written(Spanned::new(span, value));
-                    layer.insert(name, Entry { key, written });
+                    layer.insert(name, LayerEntry { key, written });
                 }
             }
         }

@@ -29,8 +29,8 @@ use super::{
         LogFormat, OnExit, RefuseAt, RelayCode, Responder, XdpMode,
     },
     kinds::{
-        Boolean, Choice, Entries, Kind as _, Optional, RelayReply, Setting, Unless, list, number,
-        path, paths, plain, single, text,
+        Boolean, Choice, Entries, Optional, RelayReply, Setting, Unless, ValueKind as _, list,
+        number, path, paths, plain, single, text,
     },
     layer::Layers,
     names::{self, Hostname},

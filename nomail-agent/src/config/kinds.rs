@@ -37,7 +37,7 @@ pub enum Takes {
 }
 
 /// The type of a key's value.
-pub(super) trait Kind {
+pub(super) trait ValueKind {
     type Value;
 
     /// How many values an option takes.
@@ -95,7 +95,7 @@ pub(super) fn plain(path: &Path) -> String {
     path.components().collect::<PathBuf>().display().to_string()
 }
 
-impl<T> Kind for Single<T> {
+impl<T> ValueKind for Single<T> {
     type Value = T;
 
     fn takes(&self) -> Takes {
@@ -122,7 +122,7 @@ pub(super) const fn number<T>(range: RangeInclusive<T>, give: &'static str) -> N
     Number { range, give }
 }
 
-impl<T> Kind for Number<T>
+impl<T> ValueKind for Number<T>
 where
     T: Copy + Display + PartialOrd + TryFrom<i128> + TryInto<i64>,
 {
@@ -159,7 +159,7 @@ where
 /// True or false.
 pub(super) struct Boolean;
 
-impl Kind for Boolean {
+impl ValueKind for Boolean {
     type Value = bool;
 
     fn takes(&self) -> Takes {
@@ -191,7 +191,7 @@ impl<T: Copy + PartialEq> Choice<T> {
     }
 }
 
-impl<T: Copy + PartialEq> Kind for Choice<T> {
+impl<T: Copy + PartialEq> ValueKind for Choice<T> {
     type Value = T;
 
     fn read(&self, layers: &mut Layers, key: &'static str) -> Option<T> {
@@ -219,7 +219,7 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 /// A reply code of a relay.
 pub(super) struct RelayReply;
 
-impl Kind for RelayReply {
+impl ValueKind for RelayReply {
     type Value = u16;
 
     fn read(&self, layers: &mut Layers, key: &'static str) -> Option<u16> {
@@ -278,7 +278,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T> Kind for List<T> {
+impl<T> ValueKind for List<T> {
     type Value = Vec<T>;
 
     fn takes(&self) -> Takes {
@@ -303,7 +303,7 @@ pub(super) struct Entries {
     pub(super) may_be_empty: bool,
 }
 
-impl Kind for Entries {
+impl ValueKind for Entries {
     type Value = Vec<(String, Origin)>;
 
     fn takes(&self) -> Takes {
@@ -330,7 +330,7 @@ pub(super) struct Optional<K> {
     pub(super) unset: &'static str,
 }
 
-impl<K: Kind> Kind for Optional<K> {
+impl<K: ValueKind> ValueKind for Optional<K> {
     type Value = Option<K::Value>;
 
     fn takes(&self) -> Takes {
@@ -350,7 +350,7 @@ impl<K: Kind> Kind for Optional<K> {
 }
 
 /// A value of which some mean that nothing is set.
-pub(super) struct Unless<K: Kind> {
+pub(super) struct Unless<K: ValueKind> {
     /// The kind of the others.
     pub(super) of: K,
     /// Whether nothing is set.
@@ -359,7 +359,7 @@ pub(super) struct Unless<K: Kind> {
     pub(super) unset: &'static str,
 }
 
-impl<K: Kind> Kind for Unless<K> {
+impl<K: ValueKind> ValueKind for Unless<K> {
     type Value = K::Value;
 
     fn takes(&self) -> Takes {

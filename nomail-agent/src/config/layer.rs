@@ -8,18 +8,18 @@ use super::{
 };
 
 /// The entries of one file, or of flags and environment, by key: `limits.syn_rate`.
-pub(super) type Layer = BTreeMap<String, Entry>;
+pub(super) type Layer = BTreeMap<String, LayerEntry>;
 
 /// A key and its value.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct LayerEntry {
     /// Where the key is.
     pub(super) key: Origin,
     /// The value, and where it is.
     pub(super) written: Written,
 }
 
-impl Entry {
+impl LayerEntry {
     /// The items of a list; of any other value, itself.
     pub(super) fn items(&self) -> &[Written] {
         match &self.written.value {
@@ -107,12 +107,12 @@ impl Layers {
     }
 
     /// The entry of `key` that is in effect. None: its default is.
-    pub(super) fn chosen(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn chosen(&self, key: &str) -> Option<&LayerEntry> {
         self.layers.get(*self.chosen.get(key)?)?.get(key)
     }
 
     /// All keys of all layers.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &LayerEntry)> {
         self.layers.iter().flatten()
     }
 

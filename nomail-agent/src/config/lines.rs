@@ -58,7 +58,7 @@ impl List {
 
 /// The content of a correct line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum ListLine {
     /// An entry.
     Entry,
     /// An entry that was corrected: a network with host bits.
@@ -117,7 +117,7 @@ impl LineFile {
     /// comment may have them, an entry is wrong then.
     pub(super) fn read(
         &self,
-        add: impl FnMut(&str, usize) -> Result<Line, EntryError>,
+        add: impl FnMut(&str, usize) -> Result<ListLine, EntryError>,
     ) -> ListFile {
         self.read_at_most(FILE_MAX, add)
     }
@@ -125,7 +125,7 @@ impl LineFile {
     fn read_at_most(
         &self,
         max: u64,
-        mut add: impl FnMut(&str, usize) -> Result<Line, EntryError>,
+        mut add: impl FnMut(&str, usize) -> Result<ListLine, EntryError>,
     ) -> ListFile {
         let mut file = ListFile {
             path: self.path.to_path_buf(),
@@ -153,9 +153,9 @@ impl LineFile {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let line = String::from_utf8_lossy(line);
             match add(&line, index + 1) {
-                Ok(Line::Nothing) => {}
-                Ok(Line::Entry) => file.entries += 1,
-                Ok(Line::Corrected) => {
+                Ok(ListLine::Nothing) => {}
+                Ok(ListLine::Entry) => file.entries += 1,
+                Ok(ListLine::Corrected) => {
                     file.entries += 1;
                     corrected += 1;
                     first_corrected.get_or_insert(Position {

@@ -16,8 +16,8 @@ use super::{
     addresses,
     error::{Problem, ValueError, quoted},
     keys::ListKeys,
-    layer::{Entry, Layers, Written},
-    lines::{EntryError, Line, LineFile, List, begin_of},
+    layer::{LayerEntry, Layers, Written},
+    lines::{EntryError, LineFile, List, ListLine, begin_of},
     origin::{Origin, Position},
     prefixes::{Listed, listed},
     resolved::{ListFile, Lists, WrittenLists},
@@ -109,7 +109,7 @@ fn build(
 fn reject_files_of_both(allowed: &[PathBuf], layers: &mut Layers) {
     let key = "lists.deny_files";
     let mut problems = Vec::new();
-    for Written { origin, value } in layers.chosen(key).map_or(&[][..], Entry::items) {
+    for Written { origin, value } in layers.chosen(key).map_or(&[][..], LayerEntry::items) {
         if let Ok(text) = value.text()
             && allowed.iter().any(|path| path == Path::new(text))
         {
@@ -217,10 +217,10 @@ impl<'a> PrefixList<'a> {
         let source = self.add_source(PrefixSource::File(file.clone(), index));
         file.read(|line, number| {
             let (network, taken) = match listed(line)? {
-                Listed::Nothing => return Ok(Line::Nothing),
+                Listed::Nothing => return Ok(ListLine::Nothing),
                 Listed::Network { network, corrected } => match corrected {
-                    true => (network, Line::Corrected),
-                    false => (network, Line::Entry),
+                    true => (network, ListLine::Corrected),
+                    false => (network, ListLine::Entry),
                 },
             };
             let begin = begin_of(line);

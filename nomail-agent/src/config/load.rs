@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     effective,
     error::{ConfigError, Problem, SHOWN_MAX},
-    file::Files,
+    file::ConfigFiles,
     keys::{
         Config, Crowdsec, DEFAULT_CONTROL, DEFAULT_PIN_DIR, Limits, ListKeys, Log, Metrics,
         RelayKeys, tables,
@@ -46,7 +46,7 @@ pub fn control_path(given: Option<PathBuf>, file: Option<&Path>) -> PathBuf {
 
 /// The socket of a file.
 pub(super) fn control_of(file: &Path) -> PathBuf {
-    Layers::new(Files::read(file, false).layers, Vec::new())
+    Layers::new(ConfigFiles::read(file, false).layers, Vec::new())
         .value("control", values::socket_path)
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONTROL))
 }
@@ -57,7 +57,7 @@ pub(super) fn control_of(file: &Path) -> PathBuf {
 /// The file was named and cannot be read, or the directory is wrong.
 pub fn pin_dir(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let files = Files::read(path, file.is_some());
+    let files = ConfigFiles::read(path, file.is_some());
     let mut layers = Layers::new(files.layers, files.problems);
     let found = layers.value("pin_dir", values::pin_dir);
     if layers.problems.is_empty() {
@@ -80,7 +80,7 @@ pub(super) fn load_layers_of(
     required: bool,
     overrides: &Overrides,
 ) -> Result<(Config, Layers), ConfigError> {
-    let mut files = Files::read(path, required);
+    let mut files = ConfigFiles::read(path, required);
     files.layers.push(overrides.layer());
     let mut layers = Layers::new(files.layers, files.problems);
     let mut config = read(&mut layers);

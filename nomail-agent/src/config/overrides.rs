@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    layer::{Entry, Layer, Value, Written},
+    layer::{Layer, LayerEntry, Value, Written},
     origin::Origin,
 };
 
@@ -69,7 +69,7 @@ impl Overrides {
                     value: Value::List(words.into_iter().chain(last).collect()),
                 },
             };
-            let entry = Entry {
+            let entry = LayerEntry {
                 key: origin,
                 written,
             };

@@ -98,7 +98,7 @@ fn range(
 fn json(line: &str) -> Result<Listed, ValueError> {
     let JsonLine { cidr, r#type } = match serde_json::from_str(line) {
         Ok(read) => read,
-        // Line and column of its error are those within the line.
+        // ListLine and column of its error are those within the line.
         Err(_) => return wrong("is not JSON with a text \"cidr\"".to_owned()),
     };
     match cidr {

@@ -15,7 +15,7 @@ use super::{
     error::{Problem, ValueError},
     keys::RelayKeys,
     layer::Layers,
-    lines::{BLANK, EntryError, Line, LineFile, List, begin_of, without_comment},
+    lines::{BLANK, EntryError, LineFile, List, ListLine, begin_of, without_comment},
     names,
     origin::{Origin, Position},
     resolved::{ListFile, Relay, RelayDomain},
@@ -201,14 +201,14 @@ impl<'a> DomainList<'a> {
             let entry = without_comment(line);
             let begin = begin_of(entry);
             if begin == entry.len() {
-                return Ok(Line::Nothing);
+                return Ok(ListLine::Nothing);
             }
             let position = Position {
                 line: number,
                 column: begin + 1,
             };
             self.add(entry, || file.origin(Some(position)))?;
-            Ok(Line::Entry)
+            Ok(ListLine::Entry)
         });
         if read.entries == 0 && read.unread.is_none() {
             let text = "lists no domain: write one a line, or leave the file out of \

@@ -90,11 +90,11 @@ pub(super) trait Values: Default {
 }
 
 /// Makes a struct, its defaults and its [`Values`] from rows: a doc comment, the key with its
-/// type and default, whether a `reload` or only a `restart` changes it, its [`Kind`], the
+/// type and default, whether a `reload` or only a `restart` changes it, its [`ValueKind`], the
 /// option of the command line, and an example where the default is none. The fields `beside`
 /// them are no keys.
 ///
-/// [`Kind`]: super::kinds::Kind
+/// [`ValueKind`]: super::kinds::ValueKind
 macro_rules! table {
     (
         $(#[doc = $about:literal])+

@@ -10,7 +10,7 @@ const SETTLED_LOOKS: u32 = 2;
 
 /// The list files of a configuration, each with the stamp that it was read with.
 #[derive(Debug, Default)]
-pub struct WatchedLists(Vec<(PathBuf, Watched)>);
+pub struct WatchedLists(Vec<(PathBuf, WatchedFile)>);
 
 impl WatchedLists {
     /// The files of `config`, which has just been read.
@@ -18,7 +18,7 @@ impl WatchedLists {
         let files = config.list_files();
         Self(
             files
-                .map(|file| (file.path.clone(), Watched::new(file.stamp)))
+                .map(|file| (file.path.clone(), WatchedFile::new(file.stamp)))
                 .collect(),
         )
     }
@@ -36,14 +36,14 @@ impl WatchedLists {
 
 /// A file, by its stamps; without one it cannot be opened.
 #[derive(Debug)]
-struct Watched {
+struct WatchedFile {
     taken: Option<Stamp>,
     last: Option<Stamp>,
     /// Looks in a row that found it like `last`.
     same: u32,
 }
 
-impl Watched {
+impl WatchedFile {
     const fn new(taken: Option<Stamp>) -> Self {
         Self {
             taken,
@@ -83,13 +83,13 @@ mod tests {
         })
     }
 
-    fn looks(watched: &mut Watched, found: &[Option<Stamp>]) -> Vec<bool> {
+    fn looks(watched: &mut WatchedFile, found: &[Option<Stamp>]) -> Vec<bool> {
         found.iter().map(|found| watched.look(*found)).collect()
     }
 
     #[test]
     fn a_change_is_reported_once_and_when_it_has_settled() {
-        let mut watched = Watched::new(stamp(1));
+        let mut watched = WatchedFile::new(stamp(1));
         let growing = [stamp(1), stamp(2), stamp(3), stamp(3), stamp(3), stamp(3)];
         assert_eq!(
             looks(&mut watched, &growing),
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_file_that_goes_and_comes_is_two_changes() {
-        let mut watched = Watched::new(stamp(1));
+        let mut watched = WatchedFile::new(stamp(1));
         let gone = [None, None, None, None];
         assert_eq!(looks(&mut watched, &gone), [false, false, true, false]);
         let back = [stamp(1), stamp(1), stamp(1), stamp(1)];

@@ -45,7 +45,7 @@ impl LimitedLog {
             return;
         };
         let source = shown(event);
-        let line = Line {
+        let line = LimitedLine {
             source: &source,
             rate,
             connections,
@@ -65,14 +65,14 @@ impl LimitedLog {
     }
 }
 
-struct Line<'a> {
+struct LimitedLine<'a> {
     source: &'a str,
     rate: u32,
     connections: u64,
     skipped: Skipped,
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for LimitedLine<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             source,
@@ -111,7 +111,7 @@ mod tests {
             interface: 1,
             ago: Duration::ZERO,
         };
-        Line {
+        LimitedLine {
             source: &shown(&event),
             rate: 10,
             connections,

@@ -28,7 +28,7 @@ pub struct Reporter {
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct ReportLine {
     who: Who,
     tally: Tally,
     syn_limited: u64,
@@ -62,7 +62,7 @@ impl Reporter {
         limited: impl Fn(Source) -> u64,
         sources_max: usize,
         secs: u64,
-    ) -> Vec<Line> {
+    ) -> Vec<ReportLine> {
         let mut busiest: Vec<_> = activity.of_source.into_iter().collect();
         busiest.sort_unstable_by_key(|(source, tally)| {
             (
@@ -80,7 +80,7 @@ impl Reporter {
             // Less than before: the source has entered the table again.
             let syn_limited = if now < before { now } else { now - before };
             if lines.len() < sources_max {
-                lines.push(Line {
+                lines.push(ReportLine {
                     who: Who::Source(text::source(source.address())),
                     tally,
                     syn_limited,
@@ -93,7 +93,7 @@ impl Reporter {
             }
         }
         if others != Tally::default() {
-            lines.push(Line {
+            lines.push(ReportLine {
                 who: Who::Others {
                     sources: count,
                     or_more: activity.beyond != Tally::default(),
@@ -109,7 +109,7 @@ impl Reporter {
 
 const _: () = assert!(SOURCES_MAX.get() >= ACTIVITY_SOURCES_MAX);
 
-impl Line {
+impl ReportLine {
     /// Logs it, as JSON with a key for each number.
     pub fn log(&self) {
         let Self {
@@ -145,7 +145,7 @@ impl Line {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for ReportLine {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
             Who::Source(source) => write!(out, "{source}: ")?,
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    fn shown(lines: &[Line]) -> Vec<String> {
+    fn shown(lines: &[ReportLine]) -> Vec<String> {
         lines.iter().map(ToString::to_string).collect()
     }
 

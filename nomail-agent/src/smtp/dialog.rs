@@ -65,7 +65,7 @@ pub enum Observed<'a> {
 
 /// What the caller is to do: write the line and, if `end` is set, close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action<'a> {
+pub struct DialogAction<'a> {
     /// What to write, with its CRLF; for EHLO several lines.
     pub line: &'a [u8],
     /// Whether it may wait for the next reply, so that both leave in one packet
@@ -81,7 +81,7 @@ pub struct Action<'a> {
     pub verb: Option<Verb>,
 }
 
-impl<'a> Action<'a> {
+impl<'a> DialogAction<'a> {
     const fn say(line: &'a [u8]) -> Self {
         Self {
             line,
@@ -136,29 +136,29 @@ impl Dialog {
         point: RefusalPoint,
         after_greeting: AfterGreeting,
         replies: &Replies,
-    ) -> (Self, Action<'_>) {
+    ) -> (Self, DialogAction<'_>) {
         let mut dialog = Self::with(point);
         if point != RefusalPoint::Greeting {
-            return (dialog, Action::say(replies.line(Reply::Welcome)));
+            return (dialog, DialogAction::say(replies.line(Reply::Welcome)));
         }
         dialog.state.over = after_greeting == AfterGreeting::Close;
-        let action = Action {
+        let action = DialogAction {
             end: dialog.state.over.then_some(Outcome::Closed),
             refused: dialog.state.refuse(point),
-            ..Action::say(replies.line(Reply::Greeting))
+            ..DialogAction::say(replies.line(Reply::Greeting))
         };
         (dialog, action)
     }
 
     /// Begins and ends a session that is over a limit: refused in the greeting whatever is
     /// configured, or deferred if the host is a relay.
-    pub fn shed(replies: &Replies) -> (Self, Action<'_>) {
+    pub fn shed(replies: &Replies) -> (Self, DialogAction<'_>) {
         if replies.relay().is_none() {
             return Self::open(RefusalPoint::Greeting, AfterGreeting::Close, replies);
         }
         let mut dialog = Self::with(RefusalPoint::Rcpt);
         dialog.state.over = true;
-        let action = Action::say(replies.line(Reply::Overloaded)).and_close(Outcome::Closed);
+        let action = DialogAction::say(replies.line(Reply::Overloaded)).and_close(Outcome::Closed);
         (dialog, action)
     }
 
@@ -183,7 +183,7 @@ impl Dialog {
         &'a mut self,
         replies: &'a Replies,
         input: &'a [u8],
-    ) -> (usize, Option<Action<'a>>) {
+    ) -> (usize, Option<DialogAction<'a>>) {
         self.receive_at(replies, input, &|| None)
     }
 
@@ -197,7 +197,7 @@ impl Dialog {
         replies: &'a Replies,
         input: &'a [u8],
         local: AddressLookup<'_>,
-    ) -> (usize, Option<Action<'a>>) {
+    ) -> (usize, Option<DialogAction<'a>>) {
         if self.state.over {
             return (input.len(), None);
         }
@@ -208,7 +208,11 @@ impl Dialog {
     }
 
     /// Ends the session from outside, and returns its last reply, unless it is over already.
-    pub fn interrupt<'a>(&mut self, replies: &'a Replies, why: Interruption) -> Option<Action<'a>> {
+    pub fn interrupt<'a>(
+        &mut self,
+        replies: &'a Replies,
+        why: Interruption,
+    ) -> Option<DialogAction<'a>> {
         if self.state.over {
             return None;
         }
@@ -222,7 +226,7 @@ impl Dialog {
             Interruption::Eviction => (Reply::Evicted, Outcome::Closed),
             Interruption::Shutdown => (Reply::ShuttingDown, Outcome::Closed),
         };
-        Some(Action::say(replies.line(reply)).and_close(outcome))
+        Some(DialogAction::say(replies.line(reply)).and_close(outcome))
     }
 
     /// Returns the number of commands so far.
@@ -269,8 +273,8 @@ impl SessionState {
         piece: Piece<'a>,
         replies: &'a Replies,
         local: AddressLookup<'_>,
-    ) -> Option<Action<'a>> {
-        let say = |reply| Action::say(replies.line(reply));
+    ) -> Option<DialogAction<'a>> {
+        let say = |reply| DialogAction::say(replies.line(reply));
         if let Some(protocol) = Protocol::recognise(piece.bytes, piece.seen) {
             let after_proxy = self.empty_lines == PROXY_V2_EMPTY_LINES
                 && self.commands == u16::from(self.empty_lines)
@@ -301,7 +305,7 @@ impl SessionState {
         let greeted = self.point == RefusalPoint::Greeting;
         let action = match command {
             Some(Command::Quit) => {
-                return Some(Action {
+                return Some(DialogAction {
                     verb,
                     ..say(Reply::Goodbye).and_close(Outcome::Quit)
                 });
@@ -311,7 +315,7 @@ impl SessionState {
             None if piece.length > LINE_MAX => say(Reply::TooLong),
             None => say(Reply::Unknown),
         };
-        let action = Action { verb, ..action };
+        let action = DialogAction { verb, ..action };
         self.commands += 1;
         Some(if self.commands >= COMMANDS_MAX {
             action.and_close(Outcome::Closed)
@@ -337,15 +341,15 @@ impl SessionState {
         command: Command<'a>,
         replies: &'a Replies,
         local: AddressLookup<'_>,
-    ) -> Action<'a> {
-        let say = |reply| Action::say(replies.line(reply));
+    ) -> DialogAction<'a> {
+        let say = |reply| DialogAction::say(replies.line(reply));
         match command {
             Command::Ehlo(_) | Command::Helo(_) => {
                 let ehlo = matches!(command, Command::Ehlo(_));
                 self.ehlo |= ehlo;
                 self.transaction = false;
                 match self.point {
-                    RefusalPoint::Ehlo => Action {
+                    RefusalPoint::Ehlo => DialogAction {
                         refused: self.refuse(RefusalPoint::Ehlo),
                         ..say(Reply::HeloRefusal)
                     },
@@ -366,7 +370,7 @@ impl SessionState {
             }),
             Command::Rset => {
                 self.transaction = false;
-                Action {
+                DialogAction {
                     may_wait: true,
                     ..say(Reply::Done)
                 }
@@ -382,7 +386,7 @@ impl SessionState {
         }
     }
 
-    fn mail<'a>(&mut self, replies: &'a Replies) -> Action<'a> {
+    fn mail<'a>(&mut self, replies: &'a Replies) -> DialogAction<'a> {
         let (reply, refused) = match self.point {
             RefusalPoint::Rcpt => {
                 self.transaction = true;
@@ -392,10 +396,10 @@ impl SessionState {
                 (Reply::Refusal, self.refuse(RefusalPoint::Mail))
             }
         };
-        Action {
+        DialogAction {
             may_wait: true,
             refused,
-            ..Action::say(replies.line(reply))
+            ..DialogAction::say(replies.line(reply))
         }
     }
 
@@ -404,16 +408,16 @@ impl SessionState {
         recipient: Recipient<'a>,
         replies: &'a Replies,
         local: AddressLookup<'_>,
-    ) -> Action<'a> {
+    ) -> DialogAction<'a> {
         let line = match replies.relay() {
             None => replies.line(Reply::Refusal),
             Some(relay) => relay_reply(relay, recipient, replies, local),
         };
-        Action {
+        DialogAction {
             may_wait: true,
             refused: self.refuse(RefusalPoint::Rcpt),
             observed: Some(Observed::Recipient(recipient)),
-            ..Action::say(line)
+            ..DialogAction::say(line)
         }
     }
 

@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::network::Network;
+use super::network::SenderNetwork;
 
 /// A network that holds more than one part in this many of all places gets no grace: its
 /// connection that was answered longest ago is evicted, however recent that was. This
@@ -27,9 +27,9 @@ const KEPT_MAX: usize = 1024;
 /// The active connections, in the order in which they are evicted.
 #[derive(Debug)]
 pub(super) struct EvictionOrder {
-    groups: HashMap<Network, Group>,
+    groups: HashMap<SenderNetwork, Group>,
     /// Groups of more than one, the fullest last.
-    crowded: BTreeSet<(u32, Network)>,
+    crowded: BTreeSet<(u32, SenderNetwork)>,
     /// All connections, in the order in which they were answered.
     all: Recency,
     count: usize,
@@ -120,7 +120,7 @@ impl EvictionOrder {
     }
 
     /// Adds a connection under a key that no other has now.
-    pub(super) fn add(&mut self, network: Network, key: usize) {
+    pub(super) fn add(&mut self, network: SenderNetwork, key: usize) {
         let nodes = &mut self.nodes;
         if nodes.len() <= key {
             let apart = Neighbours {
@@ -147,7 +147,7 @@ impl EvictionOrder {
     }
 
     /// Removes a connection.
-    pub(super) fn remove(&mut self, network: Network, key: usize) {
+    pub(super) fn remove(&mut self, network: SenderNetwork, key: usize) {
         let key = key as u32;
         let Some(group) = self.groups.get_mut(&network) else {
             return;
@@ -168,7 +168,7 @@ impl EvictionOrder {
     }
 
     /// Moves a connection that was answered now to the end of the order.
-    pub(super) fn touch(&mut self, network: Network, key: usize) {
+    pub(super) fn touch(&mut self, network: SenderNetwork, key: usize) {
         let key = key as u32;
         if self.all.newest == key {
             return;
@@ -182,7 +182,7 @@ impl EvictionOrder {
         self.all.push(key, &mut self.nodes, IN_ALL);
     }
 
-    fn set_crowded(&mut self, network: Network, before: u32, after: u32) {
+    fn set_crowded(&mut self, network: SenderNetwork, before: u32, after: u32) {
         if before > 1 {
             self.crowded.remove(&(before, network));
         }
@@ -199,9 +199,9 @@ impl EvictionOrder {
     /// fullest network or else of all.
     pub(super) fn victim(
         &self,
-        newcomer: Network,
+        newcomer: SenderNetwork,
         connections_max: usize,
-        network_of: impl Fn(usize) -> Network,
+        network_of: impl Fn(usize) -> SenderNetwork,
         is_idle: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let count_of = |network| self.groups.get(&network).map_or(0, |group| group.count);

@@ -19,7 +19,7 @@ use std::{
 
 use lru::LruCache;
 
-use super::{command::DOMAIN_MAX, epoch::is_recent, network::Network, relay::to_ascii};
+use super::{command::DOMAIN_MAX, epoch::is_recent, network::SenderNetwork, relay::to_ascii};
 
 /// Domains that are kept at most.
 pub const DOMAINS_MAX: usize = 256;
@@ -56,7 +56,7 @@ const HEADER: &str = "nomail domains 1";
 #[derive(Clone, Debug)]
 pub struct ForeignDomains {
     domains: HashMap<Box<str>, DomainRecord>,
-    naming: LruCache<Network, NewDomains>,
+    naming: LruCache<SenderNetwork, NewDomains>,
     own: OwnNames,
     /// Warnings since `warned_since`: for domains of one network, and of several.
     warned: [u32; 2],
@@ -74,7 +74,7 @@ struct OwnNames {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct DomainRecord {
     /// At least one, at most [`NETWORKS_MAX`]; the first named the domain first.
-    networks: Vec<Network>,
+    networks: Vec<SenderNetwork>,
     recipients: u64,
     first: u32,
     last: u32,
@@ -168,7 +168,7 @@ impl ForeignDomains {
     }
 
     fn keep(&mut self, name: &str, peer: IpAddr, now: u32) {
-        let network = Network::from(peer);
+        let network = SenderNetwork::from(peer);
         if let Some(entry) = self.domains.get_mut(name) {
             entry.repeated |=
                 entry.networks.contains(&network) && now.saturating_sub(entry.last) >= REPEAT_SECS;
@@ -209,10 +209,10 @@ impl ForeignDomains {
 
     /// Returns whether a domain that `network` is the first to name may be kept, after
     /// making room for it.
-    fn make_room(&mut self, network: Network, now: u32) -> bool {
+    fn make_room(&mut self, network: SenderNetwork, now: u32) -> bool {
         self.domains
             .retain(|_, entry| is_recent(AGE_SECS, entry.last, now));
-        let mut named_first: HashMap<Network, usize> = HashMap::new();
+        let mut named_first: HashMap<SenderNetwork, usize> = HashMap::new();
         let mut singles = 0;
         for entry in self.domains.values() {
             *named_first.entry(entry.networks[0]).or_default() += 1;
@@ -245,7 +245,7 @@ impl ForeignDomains {
     }
 
     /// Returns how many domains only this network has asked for, for each network.
-    fn singles(&self) -> HashMap<Network, u32> {
+    fn singles(&self) -> HashMap<SenderNetwork, u32> {
         let mut singles = HashMap::new();
         for entry in self.domains.values().filter(|entry| entry.is_single()) {
             *singles.entry(entry.networks[0]).or_default() += 1;
@@ -255,8 +255,8 @@ impl ForeignDomains {
 
     /// Whether a domain looks like real mail and not like a test for an open relay:
     /// `singles` and the new domains of today show whether its network names many.
-    fn is_suspect(&self, entry: &DomainRecord, singles: &HashMap<Network, u32>) -> bool {
-        let names_many = |network: &Network| {
+    fn is_suspect(&self, entry: &DomainRecord, singles: &HashMap<SenderNetwork, u32>) -> bool {
+        let names_many = |network: &SenderNetwork| {
             let named = self.naming.peek(network).map_or(0, |naming| naming.count);
             let kept = singles.get(network).copied().unwrap_or(0);
             named.max(kept) > PROBE_DOMAINS
@@ -316,7 +316,7 @@ impl ForeignDomains {
         &self,
         name: &str,
         entry: &DomainRecord,
-        singles: &HashMap<Network, u32>,
+        singles: &HashMap<SenderNetwork, u32>,
     ) -> ForeignDomain {
         ForeignDomain {
             name: name.to_owned(),
@@ -407,7 +407,7 @@ fn restore_line(line: &str, now: u32) -> Option<(&str, DomainRecord)> {
         "once" => false,
         _ => return None,
     };
-    let networks: Option<Vec<_>> = words.map(Network::parse).collect();
+    let networks: Option<Vec<_>> = words.map(SenderNetwork::parse).collect();
     let networks = networks.filter(|all| (1..=NETWORKS_MAX).contains(&all.len()))?;
     let entry = DomainRecord {
         networks,

@@ -11,11 +11,11 @@ use std::{
 /// The upper 48 bits of an IPv6 address, or the upper 24 of an IPv4 address
 /// and [`IPV4_MARK`], which no IPv6 network has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Network(u64);
+pub(super) struct SenderNetwork(u64);
 
 const IPV4_MARK: u64 = 1 << 48;
 
-impl Network {
+impl SenderNetwork {
     /// Parses a network written exactly as it is displayed.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, _) = text.split_once('/')?;
@@ -24,7 +24,7 @@ impl Network {
     }
 }
 
-impl From<IpAddr> for Network {
+impl From<IpAddr> for SenderNetwork {
     /// An IPv4-mapped IPv6 address counts as the IPv4 address.
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -34,7 +34,7 @@ impl From<IpAddr> for Network {
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for SenderNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 & IPV4_MARK == 0 {
             write!(f, "{}/48", Ipv6Addr::from_bits(u128::from(self.0) << 80))

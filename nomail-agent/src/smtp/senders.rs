@@ -16,7 +16,7 @@ mod tests;
 
 use std::{collections::HashMap, fmt::Write as _, net::IpAddr, str};
 
-use super::{epoch::is_recent, network::Network};
+use super::{epoch::is_recent, network::SenderNetwork};
 use crate::refusal::RefusalPoint;
 
 /// Networks that are remembered at most.
@@ -50,7 +50,7 @@ const SWEEP_SECS: u32 = 60;
 pub struct Senders {
     /// After this time without a contact a network expires.
     age: u32,
-    networks: HashMap<Network, SenderRecord>,
+    networks: HashMap<SenderNetwork, SenderRecord>,
     /// When an earlier memory was lost, if one was.
     forgotten: Option<u32>,
     /// When expired networks were last searched for.
@@ -130,7 +130,7 @@ impl Senders {
     ///
     /// An unknown network that the memory has no space for is refused at RCPT.
     pub fn contact(&mut self, peer: IpAddr, now: u32) -> RefusalPoint {
-        let network = Network::from(peer);
+        let network = SenderNetwork::from(peer);
         if let Some(entry) = self.known(network, now) {
             entry.seen(now);
             let (point, next) = match entry.next {
@@ -154,7 +154,7 @@ impl Senders {
     /// Remembers a contact that was shed, and so greeted with 521. Where a known
     /// network is refused next stays as it is.
     pub fn greeted(&mut self, peer: IpAddr, now: u32) {
-        let network = Network::from(peer);
+        let network = SenderNetwork::from(peer);
         if let Some(entry) = self.known(network, now) {
             entry.seen(now);
         } else {
@@ -168,7 +168,7 @@ impl Senders {
     /// Only for contacts to be refused at [`RefusalPoint::Rcpt`]: after a refused EHLO every
     /// client leaves.
     pub fn left_after_ehlo(&mut self, peer: IpAddr, now: u32) {
-        let network = Network::from(peer);
+        let network = SenderNetwork::from(peer);
         if let Some(entry) = self.known(network, now) {
             entry.seen(now);
             if entry.next == NextRefusal::Rcpt && !entry.is_steady() {
@@ -276,7 +276,7 @@ impl Senders {
         else {
             return Err("not a network, a time and a refusal point");
         };
-        let network = Network::parse(network).ok_or("not an IPv4 /24 or IPv6 /48")?;
+        let network = SenderNetwork::parse(network).ok_or("not an IPv4 /24 or IPv6 /48")?;
         let last = seconds(last)?;
         let (next, ehlo_refusals) = match next {
             "rcpt" => (NextRefusal::Rcpt, 0),
@@ -300,7 +300,7 @@ impl Senders {
     }
 
     /// Returns the record of a network that has not expired.
-    fn known(&mut self, network: Network, now: u32) -> Option<&mut SenderRecord> {
+    fn known(&mut self, network: SenderNetwork, now: u32) -> Option<&mut SenderRecord> {
         self.networks
             .get_mut(&network)
             .filter(|entry| is_recent(self.age, entry.last, now))
@@ -309,7 +309,7 @@ impl Senders {
     /// Remembers an unknown network, and returns whether there was space for it. Only expired
     /// networks are removed for it: a flood of new networks must not turn a network that
     /// returns into a first contact.
-    fn remember(&mut self, network: Network, next: NextRefusal, now: u32) -> bool {
+    fn remember(&mut self, network: SenderNetwork, next: NextRefusal, now: u32) -> bool {
         if self.len() >= SENDERS_MAX && !self.networks.contains_key(&network) {
             self.sweep(now);
             if self.len() >= SENDERS_MAX {

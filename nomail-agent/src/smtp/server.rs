@@ -33,10 +33,10 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::{
-    dialog::{Action, Dialog, Interruption, Outcome},
+    dialog::{Dialog, DialogAction, Interruption, Outcome},
     epoch::unix_now,
     eviction::EvictionOrder,
-    network::Network,
+    network::SenderNetwork,
     notices::Notices,
     session::{LINGER_BYTES_MAX, LINGER_MAX, Progress, Session, SessionContext, SessionPhase},
     settings::Settings,
@@ -303,7 +303,7 @@ impl SmtpServer {
                 Dialog::shed(&settings.replies)
             }
         };
-        let Action {
+        let DialogAction {
             line, end, refused, ..
         } = action;
         let greeted = stream.write(line).is_ok_and(|count| count == line.len());
@@ -340,7 +340,7 @@ impl SmtpServer {
         self.deadlines.insert((deadline, key));
         if admit {
             *self.per_source.entry(source).or_default() += 1;
-            self.active.add(Network::from(peer), key);
+            self.active.add(SenderNetwork::from(peer), key);
         }
         if !greeted || registered.is_err() {
             self.remove(key, now);
@@ -363,7 +363,7 @@ impl SmtpServer {
         match session.advance(event.is_read_closed(), &mut context) {
             Progress::Wait => {}
             Progress::WaitUntil(deadline) => {
-                let network = Network::from(session.peer);
+                let network = SenderNetwork::from(session.peer);
                 self.active.touch(network, key);
                 self.reschedule(key, deadline);
             }
@@ -444,9 +444,9 @@ impl SmtpServer {
     /// Ends a connection for a newcomer. Returns whether there was one to end.
     fn evict(&mut self, newcomer: IpAddr, connections_max: usize, now: Instant) -> bool {
         let victim = self.active.victim(
-            Network::from(newcomer),
+            SenderNetwork::from(newcomer),
             connections_max,
-            |key| Network::from(self.sessions[key].peer),
+            |key| SenderNetwork::from(self.sessions[key].peer),
             |key| now.saturating_duration_since(self.sessions[key].answered()) >= IDLE_MIN,
         );
         let Some(key) = victim.filter(|_| nomail_common::Mechanism::MakeRoom.is_on()) else {
@@ -479,7 +479,7 @@ impl SmtpServer {
     fn deactivate(&mut self, key: usize, now: Instant) {
         let session = &mut self.sessions[key];
         session.is_active = false;
-        self.active.remove(Network::from(session.peer), key);
+        self.active.remove(SenderNetwork::from(session.peer), key);
         let source = Source::from(session.peer);
         if let Some(count) = self.per_source.get_mut(&source) {
             *count -= 1;

@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 
 use super::{
     command::Recipient,
-    dialog::{Action, Dialog, Observed, Outcome},
+    dialog::{Dialog, DialogAction, Observed, Outcome},
     epoch::unix_now,
     notices::Notices,
     settings::Settings,
@@ -89,7 +89,13 @@ pub(super) struct SessionContext<'a> {
 
 impl SessionContext<'_> {
     /// Counts and logs what an action says about the client.
-    fn record(&mut self, action: &Action<'_>, peer: IpAddr, unlogged: bool, settings: &Settings) {
+    fn record(
+        &mut self,
+        action: &DialogAction<'_>,
+        peer: IpAddr,
+        unlogged: bool,
+        settings: &Settings,
+    ) {
         let log_envelope = settings.log_envelope && !unlogged;
         if action.verb.is_some() || action.refused.is_some() {
             let mut stats = self.stats.lock();

@@ -36,7 +36,7 @@ impl InterfaceStatus {
 }
 
 /// A line: its label, its text, and its colour if it is to stand out.
-type Line = (&'static str, String, Option<AnsiColor>);
+type TextLine = (&'static str, String, Option<AnsiColor>);
 
 impl Status {
     /// Which side refuses clients, unless it is simply a listener.
@@ -82,7 +82,7 @@ impl Status {
             Some(of) if colour => format!("{0}{text}{0:#}", of.on_default()),
             _ => text.to_owned(),
         };
-        let write_lines = |out: &mut String, lines: Vec<Line>| {
+        let write_lines = |out: &mut String, lines: Vec<TextLine>| {
             for (label, text, colour) in lines {
                 *out += &format!("{label:<12} {}\n", paint(&text, colour));
             }
@@ -98,7 +98,7 @@ impl Status {
     }
 
     /// What runs here, and where.
-    fn head(&self) -> Vec<Line> {
+    fn head(&self) -> Vec<TextLine> {
         let red = Some(AnsiColor::Red);
         let state = self.state();
         let mut lines = vec![("state", state.text().to_owned(), Some(state.colour()))];
@@ -179,10 +179,10 @@ impl Status {
     }
 
     /// What is worth a line only where there is some of it.
-    fn notes(&self) -> Vec<Line> {
+    fn notes(&self) -> Vec<TextLine> {
         let connections = &self.connections;
         let red = Some(AnsiColor::Red);
-        let mut notes: Vec<Line> = [
+        let mut notes: Vec<TextLine> = [
             ("refused", labelled(connections.refused)),
             ("not SMTP", labelled(connections.protocols)),
             ("connections", labelled(connections.counters)),

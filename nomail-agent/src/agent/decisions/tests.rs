@@ -8,7 +8,7 @@ const URL: &str = "http://127.0.0.1:8080";
 struct Run(tempfile::TempDir);
 
 impl Run {
-    fn new() -> (Self, Decisions) {
+    fn new() -> (Self, DecisionFiles) {
         let directory = tempfile::tempdir().unwrap();
         let crowdsec = Crowdsec {
             url: URL.parse().unwrap(),
@@ -16,7 +16,7 @@ impl Run {
             interval_secs: 5,
             run_dir: directory.path().to_owned(),
         };
-        (Self(directory), Decisions::new(&crowdsec))
+        (Self(directory), DecisionFiles::new(&crowdsec))
     }
 
     fn write(&self, name: &str, text: &str) {

@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{stream::Answer, subscription::Subscription};
+use super::{stream::StreamAnswer, subscription::Subscription};
 
 /// Longest time of one pull, to its last byte: the real API sends 20,000 decisions in half
 /// a second.
@@ -87,7 +87,7 @@ pub(super) fn pull<T>(
     orders: &mut watch::Receiver<T>,
     subscription: &Subscription,
     startup: bool,
-) -> Result<Answer, PullError> {
+) -> Result<StreamAnswer, PullError> {
     let mut patience = Patience {
         runtime,
         orders,

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-use super::stream::{Answer, Key};
+use super::stream::{StreamAnswer, StreamKey};
 
 /// The decisions in force, each until its end.
 pub(super) struct Decisions {
-    until: HashMap<Key, Instant>,
+    until: HashMap<StreamKey, Instant>,
     max: usize,
     left_out: usize,
 }
@@ -51,14 +51,14 @@ impl Decisions {
 
     /// Takes an answer with all that is in force: what is not in it is over, and what it
     /// says of deletions is of no use.
-    pub(super) fn replace(&mut self, answer: Answer, now: Instant) {
+    pub(super) fn replace(&mut self, answer: StreamAnswer, now: Instant) {
         self.until.clear();
         self.left_out = 0;
         self.add_all(answer, now);
     }
 
     /// Takes an answer with what has changed. What is both deleted and new is new.
-    pub(super) fn update(&mut self, answer: Answer, now: Instant) {
+    pub(super) fn update(&mut self, answer: StreamAnswer, now: Instant) {
         for ban in &answer.deleted.bans {
             self.until.remove(&ban.key);
         }
@@ -71,7 +71,7 @@ impl Decisions {
         self.until.retain(|_, until| *until > now);
     }
 
-    fn add_all(&mut self, answer: Answer, now: Instant) {
+    fn add_all(&mut self, answer: StreamAnswer, now: Instant) {
         self.left_out += answer.new.beyond;
         for ban in answer.new.bans {
             // Else it was over before it arrived.
@@ -81,7 +81,7 @@ impl Decisions {
         }
     }
 
-    fn add(&mut self, key: Key, until: Instant) {
+    fn add(&mut self, key: StreamKey, until: Instant) {
         if self.until.len() >= self.max && !self.until.contains_key(&key) {
             self.left_out += 1;
             return;

@@ -50,7 +50,7 @@ pub fn run(file: Option<&Path>, verbose: u8) -> Result<(), Failure> {
     let (orders, ordered) = watch::channel(Some(subscription));
     let signals = {
         let _entered = runtime.enter();
-        Signals::catch()?
+        ProcessSignals::catch()?
     };
     let paths = Paths {
         config: Some(config.file.clone()),
@@ -82,13 +82,13 @@ fn create(run_dir: &Path, account: Account) -> anyhow::Result<()> {
     privilege::create_directory(run_dir, 0o755, account, ours)
 }
 
-struct Signals {
+struct ProcessSignals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl ProcessSignals {
     fn catch() -> anyhow::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup()).context("SIGHUP")?,
@@ -100,7 +100,7 @@ impl Signals {
 
 /// Makes orders of signals, until the order is to end.
 async fn follow(
-    mut signals: Signals,
+    mut signals: ProcessSignals,
     file: Option<PathBuf>,
     run_dir: PathBuf,
     orders: watch::Sender<Option<Subscription>>,

@@ -20,7 +20,7 @@ pub(super) const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 86_400)
 /// An answer. One without both lists is none: it must not look as if nothing were
 /// denied.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct StreamAnswer {
     pub(super) new: Bans,
     pub(super) deleted: Bans,
 }
@@ -35,7 +35,7 @@ pub(super) enum Scope {
 /// What identifies a decision. Not its number: of two on one address the API names only
 /// one, and the deletion may be that of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct StreamKey {
     pub(super) scope: Scope,
     /// Without host bits, and no IPv4 in IPv6.
     pub(super) prefix: IpNet,
@@ -44,7 +44,7 @@ pub(super) struct Key {
 /// A decision to ban.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ban {
-    pub(super) key: Key,
+    pub(super) key: StreamKey,
     /// How long it holds from now on; 0 when it is over.
     pub(super) left: Duration,
 }
@@ -65,7 +65,7 @@ impl Bans {
 
 /// As the API writes it.
 #[derive(Deserialize)]
-struct Decision {
+struct StreamDecision {
     #[serde(rename = "type")]
     kind: String,
     scope: String,
@@ -73,7 +73,7 @@ struct Decision {
     duration: String,
 }
 
-impl Decision {
+impl StreamDecision {
     /// None: it is no ban, or not of an address or a range.
     fn ban(&self) -> Option<Ban> {
         let scope = if self.scope.eq_ignore_ascii_case("ip") {
@@ -85,7 +85,7 @@ impl Decision {
         };
         let is_ban = self.kind.eq_ignore_ascii_case("ban");
         is_ban.then_some(Ban {
-            key: Key {
+            key: StreamKey {
                 scope,
                 prefix: prefix_of(&self.value)?,
             },
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Bans {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bans, A::Error> {
                 let mut found = Bans::default();
-                while let Some(decision) = list.next_element::<Decision>()? {
+                while let Some(decision) = list.next_element::<StreamDecision>()? {
                     match decision.ban() {
                         None => {}
                         Some(_) if found.bans.len() >= DECISIONS_MAX => found.beyond += 1,
@@ -254,10 +254,10 @@ mod tests {
             decision("ban", "Ip", "nonsense"),
         ];
         let text = format!(r#"{{"deleted":null,"new":[{}]}}"#, new.join(","));
-        let answer: Answer = serde_json::from_reader(text.as_bytes()).unwrap();
+        let answer: StreamAnswer = serde_json::from_reader(text.as_bytes()).unwrap();
         assert_eq!(answer.deleted.len(), 0);
         let found: Vec<_> = answer.new.bans.iter().map(|ban| ban.key).collect();
-        let key = |scope, prefix: &str| Key {
+        let key = |scope, prefix: &str| StreamKey {
             scope,
             prefix: prefix.parse().unwrap(),
         };
@@ -281,13 +281,13 @@ mod tests {
     #[case(r#"{"new":null,"deleted":null} more"#)]
     #[case("null")]
     fn what_is_no_answer_is_refused(#[case] text: &str) {
-        assert!(serde_json::from_reader::<_, Answer>(text.as_bytes()).is_err());
+        assert!(serde_json::from_reader::<_, StreamAnswer>(text.as_bytes()).is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_answered(bytes: Vec<u8>) {
-            let _ = serde_json::from_reader::<_, Answer>(&bytes[..]);
+            let _ = serde_json::from_reader::<_, StreamAnswer>(&bytes[..]);
         }
 
         #[test]

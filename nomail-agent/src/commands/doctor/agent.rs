@@ -36,7 +36,7 @@ const LINK: &str = "link_";
 
 /// The account that the agent changes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Account {
+struct AgentAccount {
     uid: u32,
     gid: u32,
 }
@@ -208,36 +208,38 @@ pub(super) fn addresses(status: Option<&Status>) -> Vec<Finding> {
 }
 
 /// The account of a name or a uid. A uid needs no name.
-fn look_up(user: &str) -> Option<Account> {
+fn look_up(user: &str) -> Option<AgentAccount> {
     let found = match user.parse::<u32>() {
         Ok(uid) => {
             let found = User::from_uid(uid.into()).ok().flatten();
-            return Some(Account {
+            return Some(AgentAccount {
                 uid,
                 gid: found.map_or(uid, |found| found.gid.as_raw()),
             });
         }
         Err(_) => User::from_name(user).ok().flatten()?,
     };
-    Some(Account {
+    Some(AgentAccount {
         uid: found.uid.as_raw(),
         gid: found.gid.as_raw(),
     })
 }
 
-fn user(user: &config::User, known: Option<Account>) -> Finding {
+fn user(user: &config::User, known: Option<AgentAccount>) -> Finding {
     let name = &user.value;
     let create = format!(
         "useradd --system --no-create-home --shell /usr/sbin/nologin {}",
         config::User::default().value
     );
     match known {
-        Some(Account { uid: 0, .. }) => Finding::fail(
+        Some(AgentAccount { uid: 0, .. }) => Finding::fail(
             Check::User,
             format!("user = {name:?} is root"),
             format!("{create}, and user = \"nomail\""),
         ),
-        Some(Account { uid, .. }) => Finding::ok(Check::User, format!("{name} exists, uid {uid}")),
+        Some(AgentAccount { uid, .. }) => {
+            Finding::ok(Check::User, format!("{name} exists, uid {uid}"))
+        }
         None if user.is_default => Finding::warn(
             Check::User,
             format!(
@@ -311,13 +313,13 @@ enum Directory {
 impl Directory {
     /// For an account, or without one for a uid that is chosen at the start and takes the
     /// directory over from the last one.
-    fn of(path: &Path, account: Option<Account>) -> Self {
+    fn of(path: &Path, account: Option<AgentAccount>) -> Self {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
             Err(_) => Self::Unseen,
             Ok(found) if !found.is_dir() => Self::Other,
             Ok(found) => {
-                let account = account.unwrap_or(Account {
+                let account = account.unwrap_or(AgentAccount {
                     uid: match found.uid() {
                         owner if dynamic::is_adopted(owner) => owner,
                         _ => u32::MAX,

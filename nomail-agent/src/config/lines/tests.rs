@@ -14,9 +14,9 @@ fn read(content: &[u8], max: u64) -> ListFile {
     fs::write(&path, content).unwrap();
     let mut read =
         LineFile::new(&path, List::Deny).read_at_most(max, |line, _| match line.chars().next() {
-            None => Ok(Line::Nothing),
-            Some('0') => Ok(Line::Corrected),
-            Some('1'..='9') => Ok(Line::Entry),
+            None => Ok(ListLine::Nothing),
+            Some('0') => Ok(ListLine::Corrected),
+            Some('1'..='9') => Ok(ListLine::Entry),
             Some(_) => Err(EntryError::new(1, ValueError::Wrong("no".to_owned()))),
         });
     let at = format!("{}/", directory.path().display());
@@ -94,7 +94,7 @@ fn a_named_pipe_does_not_hang() {
         (List::Deny, "prefix"),
         (List::Domains, "domain"),
     ] {
-        let read = LineFile::new(&path, list).read(|_, _| Ok(Line::Entry));
+        let read = LineFile::new(&path, list).read(|_, _| Ok(ListLine::Entry));
         let expected = format!("is not a file: name one with a {entry} a line");
         assert_eq!(read.unread, Some(expected.clone()));
         assert_eq!(read.warnings, [format!("{}: {expected}", path.display())]);

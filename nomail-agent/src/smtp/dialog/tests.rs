@@ -35,7 +35,7 @@ fn relay() -> Replies {
     Replies::new(HOST, Some(Arc::new(relay))).unwrap()
 }
 
-/// The answer to one command, without the borrows of an [`Action`].
+/// The answer to one command, without the borrows of an [`DialogAction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     text: String,
@@ -44,8 +44,8 @@ struct Answer {
     refused: Option<RefusalPoint>,
 }
 
-impl From<Action<'_>> for Answer {
-    fn from(action: Action<'_>) -> Self {
+impl From<DialogAction<'_>> for Answer {
+    fn from(action: DialogAction<'_>) -> Self {
         Self {
             text: String::from_utf8(action.line.to_vec()).unwrap(),
             may_wait: action.may_wait,

@@ -5,24 +5,24 @@ use proptest::prelude::*;
 use super::*;
 
 /// The `n`th network.
-fn net(n: u32) -> Network {
-    Network::from(IpAddr::from(Ipv4Addr::from_bits(n << 8)))
+fn net(n: u32) -> SenderNetwork {
+    SenderNetwork::from(IpAddr::from(Ipv4Addr::from_bits(n << 8)))
 }
 
 /// The rules on a plain list of connections, in the order in which they were answered.
 #[derive(Default)]
-struct Model(Vec<(Network, usize)>);
+struct Model(Vec<(SenderNetwork, usize)>);
 
 impl Model {
-    fn count(&self, network: Network) -> usize {
+    fn count(&self, network: SenderNetwork) -> usize {
         self.0.iter().filter(|(of, _)| *of == network).count()
     }
 
-    fn network_of(&self, key: usize) -> Network {
+    fn network_of(&self, key: usize) -> SenderNetwork {
         self.0.iter().find(|(_, k)| *k == key).unwrap().0
     }
 
-    fn victim(&self, newcomer: Network, share: usize, idle: &[bool]) -> Option<usize> {
+    fn victim(&self, newcomer: SenderNetwork, share: usize, idle: &[bool]) -> Option<usize> {
         let own = self.count(newcomer);
         let fullest = self.0.iter().map(|(of, _)| (self.count(*of), *of)).max()?;
         if fullest.0 > 1 && fullest.0 > own {
@@ -36,7 +36,12 @@ impl Model {
     }
 }
 
-fn victim(order: &EvictionOrder, model: &Model, newcomer: Network, max: usize) -> Option<usize> {
+fn victim(
+    order: &EvictionOrder,
+    model: &Model,
+    newcomer: SenderNetwork,
+    max: usize,
+) -> Option<usize> {
     order.victim(newcomer, max, |key| model.network_of(key), |_| true)
 }
 

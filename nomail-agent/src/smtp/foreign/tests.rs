@@ -243,7 +243,7 @@ proptest! {
             domains.record(format!("{name}.example").as_bytes(), nth(network), now, true);
             prop_assert!(domains.domains.len() <= DOMAINS_MAX);
         }
-        let mut named: HashMap<Network, usize> = HashMap::new();
+        let mut named: HashMap<SenderNetwork, usize> = HashMap::new();
         for entry in domains.domains.values() {
             *named.entry(entry.networks[0]).or_default() += 1;
         }

@@ -450,7 +450,7 @@ proptest! {
         let mut models = HashMap::<String, Model>::new();
         for (call, peer, wait) in calls {
             now += wait;
-            let model = models.entry(Network::from(peer).to_string()).or_default();
+            let model = models.entry(SenderNetwork::from(peer).to_string()).or_default();
             let expected = model.call(call, now, age);
             prop_assert_eq!(apply(&mut senders, call, peer, now), expected);
         }
@@ -489,8 +489,8 @@ proptest! {
 
     #[test]
     fn every_network_is_read_as_it_is_written(peer: IpAddr) {
-        let network = Network::from(peer);
-        prop_assert_eq!(Network::parse(&network.to_string()), Some(network));
+        let network = SenderNetwork::from(peer);
+        prop_assert_eq!(SenderNetwork::parse(&network.to_string()), Some(network));
     }
 
     #[test]

@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn bans(list: &[(Scope, &str, Duration)]) -> Bans {
     let bans = list.iter().map(|&(scope, prefix, left)| Ban {
-        key: Key {
+        key: StreamKey {
             scope,
             prefix: prefix.parse().unwrap(),
         },
@@ -26,12 +26,12 @@ fn bans(list: &[(Scope, &str, Duration)]) -> Bans {
 }
 
 /// An answer of addresses and ranges for an hour each.
-fn answer(new: &[(Scope, &str)], deleted: &[(Scope, &str)]) -> Answer {
+fn answer(new: &[(Scope, &str)], deleted: &[(Scope, &str)]) -> StreamAnswer {
     let hour = |list: &[(Scope, &str)], left| {
         let list = list.iter().map(|&(scope, prefix)| (scope, prefix, left));
         bans(&list.collect::<Vec<_>>())
     };
-    Answer {
+    StreamAnswer {
         new: hour(new, HOUR),
         deleted: hour(deleted, Duration::ZERO),
     }
@@ -97,7 +97,7 @@ fn a_whole_list_takes_the_place_of_the_last() {
     // The API names deletions in a whole list, too.
     decisions.replace(answer(&[(Range, B), (Range, C)], &[(Range, B)]), now);
     banned(&decisions, &[C, B]);
-    decisions.replace(Answer::default(), now);
+    decisions.replace(StreamAnswer::default(), now);
     banned(&decisions, &[]);
     assert_eq!(decisions.len(), 0);
 }
@@ -107,7 +107,7 @@ fn decisions_end_by_themselves() {
     let now = Instant::now();
     let mut decisions = Decisions::new(10);
     let new = bans(&[(Ip, A, HOUR), (Range, A, 2 * HOUR), (Range, B, HOUR)]);
-    let whole = Answer {
+    let whole = StreamAnswer {
         new,
         deleted: Bans::default(),
     };
@@ -123,7 +123,7 @@ fn decisions_end_by_themselves() {
     decisions.expire(now + 3 * HOUR);
     banned(&decisions, &[]);
     // One that is over when it arrives is none.
-    let over = Answer {
+    let over = StreamAnswer {
         new: bans(&[(Ip, A, Duration::ZERO)]),
         deleted: Bans::default(),
     };

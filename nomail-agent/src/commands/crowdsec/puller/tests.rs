@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use rstest::rstest;
 
 use super::{
-    super::{key::ApiKey, stream::Answer},
+    super::{key::ApiKey, stream::StreamAnswer},
     *,
 };
 use crate::{
@@ -143,7 +143,7 @@ impl Running {
     }
 }
 
-fn pull_once(answer: Vec<u8>) -> Result<Answer, PullError> {
+fn pull_once(answer: Vec<u8>) -> Result<StreamAnswer, PullError> {
     let (url, serving) = api(vec![answer]);
     let (_orders, mut ordered) = watch::channel(());
     let answer = client::pull(&runtime(), &mut ordered, &subscription(url), true);

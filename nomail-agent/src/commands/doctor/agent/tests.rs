@@ -81,11 +81,11 @@ fn users() {
         value: "mail".to_owned(),
         is_default: false,
     };
-    let known = Some(Account { uid: 7, gid: 7 });
+    let known = Some(AgentAccount { uid: 7, gid: 7 });
     assert_eq!(user(&default, known).result, CheckResult::Ok);
     assert_eq!(user(&default, None).result, CheckResult::Warn);
     assert_eq!(user(&named, None).result, CheckResult::Fail);
-    let root = Some(Account { uid: 0, gid: 0 });
+    let root = Some(AgentAccount { uid: 0, gid: 0 });
     assert_eq!(user(&named, root).result, CheckResult::Fail);
     assert_eq!(look_up("4711").map(|found| found.uid), Some(4711));
     assert_eq!(look_up("root").map(|found| found.uid), Some(0));
@@ -125,11 +125,11 @@ fn a_directory_is_the_accounts_or_not() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let own = fs::metadata(path).unwrap();
-    let ours = Account {
+    let ours = AgentAccount {
         uid: own.uid(),
         gid: own.gid(),
     };
-    let other = Account {
+    let other = AgentAccount {
         uid: own.uid() + 1,
         gid: own.gid() + 1,
     };

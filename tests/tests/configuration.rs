@@ -281,7 +281,7 @@ fn a_bad_configuration_never_stops_a_running_agent() {
                 let file = fs::File::create(host.files.path("nomail.toml")).unwrap();
                 file.set_len(1 << 40).unwrap();
             },
-            "nomail.toml: is longer than 1048576 octets",
+            "nomail.toml: is longer than 1048576 bytes",
         ),
         (
             "deep",
@@ -299,7 +299,7 @@ fn a_bad_configuration_never_stops_a_running_agent() {
                 let file = fs::File::create(host.files.path("nomail.toml.d/b.toml")).unwrap();
                 file.set_len(1 << 40).unwrap();
             },
-            "nomail.toml.d/b.toml: is longer than 1048576 octets",
+            "nomail.toml.d/b.toml: is longer than 1048576 bytes",
         ),
         (
             "unreadable drop-in",

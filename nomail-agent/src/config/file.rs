@@ -126,7 +126,7 @@ fn read(path: &Path) -> Result<Option<Layer>, Problem> {
         Err(error) => return Err(problem(cannot_be_read(&error))),
     }
     if bytes.len() as u64 > FILE_MAX {
-        return Err(problem(format!("is longer than {FILE_MAX} octets")));
+        return Err(problem(format!("is longer than {FILE_MAX} bytes")));
     }
     parse(path, &bytes).map(Some)
 }

@@ -303,7 +303,7 @@ pub(super) fn mailbox(value: &Value) -> Result<String, ValueError> {
     check_domain_name(domain, &shown, give)?;
     if text.len() > MAILBOX_MAX {
         return wrong(format!(
-            "{shown} is longer than the {MAILBOX_MAX} octets of a mailbox: give a shorter one"
+            "{shown} is longer than the {MAILBOX_MAX} bytes of a mailbox: give a shorter one"
         ));
     }
     Ok(text.to_owned())

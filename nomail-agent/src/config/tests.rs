@@ -254,7 +254,7 @@ fn not_utf8() {
 #[test]
 fn too_long() {
     let error = load_text(&vec![b'#'; (1 << 20) + 1], &Overrides::default()).unwrap_err();
-    assert_eq!(error, "t.toml: is longer than 1048576 octets");
+    assert_eq!(error, "t.toml: is longer than 1048576 bytes");
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub(super) fn socket_path(value: &Value) -> Result<PathBuf, ValueError> {
     }
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         return wrong(format!(
-            "{shown} is longer than the {SOCKET_PATH_MAX} octets of a socket's path: give a \
+            "{shown} is longer than the {SOCKET_PATH_MAX} bytes of a socket's path: give a \
              shorter one"
         ));
     }

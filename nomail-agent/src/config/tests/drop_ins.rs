@@ -203,7 +203,7 @@ fn they_are_bounded() {
     fs::write(beside.drop_in("7.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
     assert_eq!(
         beside.error(),
-        "t.toml.d/7.toml: is longer than 1048576 octets"
+        "t.toml.d/7.toml: is longer than 1048576 bytes"
     );
 }
 

@@ -313,7 +313,7 @@ fn keys_of(name: &str) -> String {
     "control = \"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
      aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
     "t.toml:1:11: control: \"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"... \
-     is longer than the 107 octets of a socket's path: give a shorter one"
+     is longer than the 107 bytes of a socket's path: give a shorter one"
 )]
 #[case::control_characters(
     "control = \"/a\\u0000\"",

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use etherparse::PacketBuilder;
+use etherparse::{PacketBuilder, TcpHeader};
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
@@ -33,6 +33,8 @@ pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 /// The RST flag.
 pub const RST: u8 = 0x04;
+/// The PSH flag.
+pub const PSH: u8 = 0x08;
 /// The ACK flag.
 pub const ACK: u8 = 0x10;
 /// Length of an Ethernet header without tags.
@@ -52,10 +54,13 @@ impl Segment {
 
     /// The frame, from the lab's client to its host.
     pub fn frame(&self) -> Vec<u8> {
+        self.frame_with(0, &[], &[])
+    }
+
+    /// The same with an acknowledgment number, TCP options and a payload.
+    pub fn frame_with(&self, acknowledgment: u32, options: &[u8], payload: &[u8]) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let (source, destination) = (self.source.ip(), self.destination.ip());
-        let ports = (self.source.port(), self.destination.port());
-        let mut frame = Vec::new();
         let builder = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 ethernet.ipv4(source.octets(), destination.octets(), 64)
@@ -65,17 +70,18 @@ impl Segment {
             }
             _ => panic!("{source} and {destination} are of different families"),
         };
+        let (source_port, destination_port) = (self.source.port(), self.destination.port());
+        let mut tcp = TcpHeader::new(source_port, destination_port, self.sequence, 64_000);
+        tcp.acknowledgment_number = acknowledgment;
+        let flag = |flag: u8| self.flags & flag != 0;
+        [tcp.fin, tcp.syn, tcp.rst, tcp.psh] = [FIN, SYN, RST, PSH].map(flag);
+        [tcp.ack, tcp.urg, tcp.ece, tcp.cwr] = [ACK, 0x20, 0x40, 0x80].map(flag);
+        tcp.set_options_raw(options).expect("room for the options");
+        let mut frame = Vec::new();
         builder
-            .tcp(ports.0, ports.1, self.sequence, 64_000)
-            .write(&mut frame, &[])
+            .tcp_header(tcp)
+            .write(&mut frame, payload)
             .expect("a Vec takes every frame");
-        let tcp = ETHERNET_LENGTH + if source.is_ipv4() { 20 } else { 40 };
-        frame[tcp + 13] = self.flags;
-        // The checksum, which the network stack wants right, was without flags.
-        let checksum = [frame[tcp + 16], frame[tcp + 17]];
-        let sum = u32::from(!u16::from_be_bytes(checksum)) + u32::from(self.flags);
-        let checksum = !((sum & 0xffff) as u16 + (sum >> 16) as u16);
-        frame[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
         for tag in 0..self.vlan_tags {
             let tag = tag as u8;
             frame.splice(12..12, [0x81, 0x00, 0x00, 100 + tag]);

@@ -30,6 +30,7 @@ pub mod poll;
 pub mod processes;
 pub mod program;
 pub mod random;
+pub mod record;
 pub mod repository;
 pub mod rig;
 pub mod root;

@@ -55,7 +55,7 @@ pub(crate) fn program_command(
         ("CARGO_MANIFEST_DIR", package.as_os_str()),
     ];
     envs.extend(more);
-    let user: Vec<_> = ["RUST_BACKTRACE", "RUST_LOG"]
+    let user: Vec<_> = ["NOMAIL_GOLDEN_WRITE", "RUST_BACKTRACE", "RUST_LOG"]
         .into_iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)))
         .collect();

@@ -101,7 +101,7 @@ pub struct Policy {
 impl Policy {
     /// The configuration for a kernel with `hz` jiffies per second, without what depends on
     /// the maps: generation and lists.
-    pub(super) fn config(&self, hz: u32) -> Result<Box<Config>, BpfError> {
+    pub fn config(&self, hz: u32) -> Result<Box<Config>, BpfError> {
         let optional =
             |rate: Option<Rate>| rate.map_or(Ok(Limit::UNLIMITED), |rate| rate.limit(hz));
         if self.interfaces.len() > MAX_INTERFACES {

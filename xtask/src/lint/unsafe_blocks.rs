@@ -10,7 +10,7 @@ use crate::shell;
 /// How often `unsafe` stands in the code of each folder. clippy demands that each says why it
 /// is sound; this shows the reviewer that there is a new one.
 const UNSAFE: &[(&str, usize)] = &[
-    ("benches", 9),
+    ("benches", 10),
     ("fuzz", 0),
     ("nomail-agent", 7),
     ("nomail-common", 5),

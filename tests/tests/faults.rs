@@ -686,6 +686,47 @@ fn no_answer_of_the_kernel_is_lost_among_notices() {
     agent.stop();
 }
 
+/// A host with so many addresses of its own that the kernel takes long to list them, which
+/// the agent asks for after each change: status is answered meanwhile.
+#[test]
+fn a_long_answer_of_the_kernel_delays_no_other() {
+    const OWN: u32 = 40_000;
+    let host = Host::default();
+    let routes: String = (0..OWN)
+        .map(|n| {
+            format!(
+                "route add local 10.{}.{}.{}/32 dev lo\n",
+                n >> 16,
+                n >> 8 & 255,
+                n & 255
+            )
+        })
+        .collect();
+    let file = host.files.path("routes");
+    fs::write(&file, routes).unwrap();
+    let name = host.lab.host.name();
+    run(&["ip", "-n", name, "-batch", file.to_str().unwrap()]);
+    let agent = host.start("refuse_at = \"greeting\"");
+    let (mut followed, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for verb in ["add", "del"].repeat(4) {
+        host.lab
+            .host
+            .ip(&format!("address {verb} 192.0.2.50/24 dev host0"));
+        let (changed, mut longest_now) = (Instant::now(), Duration::ZERO);
+        until("the change is followed", || {
+            let asked = Instant::now();
+            let guarded = agent.status()["guarded"].to_string();
+            longest_now = longest_now.max(asked.elapsed());
+            (guarded.contains("192.0.2.50:25") == (verb == "add")).then_some(())
+        });
+        followed += changed.elapsed();
+        longest += longest_now;
+    }
+    println!("{OWN} addresses: 8 changes followed in {followed:?}, longest answers {longest:?}");
+    assert!(longest < followed / 2, "{longest:?} of {followed:?}");
+    agent.stop();
+}
+
 /// Thousands of changes of addresses, of the guarded interface and of others: all
 /// honest are served, and the last change is followed.
 #[test]

@@ -22,7 +22,7 @@ pub(super) fn status_of(
         absent: absent.chain(plan.absent().iter().cloned()).collect(),
         ..AddressStatus::default()
     };
-    if links.modes.configured() == XdpMode::Off {
+    if links.mode == XdpMode::Off {
         return status;
     }
     let further: usize = interfaces

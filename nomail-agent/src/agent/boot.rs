@@ -18,6 +18,7 @@ use super::{
     links::GuardedLinks,
     list_files,
     listeners::{ListenSockets, Listeners, listen_as_inherited},
+    mode::AttachMode,
     names::FoundNames,
     network::Network,
     observers::Observers,
@@ -28,6 +29,7 @@ use super::{
     root::{Root, not_confined},
     signals::Signals,
     smtp_settings::smtp_settings,
+    survey::Surveyor,
 };
 use crate::{
     config::{Config, Overrides},
@@ -39,7 +41,7 @@ use crate::{
         service::{InheritedSockets, Manager},
         state::State,
     },
-    net::{Interface, Interfaces},
+    net::{Interface, Links, Notices},
     smtp::{self, Responder, Senders},
 };
 
@@ -55,7 +57,9 @@ pub(super) struct Inputs {
 /// What all stages have.
 struct Common {
     account: Account,
-    kernel: Interfaces,
+    surveyor: Surveyor,
+    notices: Notices,
+    host: Links,
     links: GuardedLinks,
     plan: ListenPlan,
     sockets: ListenSockets,
@@ -105,9 +109,13 @@ impl Opened {
         list_files::warn_of(&config);
         listen_as_inherited(&mut config, &inherited);
         let signals = Signals::catch()?;
-        let kernel = Interfaces::connect()?;
-        let pins = pinned::find(&root, &kernel, &config).await?;
-        let links = GuardedLinks::find(&root, &kernel, &config, pins.as_ref()).await?;
+        // What changes after the survey is noticed.
+        let notices = Notices::connect()?;
+        let surveyor = Surveyor::connect(&root)?;
+        let names = config.interfaces.iter().map(String::as_str);
+        let host = surveyor.host(names).await?;
+        let pins = pinned::find(&root, &host.links, &config)?;
+        let links = GuardedLinks::find(&host, &config, pins.as_ref())?;
         let account = Account::resolve(
             &config.user.value,
             config.user.is_default,
@@ -116,8 +124,8 @@ impl Opened {
         .map_err(|error| Failure::new(Exit::Configuration, error))?;
 
         let before = HashSet::new();
-        let plan = ListenPlan::find(&kernel, &config.listen, &links.interfaces, &before).await?;
-        plan.check_some_are_present(&kernel, &config.listen).await?;
+        let plan = ListenPlan::find(&host, &config.listen, &links.interfaces, &before);
+        plan.check_some_are_present(&host.links, &config.listen)?;
         if plan.sockets().is_empty() {
             return Err(nothing_to_listen_on(&links.interfaces));
         }
@@ -131,7 +139,9 @@ impl Opened {
         Ok(Self {
             common: Common {
                 account,
-                kernel,
+                surveyor,
+                notices,
+                host: host.links,
                 links,
                 plan,
                 sockets,
@@ -156,11 +166,15 @@ impl Opened {
         } = self;
         let config = &common.reloader.config;
         let links = &common.links;
-        let mut on = Vec::new();
-        for interface in &links.interfaces {
-            let mode = links.modes.choose(&common.kernel, interface.index).await;
-            on.push((interface, mode));
-        }
+        let interfaces = links.interfaces.iter();
+        let indexes = interfaces.clone().map(|on| on.index);
+        let surveys = common.surveyor.links(indexes).await;
+        let on: Vec<_> = interfaces
+            .map(|on| {
+                let survey = surveys.get(&on.index).and_then(|link| link.as_ref().ok());
+                (on, AttachMode::choose(links.mode, survey))
+            })
+            .collect();
         let targets = Targets::of(&links.interfaces, &common.plan);
         let policy = settings.policy(&targets);
         let mut guard = AttachedGuard::attach_all(&root, config, &on, &policy, pins)?;
@@ -213,7 +227,15 @@ impl Attached {
         let listen = config.listen.clone();
         Ok(Confined {
             journal: Journal::new(&config.log, state),
-            network: Network::new(common.kernel, listen, common.links, common.plan, &keeper),
+            network: Network::new(
+                common.surveyor,
+                common.notices,
+                common.host,
+                listen,
+                common.links,
+                common.plan,
+                &keeper,
+            ),
             reloader: common.reloader,
             keeper,
             listeners,

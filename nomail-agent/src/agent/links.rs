@@ -8,15 +8,15 @@ use log::{error, info};
 
 use super::{
     attach::{AttachedGuard, not_ethernet, occupied},
-    mode::Modes,
+    mode::AttachMode,
     pinned,
-    root::Root,
+    survey::{HostSurvey, LinkSurveys},
 };
 use crate::{
     config::{self, Config, XdpMode},
     exit::{Exit, Failure},
     guard::Pins,
-    net::{IfaceError, Interface, Interfaces, sockets_are_in},
+    net::{IfaceError, Interface, sockets_are_in},
 };
 
 /// The interfaces to guard. The index of an interface here is its slot.
@@ -27,19 +27,19 @@ pub(super) struct GuardedLinks {
     pub(super) gone: BTreeSet<usize>,
     /// The numbers of those that came back and cannot be guarded, which was logged.
     refused: BTreeSet<u32>,
-    pub(super) modes: Modes,
+    /// The configured mode.
+    pub(super) mode: XdpMode,
 }
 
 impl GuardedLinks {
     /// Finds the configured interfaces, of which one has to exist. Each has to be free for
     /// XDP, or guarded by `pins`.
-    pub(super) async fn find(
-        root: &Root,
-        kernel: &Interfaces,
+    pub(super) fn find(
+        host: &HostSurvey,
         config: &Config,
         pins: Option<&Pins>,
     ) -> Result<Self, Failure> {
-        let interfaces = find_interfaces(kernel, config).await?;
+        let interfaces = find_interfaces(host, config)?;
         for interface in &interfaces {
             if let Some(vrf) = &interface.vrf
                 && !sockets_are_in(vrf)
@@ -58,15 +58,14 @@ impl GuardedLinks {
             gone: absent.map(|(slot, _)| slot).collect(),
             interfaces,
             refused: BTreeSet::new(),
-            modes: Modes::open(root, config.xdp_mode),
+            mode: config.xdp_mode,
         })
     }
 
     /// The interfaces with the names and hardware addresses that they have now.
-    pub(super) async fn current(&self, kernel: &Interfaces) -> Result<Vec<Interface>, Failure> {
-        let all = kernel.all().await?;
+    pub(super) fn current(&self, host: &HostSurvey) -> Vec<Interface> {
         let current = self.interfaces.iter().enumerate().map(|(slot, guarded)| {
-            let found = all.iter().find(|found| found.index == guarded.index);
+            let found = host.links.with_index(guarded.index);
             // The number of one that is gone may be another's by now.
             let found = found.filter(|_| !self.gone.contains(&slot));
             found.map_or_else(
@@ -78,23 +77,21 @@ impl GuardedLinks {
                 },
             )
         });
-        Ok(current.collect())
+        current.collect()
     }
 
     /// Attaches the guard to interfaces that come back, or appear for the first time.
     /// Returns whether there is one. An interface that is deleted and comes back under its
     /// name has no program, and often another number. CAP_BPF suffices for attaching; pinning
     /// would need root, so that such a program ends with the agent.
-    pub(super) async fn follow(
+    pub(super) fn follow(
         &mut self,
-        kernel: &Interfaces,
+        host: &HostSurvey,
+        links: &LinkSurveys,
         guard: &mut AttachedGuard,
     ) -> Result<bool, Failure> {
-        let Ok(all) = kernel.all().await else {
-            return Ok(false);
-        };
-        self.refused
-            .retain(|refused| all.iter().any(|found| found.index == *refused));
+        let is_there = |index| host.links.with_index(index).is_some();
+        self.refused.retain(|refused| is_there(*refused));
         let slots = self.interfaces.iter().enumerate();
         let mut on: Vec<_> = slots
             .filter(|(slot, _)| !self.gone.contains(slot))
@@ -105,7 +102,7 @@ impl GuardedLinks {
             let index = self.interfaces[slot].index;
             // One that was created again with the same number has no program, and is attached
             // to as one that lost it (`Watch::look`).
-            if all.iter().any(|found| found.index == index) && !self.gone.contains(&slot) {
+            if is_there(index) && !self.gone.contains(&slot) {
                 continue;
             }
             if self.gone.insert(slot) {
@@ -115,11 +112,12 @@ impl GuardedLinks {
                 );
                 guard.lose_interface(slot, index);
             }
-            let back = self.find_again(slot, kernel, &all).await;
+            let back = host.find_again(&self.interfaces[slot]).cloned();
             let Some(back) = back.filter(|back| !on.contains(&back.index)) else {
                 continue;
             };
-            let mode = self.modes.choose(kernel, back.index).await;
+            let link = links.get(&back.index).and_then(|link| link.as_ref().ok());
+            let mode = AttachMode::choose(self.mode, link);
             match guard.attach(slot, &mode, &back) {
                 Ok(()) => {
                     info!("the interface {} is back", back.name);
@@ -146,36 +144,22 @@ impl GuardedLinks {
         }
         Ok(attached)
     }
-
-    /// The interface that has the name of the one in `slot` now.
-    async fn find_again(
-        &self,
-        slot: usize,
-        kernel: &Interfaces,
-        all: &[Interface],
-    ) -> Option<Interface> {
-        let gone = &self.interfaces[slot];
-        if gone.name == config::DEFAULT_ROUTE {
-            return kernel.of_default_route().await.ok();
-        }
-        let names = std::iter::once(&gone.name).chain(&gone.alternatives);
-        let mut found = names.map(|name| all.iter().find(|on| on.is_called(name)));
-        found.find_map(|found| found.cloned())
-    }
 }
 
-async fn find_interfaces(kernel: &Interfaces, config: &Config) -> Result<Vec<Interface>, Failure> {
+fn find_interfaces(host: &HostSurvey, config: &Config) -> Result<Vec<Interface>, Failure> {
     let mut interfaces: Vec<Interface> = Vec::new();
     let mut absent = Vec::new();
     for name in &config.interfaces {
         let found = if name == config::DEFAULT_ROUTE {
-            kernel.of_default_route().await
+            host.default_route
+                .as_ref()
+                .ok_or(IfaceError::NoDefaultRoute)
         } else {
-            kernel.named(name).await
+            host.links.named(name)
         };
         match found {
             Ok(found) if interfaces.iter().any(|known| known.index == found.index) => {}
-            Ok(found) => interfaces.push(found),
+            Ok(found) => interfaces.push(found.clone()),
             Err(error @ (IfaceError::Unknown { .. } | IfaceError::NoDefaultRoute)) => {
                 absent.push((Interface::absent(name), error));
             }

@@ -39,6 +39,7 @@ mod run;
 mod signals;
 mod smtp_settings;
 mod status_client;
+mod survey;
 mod watch;
 
 pub(crate) use self::descriptors::DESCRIPTORS_SPARE;

@@ -3,17 +3,29 @@
 
 use std::{future::pending, time::Duration};
 
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use log::{error, info};
 use tokio::{
     select,
-    time::{Instant, Interval, interval, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
-    addresses, guard_settings::Targets, keeper::Keeper, links::GuardedLinks, listeners::Listeners,
-    plan::ListenPlan, watch::Watch,
+    addresses,
+    guard_settings::Targets,
+    keeper::Keeper,
+    links::GuardedLinks,
+    listeners::Listeners,
+    plan::ListenPlan,
+    survey::{HostSurvey, Survey, Surveyor},
+    watch::Watch,
 };
-use crate::{config::ListenAddress, exit::Failure, net::Interfaces, status::AddressStatus};
+use crate::{
+    config::ListenAddress,
+    exit::Failure,
+    net::{Links, Notices},
+    status::AddressStatus,
+};
 
 /// Changes of addresses come in bursts, which are followed at once.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -22,11 +34,18 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses in one line of the log.
 const SHOWN_MAX: usize = 16;
 
-/// The connection to the kernel, and what it said last.
+/// What the kernel said last of the network, and what was made of it.
 pub(super) struct Network {
-    kernel: Interfaces,
+    surveyor: Surveyor,
+    /// The survey that is being made, which goes on however often [`Network::event`] is
+    /// dropped.
+    survey: Option<LocalBoxFuture<'static, Survey>>,
+    changes: Changes,
+    look: Interval,
     /// Where to listen, as configured.
     listen: Vec<ListenAddress>,
+    /// All links of the host, as they were last seen.
+    all: Links,
     links: GuardedLinks,
     watch: Watch,
     /// What is bound and guarded.
@@ -38,34 +57,22 @@ pub(super) struct Network {
     stale: bool,
     /// Why the last change could not be followed, which was logged; else empty.
     failure: String,
-    look: Interval,
-    notices: NoticeState,
 }
 
-/// The kernel's notices of changes.
-enum NoticeState {
-    /// None has arrived.
-    Quiet,
-    /// Some have arrived, and are followed then.
-    Settling(Instant),
-    /// There will be none.
-    Ended,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NetworkEvent {
-    /// Links, addresses or routes have changed.
-    Changed,
-    /// There will be no more notices of changes.
-    Ended,
-    /// The interfaces are to be checked.
-    Look,
+/// Changes of links, addresses or routes.
+struct Changes {
+    /// None once there will be no more.
+    notices: Option<Notices>,
+    /// When they are to be followed.
+    due: Option<Instant>,
 }
 
 impl Network {
     /// Follows the network from `plan` on, of which everything is bound and guarded.
     pub(super) fn new(
-        kernel: Interfaces,
+        surveyor: Surveyor,
+        notices: Notices,
+        all: Links,
         listen: Vec<ListenAddress>,
         links: GuardedLinks,
         plan: ListenPlan,
@@ -73,9 +80,18 @@ impl Network {
     ) -> Self {
         let addresses = addresses::status_of(&keeper.settings, &links, &plan);
         addresses::log(&AddressStatus::default(), &addresses);
-        Self {
-            kernel,
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut network = Self {
+            surveyor,
+            survey: None,
+            changes: Changes {
+                notices: Some(notices),
+                due: None,
+            },
+            look,
             listen,
+            all,
             watch: Watch::over(&keeper.guard),
             links,
             plan,
@@ -83,81 +99,85 @@ impl Network {
             unguarded: Vec::new(),
             stale: false,
             failure: String::new(),
-            look: interval(LOOK_INTERVAL),
-            notices: NoticeState::Quiet,
-        }
+        };
+        network.find_unguarded(keeper);
+        network
     }
 
-    /// Waits for the next event. May be dropped and called again at any time.
-    pub(super) async fn event(&mut self) -> NetworkEvent {
-        select! {
-            _ = self.look.tick() => NetworkEvent::Look,
-            event = self.notices.next(&mut self.kernel) => event,
+    /// Waits for the next survey: each second, and after each change. May be dropped and called
+    /// again at any time.
+    pub(super) async fn event(&mut self) -> Survey {
+        if self.survey.is_none() {
+            let whole = select! {
+                _ = self.look.tick() => false,
+                () = self.changes.next() => true,
+            };
+            let guarded = self.links.interfaces.clone();
+            let survey = self.surveyor.clone().survey(guarded, whole);
+            self.survey = Some(survey.boxed_local());
         }
+        let survey = match &mut self.survey {
+            Some(survey) => survey.await,
+            None => pending().await,
+        };
+        self.survey = None;
+        survey
     }
 
-    pub(super) async fn handle(
+    /// Repairs the guard, and follows changes, as the survey says.
+    pub(super) fn handle(
         &mut self,
-        event: NetworkEvent,
+        survey: Survey,
         keeper: &mut Keeper,
         listeners: &mut Listeners,
     ) -> Result<(), Failure> {
-        match event {
-            NetworkEvent::Look => self.look(keeper).await,
-            NetworkEvent::Changed => {
-                let attached = self.links.follow(&self.kernel, &mut keeper.guard).await?;
-                self.stale |= attached;
-                self.look(keeper).await;
-                self.follow_addresses(keeper, listeners).await;
+        // Before interfaces that came back are attached to: the survey has them without.
+        let sends_answers = keeper.settings.sends_answers();
+        let (links, guard) = (&mut self.links, &mut keeper.guard);
+        let attempted = self.watch.look(&survey.links, links, guard, sends_answers);
+        match survey.host {
+            None if attempted => self.find_unguarded(keeper),
+            None => {}
+            Some(Ok(host)) => {
+                self.stale |= links.follow(&host, &survey.links, guard)?;
+                let followed = self.follow_addresses(&host, keeper, listeners);
+                self.note(followed);
+                self.all = host.links;
+                self.find_unguarded(keeper);
             }
-            NetworkEvent::Ended => {
-                error!("netlink ended: changes of addresses are no longer followed");
+            Some(Err(error)) => {
+                self.changes.follow_at(Instant::now() + LOOK_INTERVAL);
+                self.note(Err(error.into()));
             }
         }
         Ok(())
     }
 
-    async fn look(&mut self, keeper: &mut Keeper) {
-        let sends_answers = keeper.settings.sends_answers();
-        let guard = &mut keeper.guard;
-        let links = &mut self.links;
-        if self
-            .watch
-            .look(&self.kernel, links, guard, sends_answers)
-            .await
-        {
-            self.find_unguarded(keeper).await;
-        }
+    /// Surveys the host although nothing has changed.
+    pub(super) fn survey_again(&mut self) {
+        self.changes.follow_at(Instant::now());
     }
 
-    /// Listens on and guards the addresses that there are now. Logs a failure once, not at
-    /// every change while it lasts.
-    pub(super) async fn follow_addresses(
-        &mut self,
-        keeper: &mut Keeper,
-        listeners: &mut Listeners,
-    ) {
-        let failure = match self.try_follow(keeper, listeners).await {
-            Ok(()) => String::new(),
-            Err(failure) => failure.to_string(),
-        };
+    /// Logs a failure to follow a change once, not at every change while it lasts.
+    fn note(&mut self, followed: Result<(), Failure>) {
+        let failure = followed.map_or_else(|failure| failure.to_string(), |()| String::new());
         if !failure.is_empty() && failure != self.failure {
             error!("a change of addresses cannot be followed: {failure}");
         }
         self.failure = failure;
-        self.find_unguarded(keeper).await;
     }
 
-    /// A socket is bound before its address is guarded, and unguarded before it is closed.
-    /// An error leaves all as it was.
-    async fn try_follow(
+    /// Listens on and guards the addresses that there are now. A socket is bound before its
+    /// address is guarded, and unguarded before it is closed. An error leaves all as it was.
+    fn follow_addresses(
         &mut self,
+        host: &HostSurvey,
         keeper: &mut Keeper,
         listeners: &mut Listeners,
     ) -> Result<(), Failure> {
         let before = self.plan.guarded();
-        let interfaces = self.links.current(&self.kernel).await?;
-        let mut plan = ListenPlan::find(&self.kernel, &self.listen, &interfaces, &before).await?;
+        let interfaces = self.links.current(host);
+        let mut plan = ListenPlan::find(host, &self.listen, &interfaces, &before);
         listeners.bind(&mut plan);
         if plan == self.plan && interfaces == self.links.interfaces && !self.stale {
             return Ok(());
@@ -182,14 +202,10 @@ impl Network {
     }
 
     /// Finds the interfaces over which the listeners are reached past the guard.
-    pub(super) async fn find_unguarded(&mut self, keeper: &Keeper) {
+    fn find_unguarded(&mut self, keeper: &Keeper) {
         let guarded = keeper.guard.guarded(&self.links.interfaces);
-        let Ok(links) = self.kernel.unguarded(&guarded).await else {
-            return;
-        };
-        let reached = links
-            .into_iter()
-            .filter(|(index, _)| self.plan.is_reached_over(*index));
+        let links = self.all.unguarded(&guarded).into_iter();
+        let reached = links.filter(|(index, _)| self.plan.is_reached_over(*index));
         self.unguarded = reached.map(|(_, name)| name).collect();
     }
 
@@ -204,26 +220,34 @@ impl Network {
     }
 }
 
-impl NoticeState {
-    async fn next(&mut self, kernel: &mut Interfaces) -> NetworkEvent {
-        if matches!(self, Self::Quiet) {
-            let more = match nomail_common::Mechanism::Netlink.is_on() {
-                true => kernel.changed().await,
-                false => pending().await,
+impl Changes {
+    /// Waits until changes are to be followed. May be dropped and called again at any time.
+    async fn next(&mut self) {
+        while self.due.is_none() {
+            let notices = self.notices.as_mut();
+            let Some(notices) = notices.filter(|_| nomail_common::Mechanism::Netlink.is_on())
+            else {
+                return pending().await;
             };
-            if !more {
-                *self = Self::Ended;
-                return NetworkEvent::Ended;
+            if notices.changed().await {
+                self.follow_at(Instant::now() + SETTLE);
+            } else {
+                error!("netlink ended: changes of addresses are no longer followed");
+                self.notices = None;
             }
-            *self = Self::Settling(Instant::now() + SETTLE);
         }
-        let Self::Settling(until) = self else {
-            return pending().await;
-        };
-        sleep_until(*until).await;
-        kernel.settle();
-        *self = Self::Quiet;
-        NetworkEvent::Changed
+        if let Some(due) = self.due {
+            sleep_until(due).await;
+        }
+        if let Some(notices) = &mut self.notices {
+            notices.settle();
+        }
+        self.due = None;
+    }
+
+    /// Has the changes followed then, or earlier.
+    fn follow_at(&mut self, due: Instant) {
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 }
 
@@ -251,12 +275,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_not_lost_with_the_one_who_waits_for_it() {
-        let mut kernel = Interfaces::connect().unwrap();
-        let mut notices = NoticeState::Settling(Instant::now() + SETTLE);
-        let early = timeout(SETTLE / 10, notices.next(&mut kernel)).await;
+        let mut changes = Changes {
+            notices: Some(Notices::connect().unwrap()),
+            due: None,
+        };
+        changes.follow_at(Instant::now() + SETTLE);
+        let early = timeout(SETTLE / 10, changes.next()).await;
         assert!(early.is_err(), "before it has settled");
-        let event = timeout(SETTLE * 20, notices.next(&mut kernel)).await;
-        assert_eq!(event, Ok(NetworkEvent::Changed));
-        assert!(matches!(notices, NoticeState::Quiet));
+        assert_eq!(timeout(SETTLE * 20, changes.next()).await, Ok(()));
+        assert_eq!(changes.due, None);
     }
 }

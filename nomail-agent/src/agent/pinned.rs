@@ -8,16 +8,12 @@ use crate::{
     config::{Config, OnExit, XdpMode},
     exit::{Exit, Failure},
     guard::Pins,
-    net::{Interface, Interfaces},
+    net::{Interface, Links},
 };
 
 /// Opens and locks the pins where they are needed: always with `keep`; otherwise to take
 /// over what is on the interfaces, so that nothing stays pinned.
-pub(super) async fn find(
-    _: &Root,
-    kernel: &Interfaces,
-    config: &Config,
-) -> Result<Option<Pins>, Failure> {
+pub(super) fn find(_: &Root, links: &Links, config: &Config) -> Result<Option<Pins>, Failure> {
     if config.xdp_mode == XdpMode::Off {
         return Ok(None);
     }
@@ -32,9 +28,8 @@ pub(super) async fn find(
     let Some(pins) = pins else {
         return Ok(None);
     };
-    let all = kernel.all().await?;
     if pins.live().all(|(number, program)| {
-        let here = all.iter().find(|interface| interface.index == number);
+        let here = links.with_index(number);
         here.is_some_and(|here| here.xdp_program == Some(program))
     }) {
         return Ok(Some(pins));

@@ -9,11 +9,14 @@ use anyhow::anyhow;
 use ipnet::IpNet;
 use nomail_common::abi::{MAX_GUARDED, MAX_OWN};
 
-use super::own_addresses;
+use super::{
+    own_addresses,
+    survey::{HostAddresses, HostSurvey},
+};
 use crate::{
     config::ListenAddress,
     exit::{Exit, Failure},
-    net::{ConfiguredAddress, IfaceError, Interface, Interfaces, LocalAddress, LocalRoutes},
+    net::{ConfiguredAddress, Interface, Links, LocalAddress},
 };
 
 /// Port of SMTP.
@@ -47,13 +50,6 @@ pub(super) struct ListenPlan {
     absent: BTreeSet<String>,
 }
 
-/// The addresses and local routes of this host.
-#[derive(Debug, Default)]
-struct HostAddresses {
-    configured: BTreeSet<ConfiguredAddress>,
-    routes: LocalRoutes,
-}
-
 /// Of too many pairs the first are guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -85,25 +81,19 @@ struct Candidate {
 impl ListenPlan {
     /// Plans for `listen` on the host as it is now. Of too many pairs, those that are guarded
     /// `before` stay so.
-    pub(super) async fn find(
-        kernel: &Interfaces,
+    pub(super) fn find(
+        host: &HostSurvey,
         listen: &[ListenAddress],
         interfaces: &[Interface],
         before: &HashSet<(IpAddr, u16)>,
-    ) -> Result<Self, Failure> {
-        let local = HostAddresses {
-            configured: kernel.configured_addresses().await?,
-            routes: kernel.local_routes().await?,
-        };
-        let mut scopes = BTreeMap::new();
-        for name in listen.iter().filter_map(|on| on.scope.as_deref()) {
-            match kernel.named(name).await {
-                Ok(found) => drop(scopes.insert(name, found.index)),
-                Err(IfaceError::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Self::of(listen, &scopes, interfaces, &local, before))
+    ) -> Self {
+        let names = listen.iter().filter_map(|on| on.scope.as_deref());
+        let scopes = names.filter_map(|name| {
+            let found = host.links.named(name).ok()?;
+            Some((name, found.index))
+        });
+        let scopes = scopes.collect();
+        Self::of(listen, &scopes, interfaces, &host.addresses, before)
     }
 
     fn of(
@@ -211,16 +201,16 @@ impl ListenPlan {
 
     /// Returns an error if none of the configured addresses exists: with mistyped addresses
     /// alone the agent would only seem to serve.
-    pub(super) async fn check_some_are_present(
+    pub(super) fn check_some_are_present(
         &self,
-        kernel: &Interfaces,
+        links: &Links,
         listen: &[ListenAddress],
     ) -> Result<(), Failure> {
         if self.absent.len() < listen.len() || listen.is_empty() {
             return Ok(());
         }
         for name in listen.iter().filter_map(|on| on.scope.as_deref()) {
-            kernel.named(name).await?;
+            links.named(name)?;
         }
         let absent: Vec<_> = self.absent.iter().map(String::as_str).collect();
         Err(Failure::new(

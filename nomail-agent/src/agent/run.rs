@@ -45,7 +45,7 @@ pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
     runtime.block_on(async {
         let opened = Opened::open(root, inputs).await?;
         let confined = opened.attach().await?.confine()?;
-        let mut agent = Agent::start(confined).await;
+        let mut agent = Agent::start(confined);
         let served = agent.serve().await;
         agent.stop().await;
         served
@@ -64,11 +64,11 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(confined: Confined) -> Self {
+    fn start(confined: Confined) -> Self {
         let Confined {
             reloader,
             keeper,
-            mut network,
+            network,
             listeners,
             observers,
             journal,
@@ -83,7 +83,6 @@ impl Agent {
             },
             network.shown_pairs()
         );
-        network.find_unguarded(&keeper).await;
         let mut agent = Self {
             reloader,
             keeper,
@@ -106,13 +105,13 @@ impl Agent {
                     Signal::Reload => self.reload(),
                     Signal::Stop => return Ok(()),
                 },
-                event = self.listeners.event() => self.follow_listeners(event).await?,
+                event = self.listeners.event() => self.follow_listeners(event)?,
                 () = self.keeper.event() => self.keeper.handle(&self.listeners.responder),
                 () = self.reloader.event() => {
                     self.reloader.handle(&mut self.keeper, &self.listeners);
                 }
-                event = self.network.event() => {
-                    self.network.handle(event, &mut self.keeper, &mut self.listeners).await?;
+                survey = self.network.event() => {
+                    self.network.handle(survey, &mut self.keeper, &mut self.listeners)?;
                 }
                 event = self.journal.event() => {
                     self.journal.handle(event, &self.listeners.responder, &self.keeper.guard);
@@ -136,7 +135,7 @@ impl Agent {
         (&mut self.observers, inputs)
     }
 
-    async fn follow_listeners(&mut self, event: ListenersEvent) -> Result<(), Failure> {
+    fn follow_listeners(&mut self, event: ListenersEvent) -> Result<(), Failure> {
         match event {
             ListenersEvent::Ended => {
                 return Err(
@@ -145,10 +144,7 @@ impl Agent {
             }
             ListenersEvent::Alive => self.observers.alive(),
             ListenersEvent::Heartbeat(room) => self.keeper.heartbeat(room),
-            ListenersEvent::Retry => {
-                let (keeper, listeners) = (&mut self.keeper, &mut self.listeners);
-                self.network.follow_addresses(keeper, listeners).await;
-            }
+            ListenersEvent::Retry => self.network.survey_again(),
         }
         Ok(())
     }

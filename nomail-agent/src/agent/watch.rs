@@ -13,10 +13,11 @@ use super::{
     attach::{AttachedGuard, mode_of},
     links::GuardedLinks,
     mode::{AttachMode, ONE_SIDED, ONE_SIDED_REMEDY},
+    survey::{Accepts, LinkSurvey, LinkSurveys},
 };
 use crate::{
     config::XdpMode,
-    net::{Interface, Interfaces, LinkStatus},
+    net::{Interface, LinkStatus},
     status::{GuardCounts, Trouble},
 };
 
@@ -56,7 +57,6 @@ struct Watched {
 
 /// What a look needs.
 struct Look<'a> {
-    kernel: &'a Interfaces,
     links: &'a mut GuardedLinks,
     guard: &'a mut AttachedGuard,
     /// Whether XDP sends anything at all.
@@ -75,9 +75,9 @@ impl Watch {
 
     /// Compares every interface with what was attached there, and repairs what it can.
     /// Returns whether it tried to attach to one.
-    pub(super) async fn look(
+    pub(super) fn look(
         &mut self,
-        kernel: &Interfaces,
+        surveys: &LinkSurveys,
         links: &mut GuardedLinks,
         guard: &mut AttachedGuard,
         sends_answers: bool,
@@ -87,7 +87,6 @@ impl Watch {
         };
         let counts = guard.counts().unwrap_or_default().of_interfaces;
         let mut look = Look {
-            kernel,
             links,
             guard,
             sends_answers,
@@ -98,11 +97,11 @@ impl Watch {
                 continue;
             }
             let Interface { index, name, .. } = look.links.interfaces[slot].clone();
-            let glance = match kernel.link_status(index).await {
-                Ok(Some(glance)) => glance,
+            let survey = match surveys.get(&index) {
+                Some(Ok(survey)) => survey,
                 // It is followed by its name.
-                Ok(None) => continue,
-                Err(error) => {
+                None => continue,
+                Some(Err(error)) => {
                     if !std::mem::replace(&mut self.blind, true) {
                         error!("{name}: cannot see whether it is still guarded: {error}");
                     }
@@ -110,6 +109,7 @@ impl Watch {
                 }
             };
             self.blind = false;
+            let glance = &survey.status;
             // Its number may be given to another one.
             if look.links.gone.contains(&slot) && glance.name != name {
                 continue;
@@ -117,14 +117,14 @@ impl Watch {
             let watched = self.on(slot, index);
             match glance.xdp_program {
                 Some(found) if found == program => {
-                    look.is_attached(slot, &glance, program);
+                    look.is_attached(slot, glance, program);
                     let counts = counts.get(slot).copied().unwrap_or_default();
-                    look.watch_answers(slot, &glance, &counts, watched).await;
+                    look.watch_answers(slot, survey, &counts, watched);
                 }
                 Some(_) if nomail_common::Mechanism::ReplacedReported.is_off() => {}
-                Some(found) => look.is_replaced(slot, &glance, found),
+                Some(found) => look.is_replaced(slot, glance, found),
                 None if nomail_common::Mechanism::Reattach.is_off() => {}
-                None => attempted |= look.attach_again(slot, &glance, watched).await,
+                None => attempted |= look.attach_again(slot, survey, watched),
             }
         }
         attempted
@@ -207,12 +207,8 @@ impl Look<'_> {
 
     /// No program is there: the interface came back, or another process detached it.
     /// Returns whether attaching was due.
-    async fn attach_again(
-        &mut self,
-        slot: usize,
-        glance: &LinkStatus,
-        watched: &mut Watched,
-    ) -> bool {
+    fn attach_again(&mut self, slot: usize, survey: &LinkSurvey, watched: &mut Watched) -> bool {
+        let glance = &survey.status;
         let interface = Interface {
             name: glance.name.clone(),
             xdp_program: None,
@@ -246,7 +242,7 @@ impl Look<'_> {
                 reason: UNSENT,
             }
         } else {
-            self.links.modes.choose(self.kernel, index).await
+            AttachMode::choose(self.links.mode, Some(survey))
         };
         match self.guard.attach(slot, &mode, &interface) {
             Ok(()) => {
@@ -276,17 +272,17 @@ impl Look<'_> {
 
     /// Checks whether what XDP sends leaves the interface. If it does not, switches to generic
     /// mode where that is possible, or reports it.
-    async fn watch_answers(
+    fn watch_answers(
         &mut self,
         slot: usize,
-        glance: &LinkStatus,
+        survey: &LinkSurvey,
         counts: &GuardCounts,
         watched: &mut Watched,
     ) {
+        let glance = &survey.status;
         let index = self.links.interfaces[slot].index;
         let native = !glance.xdp_generic;
-        let one_sided =
-            self.sends_answers && native && self.links.modes.is_one_sided(glance, index).await;
+        let one_sided = native && survey.accepts == Accepts::Nothing;
         let answers = &counts.answers;
         let sent =
             answers[Answer::Challenge] + answers[Answer::Cookie] + answers[Answer::Stateless];
@@ -312,7 +308,7 @@ impl Look<'_> {
             }
             return;
         }
-        if native && self.links.modes.configured() == XdpMode::Auto && !watched.switched {
+        if native && self.links.mode == XdpMode::Auto && !watched.switched {
             watched.switched = true;
             match self.guard.switch_to_generic(slot, index, reason) {
                 Ok(true) => {

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 
-use super::{error::IfaceError, netlink::Interfaces};
+use super::{
+    error::IfaceError,
+    netlink::{Interfaces, read_all},
+};
 
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,36 +49,33 @@ impl Interfaces {
 
     /// The addresses of all interfaces with their networks, in order.
     pub async fn configured_addresses(&self) -> Result<BTreeSet<ConfiguredAddress>, IfaceError> {
-        let mut messages = self.handle.address().get().execute();
         let mut addresses = BTreeSet::new();
-        while let Some(message) = messages.try_next().await? {
-            let (mut local, mut address) = (None, None);
-            let flags = u32::from(message.header.flags.bits());
-            for attribute in message.attributes {
-                match attribute {
-                    // On a point-to-point link, `Address` is the peer's.
-                    AddressAttribute::Local(found) => local = Some(found),
-                    AddressAttribute::Address(found) => address = Some(found),
-                    _ => {}
-                }
-            }
-            let own = local.or(address);
-            let Some((own, on_link)) = own.zip(address.or(own)) else {
-                continue;
-            };
-            let Ok(network) = IpNet::new(on_link, message.header.prefix_len) else {
-                continue;
-            };
-            let local = LocalAddress {
-                address: own,
-                interface: message.header.index,
-            };
-            addresses.insert(ConfiguredAddress {
-                local,
-                network: network.trunc(),
-                secondary: flags & IFA_F_SECONDARY != 0,
-            });
-        }
+        let answer = self.handle.address().get().execute();
+        read_all(answer, |message| addresses.extend(configured(message))).await?;
         Ok(addresses)
     }
+}
+
+/// The address of a message, if it has one.
+fn configured(message: AddressMessage) -> Option<ConfiguredAddress> {
+    let (mut local, mut address) = (None, None);
+    let flags = u32::from(message.header.flags.bits());
+    for attribute in message.attributes {
+        match attribute {
+            // On a point-to-point link, `Address` is the peer's.
+            AddressAttribute::Local(found) => local = Some(found),
+            AddressAttribute::Address(found) => address = Some(found),
+            _ => {}
+        }
+    }
+    let own = local.or(address)?;
+    let network = IpNet::new(address.unwrap_or(own), message.header.prefix_len).ok()?;
+    Some(ConfiguredAddress {
+        local: LocalAddress {
+            address: own,
+            interface: message.header.index,
+        },
+        network: network.trunc(),
+        secondary: flags & IFA_F_SECONDARY != 0,
+    })
 }

@@ -1,11 +1,15 @@
 //! The interfaces, by netlink.
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
-    InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkXdp, Prop, XdpAttached,
+    InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop,
+    XdpAttached,
 };
 
-use super::{error::IfaceError, netlink::Interfaces, stack};
+use super::{
+    error::IfaceError,
+    netlink::{Interfaces, read_all},
+    stack, unguarded,
+};
 
 /// The state of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,89 +78,161 @@ fn alternatives(properties: Vec<Prop>) -> Vec<String> {
     names.collect()
 }
 
-impl Interfaces {
-    /// All interfaces.
-    pub async fn all(&self) -> Result<Vec<Interface>, IfaceError> {
-        let mut messages = self.handle.link().get().execute();
-        let mut interfaces = Vec::new();
-        // Positions in `interfaces`, and the indexes of their VRFs.
-        let mut in_vrf = Vec::new();
-        let mut links = Vec::new();
-        while let Some(message) = messages.try_next().await? {
-            let mut interface = Interface {
-                index: message.header.index,
-                // Loopback frames carry an Ethernet header too.
-                ethernet: matches!(
-                    message.header.link_layer_type,
-                    LinkLayerType::Ether | LinkLayerType::Loopback
-                ),
-                ..Interface::absent("")
-            };
-            let (mut controller, mut port_of_vrf) = (None, false);
-            let (mut lower, mut elsewhere, mut permanent) = (None, false, None);
-            let (mut stacked, mut vlan) = (false, false);
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) => interface.name = name,
-                    LinkAttribute::PropList(properties) => {
-                        interface.alternatives = alternatives(properties);
-                    }
-                    LinkAttribute::Controller(index) => controller = Some(index),
-                    LinkAttribute::LinkInfo(infos) => {
-                        port_of_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
-                        let is = |kind| infos.contains(&LinkInfo::Kind(kind));
-                        vlan = is(InfoKind::Vlan);
-                        stacked = vlan || is(InfoKind::MacVlan) || is(InfoKind::MacVtap);
-                    }
-                    LinkAttribute::Address(bytes) => interface.hardware = bytes.try_into().ok(),
-                    LinkAttribute::PermAddress(bytes) => permanent = bytes.try_into().ok(),
-                    // In another namespace if there is a LinkNetNsId.
-                    LinkAttribute::Link(index) => lower = Some(index),
-                    LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                    LinkAttribute::Xdp(xdp) => {
-                        (interface.xdp_program, interface.xdp_generic) = xdp_of(&xdp);
-                    }
-                    _ => {}
+/// All links of this network namespace at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// Their interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Where packets on them come from and go.
+    paths: Vec<unguarded::Link>,
+}
+
+impl Links {
+    /// The interface with this name or alternative name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(&self, name: &str) -> Result<&Interface, IfaceError> {
+        let mut interfaces = self.interfaces.iter();
+        interfaces
+            .find(|interface| interface.is_called(name))
+            .ok_or_else(|| {
+                let names = self.interfaces.iter().map(|known| known.name.as_str());
+                IfaceError::Unknown {
+                    name: name.to_owned(),
+                    known: names.collect::<Vec<_>>().join(", "),
                 }
+            })
+    }
+
+    /// The interface with this index.
+    pub fn with_index(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|found| found.index == index)
+    }
+
+    /// The interfaces, by index and name, on which packets reach the host without passing one
+    /// of `guarded`. Not loopback, whose packets come from this host.
+    pub fn unguarded(&self, guarded: &[u32]) -> Vec<(u32, String)> {
+        unguarded::unguarded(&self.paths, guarded)
+    }
+}
+
+impl Interfaces {
+    /// All links.
+    ///
+    /// # Errors
+    /// When netlink fails.
+    pub async fn links(&self) -> Result<Links, IfaceError> {
+        let (mut found, mut paths) = (Vec::new(), Vec::new());
+        let answer = self.handle.link().get().execute();
+        read_all(answer, |message| {
+            paths.push(unguarded::Link::from(&message));
+            found.push(FoundLink::from(message));
+        })
+        .await?;
+        let stack: Vec<_> = found.iter().map(|found| found.stacked.clone()).collect();
+        let of_vrf = |index| {
+            let mut found = found.iter().map(|found| &found.interface);
+            found
+                .find(|found| found.index == index)
+                .map(|vrf| vrf.name.clone())
+        };
+        let vrfs: Vec<_> = found
+            .iter()
+            .map(|found| found.vrf.and_then(of_vrf))
+            .collect();
+        let interfaces =
+            found
+                .into_iter()
+                .zip(vrfs)
+                .map(|(FoundLink { mut interface, .. }, vrf)| {
+                    interface.vrf = vrf;
+                    interface.further_hardware = stack::further(&stack, interface.index);
+                    (interface.stacked, interface.has_vlans) =
+                        stack::stacked_on(&stack, interface.index);
+                    interface
+                });
+        Ok(Links {
+            interfaces: interfaces.collect(),
+            paths,
+        })
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// When netlink fails.
+    pub async fn all(&self) -> Result<Vec<Interface>, IfaceError> {
+        Ok(self.links().await?.interfaces)
+    }
+
+    /// The interface with this name or alternative name.
+    ///
+    /// # Errors
+    /// When netlink fails, or there is none.
+    pub async fn named(&self, name: &str) -> Result<Interface, IfaceError> {
+        self.links().await?.named(name).cloned()
+    }
+}
+
+/// What a message says of one link.
+struct FoundLink {
+    interface: Interface,
+    stacked: stack::StackedLink,
+    /// The index of its VRF.
+    vrf: Option<u32>,
+}
+
+impl From<LinkMessage> for FoundLink {
+    fn from(message: LinkMessage) -> Self {
+        let mut interface = Interface {
+            index: message.header.index,
+            // Loopback frames carry an Ethernet header too.
+            ethernet: matches!(
+                message.header.link_layer_type,
+                LinkLayerType::Ether | LinkLayerType::Loopback
+            ),
+            ..Interface::absent("")
+        };
+        let (mut controller, mut port_of_vrf) = (None, false);
+        let (mut lower, mut elsewhere, mut permanent) = (None, false, None);
+        let (mut stacked, mut vlan) = (false, false);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => interface.name = name,
+                LinkAttribute::PropList(properties) => {
+                    interface.alternatives = alternatives(properties);
+                }
+                LinkAttribute::Controller(index) => controller = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    port_of_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+                    let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                    vlan = is(InfoKind::Vlan);
+                    stacked = vlan || is(InfoKind::MacVlan) || is(InfoKind::MacVtap);
+                }
+                LinkAttribute::Address(bytes) => interface.hardware = bytes.try_into().ok(),
+                LinkAttribute::PermAddress(bytes) => permanent = bytes.try_into().ok(),
+                // In another namespace if there is a LinkNetNsId.
+                LinkAttribute::Link(index) => lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Xdp(xdp) => {
+                    (interface.xdp_program, interface.xdp_generic) = xdp_of(&xdp);
+                }
+                _ => {}
             }
-            links.push(stack::StackedLink {
+        }
+        Self {
+            stacked: stack::StackedLink {
                 index: interface.index,
                 hardware: interface.hardware,
                 permanent,
                 upper: controller.filter(|_| !port_of_vrf),
                 lower: lower.filter(|_| stacked && !elsewhere),
                 vlan,
-            });
-            if port_of_vrf && let Some(controller) = controller {
-                in_vrf.push((interfaces.len(), controller));
-            }
-            interfaces.push(interface);
+            },
+            vrf: controller.filter(|_| port_of_vrf),
+            interface,
         }
-        for (position, controller) in in_vrf {
-            let vrf = interfaces.iter().find(|found| found.index == controller);
-            interfaces[position].vrf = vrf.map(|vrf| vrf.name.clone());
-        }
-        for interface in &mut interfaces {
-            interface.further_hardware = stack::further(&links, interface.index);
-            (interface.stacked, interface.has_vlans) = stack::stacked_on(&links, interface.index);
-        }
-        Ok(interfaces)
-    }
-
-    /// The interface with this name or alternative name.
-    pub async fn named(&self, name: &str) -> Result<Interface, IfaceError> {
-        let interfaces = self.all().await?;
-        let names: Vec<_> = interfaces
-            .iter()
-            .map(|interface| interface.name.clone())
-            .collect();
-        interfaces
-            .into_iter()
-            .find(|interface| interface.is_called(name))
-            .ok_or_else(|| IfaceError::Unknown {
-                name: name.to_owned(),
-                known: names.join(", "),
-            })
     }
 }
 

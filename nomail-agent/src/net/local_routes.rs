@@ -5,14 +5,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 
-use super::{error::IfaceError, netlink::Interfaces};
+use super::{
+    error::IfaceError,
+    netlink::{Interfaces, read_all},
+};
 
 /// A prefix of this host's own addresses: one address, or more (AnyIP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,10 +51,8 @@ impl Interfaces {
             wanted.header.address_family = family;
             // With strict checking the kernel leaves out all others, which may be a million.
             wanted.header.kind = kind;
-            let mut routes = self.routes.route().get(wanted).execute();
-            while let Some(route) = routes.try_next().await? {
-                local.add(&route);
-            }
+            let answer = self.routes.route().get(wanted).execute();
+            read_all(answer, |route| local.add(&route)).await?;
         }
         Ok(local)
     }

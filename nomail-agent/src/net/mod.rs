@@ -21,9 +21,9 @@ pub use self::{
     error::IfaceError,
     frames::{FrameSocket, link_address},
     link_status::LinkStatus,
-    links::Interface,
+    links::{Interface, Links},
     listening_process::{has_listener, listening_process},
     local_routes::{LocalRoute, LocalRoutes},
-    netlink::Interfaces,
+    netlink::{Interfaces, Notices},
     vrf::{own_vrf, sockets_are_in},
 };

@@ -9,11 +9,23 @@ use netlink_packet_route::{
 };
 use rtnetlink::RouteMessageBuilder;
 
-use super::{error::IfaceError, links::Interface, netlink::Interfaces, next_hop};
+use super::{
+    error::IfaceError,
+    links::{Interface, Links},
+    netlink::Interfaces,
+    next_hop,
+};
 
 impl Interfaces {
-    /// The interface of the default route of the main table, IPv4's before IPv6's.
-    pub async fn of_default_route(&self) -> Result<Interface, IfaceError> {
+    /// The interface, among `links`, of the default route of the main table, IPv4's before
+    /// IPv6's.
+    ///
+    /// # Errors
+    /// When netlink fails, or there is none.
+    pub async fn of_default_route<'a>(
+        &self,
+        links: &'a Links,
+    ) -> Result<&'a Interface, IfaceError> {
         let mut best: Option<(bool, u32, u32)> = None;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut wanted = RouteMessage::default();
@@ -35,11 +47,7 @@ impl Interfaces {
             }
         }
         let (_, _, index) = best.ok_or(IfaceError::NoDefaultRoute)?;
-        self.all()
-            .await?
-            .into_iter()
-            .find(|interface| interface.index == index)
-            .ok_or(IfaceError::NoDefaultRoute)
+        links.with_index(index).ok_or(IfaceError::NoDefaultRoute)
     }
 
     /// The index of the interface on which packets to `address` leave; none if there is no

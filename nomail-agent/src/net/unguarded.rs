@@ -1,18 +1,15 @@
 //! The interfaces on which packets reach the host without passing a guard.
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
     InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-
-use super::{error::IfaceError, netlink::Interfaces};
 
 /// Deepest stack of interfaces that is followed.
 const STACKED_MAX: usize = 8;
 
 /// An interface, and where its packets come from and go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Link {
+pub(super) struct Link {
     index: u32,
     name: String,
     /// Whether packets of other hosts arrive on it.
@@ -25,24 +22,8 @@ struct Link {
     has_ports: bool,
 }
 
-impl Interfaces {
-    /// The interfaces, by index and name, on which packets reach the host without passing one
-    /// of `guarded`. Not loopback, whose packets come from this host.
-    ///
-    /// # Errors
-    /// When netlink fails.
-    pub async fn unguarded(&self, guarded: &[u32]) -> Result<Vec<(u32, String)>, IfaceError> {
-        let mut messages = self.handle.link().get().execute();
-        let mut links = Vec::new();
-        while let Some(message) = messages.try_next().await? {
-            links.push(Link::from(message));
-        }
-        Ok(unguarded(&links, guarded))
-    }
-}
-
-impl From<LinkMessage> for Link {
-    fn from(message: LinkMessage) -> Self {
+impl From<&LinkMessage> for Link {
+    fn from(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,
@@ -50,12 +31,12 @@ impl From<LinkMessage> for Link {
             ..Self::default()
         };
         let (mut below, mut elsewhere, mut kind, mut port) = (None, false, None, None);
-        for attribute in message.attributes {
+        for attribute in &message.attributes {
             match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Link(index) => below = Some(*index),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                LinkAttribute::Controller(index) => link.upper = Some(index),
+                LinkAttribute::Controller(index) => link.upper = Some(*index),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
@@ -69,7 +50,7 @@ impl From<LinkMessage> for Link {
             }
         }
         // A member of a VRF is no port: its packets are its own.
-        if port == Some(InfoPortKind::Vrf) {
+        if port == Some(&InfoPortKind::Vrf) {
             link.upper = None;
         }
         match kind {
@@ -86,7 +67,8 @@ impl From<LinkMessage> for Link {
     }
 }
 
-fn unguarded(links: &[Link], guarded: &[u32]) -> Vec<(u32, String)> {
+/// See [`super::links::Links::unguarded`].
+pub(super) fn unguarded(links: &[Link], guarded: &[u32]) -> Vec<(u32, String)> {
     let open = links
         .iter()
         .filter(|link| link.open && link.upper.is_none());

@@ -1,5 +1,5 @@
 use super::*;
-use crate::net::LocalRoute;
+use crate::net::{LocalRoute, LocalRoutes};
 
 #[test]
 fn one_link_local_address_on_two_interfaces_is_two_sockets_and_one_pair() {

@@ -81,16 +81,17 @@ pub(super) async fn find(
     names: &[String],
 ) -> Result<(Vec<Device>, Vec<Finding>), Failure> {
     let all = messages().await.map_err(IfaceError::from)?;
+    let links = kernel.links().await?;
     let mut devices: Vec<Device> = Vec::new();
     let mut findings = Vec::new();
     for name in names {
         let found = match name.as_str() {
-            config::DEFAULT_ROUTE => kernel.of_default_route().await,
-            _ => kernel.named(name).await,
+            config::DEFAULT_ROUTE => kernel.of_default_route(&links).await,
+            _ => links.named(name),
         };
         match found {
             Ok(found) if devices.iter().any(|device| device.index == found.index) => {}
-            Ok(found) => devices.push(Device::of(found, &all).await),
+            Ok(found) => devices.push(Device::of(found.clone(), &all).await),
             Err(error @ (IfaceError::Unknown { .. } | IfaceError::NoDefaultRoute)) => {
                 let remedy = "interfaces = [\"NAME\"], one that `ip link` lists";
                 findings.push(Finding::fail(Check::Interface, error.to_string(), remedy));

@@ -112,3 +112,49 @@ fn each_configuration_judges_by_its_own_lists() {
     }
     assert!(counts.iter().all(|count| *count > ROUNDS), "{counts:?}");
 }
+
+#[test]
+fn lists_are_written_in_slices_and_in_force_as_a_whole() {
+    let lab = Lab::new();
+    let denying = |prefixes: Vec<IpNet>| {
+        Arc::new(Lists {
+            deny: prefixes.into(),
+            ..Lists::default()
+        })
+    };
+    let many = |network: u8| {
+        let hosts = (0..5000u32).map(|host| {
+            let [.., high, low] = host.to_be_bytes();
+            IpNet::from(IpAddr::from([198, network, high, low]))
+        });
+        denying(hosts.collect())
+    };
+    let old = denying(vec!["198.51.100.1/32".parse().unwrap()]);
+    let (first, second) = (many(18), many(19));
+    let mut guard = guard(&policy(Lists::clone(&old)));
+    lab.attach(&mut guard);
+    let denied = |guard: &_| {
+        ["198.51.100.1", "198.18.0.1", "198.19.0.1", "198.19.19.135"].map(|source| {
+            let segment = Segment::syn(&format!("{source}:1"), "192.0.2.7:25");
+            run(guard, &segment.frame()) == XDP_DROP
+        })
+    };
+    let before = [true, false, false, false];
+    assert!(!guard.write_ahead(&first).unwrap());
+    assert_eq!(denied(&guard), before, "a part of the first");
+    // Others take the place of lists that were not completed.
+    let mut slices = 1;
+    while !guard.write_ahead(&second).unwrap() {
+        slices += 1;
+        assert_eq!(denied(&guard), before, "{slices} slices of the second");
+    }
+    assert!(slices > 4, "{slices}");
+    assert_eq!(denied(&guard), before, "all of the second");
+    let policy = Policy {
+        lists: second,
+        ..policy(Lists::default())
+    };
+    guard.configure(&policy).unwrap();
+    assert_eq!(denied(&guard), [false, false, true, true]);
+    assert!(guard.write_ahead(&policy.lists).unwrap(), "in force");
+}

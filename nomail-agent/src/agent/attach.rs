@@ -1,6 +1,6 @@
 //! The guard and the interfaces that it is attached to.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use anyhow::anyhow;
 use log::{info, warn};
@@ -10,7 +10,9 @@ use super::{counters::counts_of, mode::AttachMode, pinned, root::Root};
 use crate::{
     config::{Config, OnExit, XdpMode},
     exit::{Exit, Failure},
-    guard::{self, BpfError, Guard, Limited, Mode, Pins, Policy, RetransmitFrame, SourceCount},
+    guard::{
+        self, BpfError, Guard, Limited, Lists, Mode, Pins, Policy, RetransmitFrame, SourceCount,
+    },
     net::Interface,
     status::{GuardCounts, InterfaceStatus, Trouble},
 };
@@ -228,6 +230,13 @@ impl AttachedGuard {
         self.guard
             .as_mut()
             .map_or(Ok(()), |guard| guard.configure(policy))
+    }
+
+    /// Writes a slice of these lists ahead of [`AttachedGuard::configure`]; whether that was
+    /// the last one.
+    pub(super) fn write_ahead(&mut self, lists: &Arc<Lists>) -> Result<bool, BpfError> {
+        let guard = self.guard.as_mut();
+        guard.map_or(Ok(true), |guard| guard.write_ahead(lists))
     }
 
     /// Renews the lease. Without it, nothing is challenged, or XDP is in the listeners' place.

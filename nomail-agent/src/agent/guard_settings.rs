@@ -111,6 +111,11 @@ impl GuardSettings {
         self
     }
 
+    /// The lists in force, and what is banned besides.
+    pub(super) fn lists(&self) -> &Arc<Lists> {
+        &self.lists
+    }
+
     /// The policy for `targets`, as the kernel's settings allow it now.
     pub(super) fn policy(&self, targets: &Targets) -> Policy {
         let limits = &self.limits;

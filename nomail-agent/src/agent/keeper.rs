@@ -8,7 +8,11 @@ use std::{
 use ipnet::IpNet;
 use log::{error, info, warn};
 use nomail_common::verdict::Verdict;
-use tokio::time::{Interval, interval};
+use tokio::{
+    select,
+    task::yield_now,
+    time::{Interval, interval},
+};
 
 use super::{
     attach::AttachedGuard,
@@ -39,6 +43,8 @@ pub(super) struct Keeper {
     pub(super) guard: AttachedGuard,
     /// In force, as changed by [`Keeper::configure`].
     pub(super) settings: GuardSettings,
+    /// To be in force once the guard has their lists.
+    next: Option<GuardSettings>,
     targets: Targets,
     failover: Failover,
     retransmitter: Retransmitter,
@@ -53,6 +59,14 @@ pub(super) struct Keeper {
     /// The kernel did not take the decisions.
     undenied: bool,
     tick: Interval,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeeperEvent {
+    /// A second has passed.
+    Tick,
+    /// A slice of lists is to be written to the guard.
+    Slice,
 }
 
 impl Keeper {
@@ -70,6 +84,7 @@ impl Keeper {
             floods: Floods::from_count(counts.all.syn[Verdict::Flood]),
             guard,
             settings,
+            next: None,
             targets,
             failover: Failover::default(),
             retransmitter,
@@ -82,13 +97,17 @@ impl Keeper {
         }
     }
 
-    /// Waits for the next tick. May be dropped and called again at any time.
-    pub(super) async fn event(&mut self) {
-        self.tick.tick().await;
+    /// Waits for the next event. May be dropped and called again at any time.
+    pub(super) async fn event(&mut self) -> KeeperEvent {
+        select! {
+            _ = self.tick.tick() => KeeperEvent::Tick,
+            // All else has its turn between two slices.
+            () = yield_now(), if self.next.is_some() => KeeperEvent::Slice,
+        }
     }
 
     /// Does what is due each second.
-    pub(super) fn handle(&mut self, responder: &Responder) {
+    pub(super) fn tick(&mut self, responder: &Responder) {
         let now = Instant::now();
         if self.settings.falls_back() {
             self.watch_for_takeovers(now);
@@ -186,16 +205,10 @@ impl Keeper {
             return;
         };
         let changed = decisions.look(now);
-        if !changed && !self.undenied {
-            return;
+        if changed || self.undenied && self.next.is_none() {
+            let settings = self.next.take();
+            self.begin(settings.unwrap_or_else(|| self.settings.clone()));
         }
-        let configured = self.configure(self.settings.clone());
-        if let Err(error) = &configured
-            && changed
-        {
-            error!("CrowdSec's decisions cannot be put in force; this is tried again: {error}");
-        }
-        self.undenied = configured.is_err();
     }
 
     /// Follows another `[crowdsec]`, or none since a reload.
@@ -221,12 +234,33 @@ impl Keeper {
         self.decisions.as_ref().map_or(&[], DecisionFiles::banned)
     }
 
-    /// Puts new settings in force, besides what is banned, or keeps the old ones.
-    pub(super) fn configure(&mut self, settings: GuardSettings) -> Result<(), BpfError> {
-        let settings = settings.banning(self.banned());
-        self.guard.configure(&settings.policy(&self.targets))?;
-        self.settings = settings;
-        Ok(())
+    /// Begins to put new settings in force, besides what is banned, in place of those that
+    /// were begun before.
+    pub(super) fn begin(&mut self, settings: GuardSettings) {
+        self.next = Some(settings.banning(self.banned()));
+    }
+
+    /// Writes a slice of the lists of the settings that were begun. Returns how it ended when
+    /// it was the last one: they are in force, or the old ones stay.
+    pub(super) fn write_slice(&mut self) -> Option<Result<(), BpfError>> {
+        let next = self.next.take()?;
+        let written = match self.guard.write_ahead(next.lists()) {
+            Ok(false) => {
+                self.next = Some(next);
+                return None;
+            }
+            written => written,
+        };
+        let configured = written.and_then(|_| self.guard.configure(&next.policy(&self.targets)));
+        match &configured {
+            Ok(()) => self.settings = next,
+            Err(error) if self.decisions.is_some() && !self.undenied => {
+                error!("CrowdSec's decisions cannot be put in force; this is tried again: {error}");
+            }
+            Err(_) => {}
+        }
+        self.undenied = configured.is_err() && self.decisions.is_some();
+        Some(configured)
     }
 
     /// Guards other interfaces or addresses, or keeps the old ones.

@@ -1,9 +1,8 @@
 //! The configuration in effect, and its reload.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
     descriptors::ConnectionBudget, guard_settings::GuardSettings, journal::Journal, keeper::Keeper,
@@ -12,12 +11,16 @@ use super::{
 use crate::{
     config::{self, Config, Overrides, WatchedLists},
     exit::Failure,
+    guard::BpfError,
     host::memory,
+    smtp,
     status::{ListsStatus, reload::Reload},
 };
 
 /// How often list files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// When list files are read again that could not be taken over.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The configuration in effect, and what a reload needs besides the files.
 pub(super) struct Reloader {
@@ -31,7 +34,24 @@ pub(super) struct Reloader {
     /// The lists in force.
     pub(super) lists: ListsStatus,
     watched: WatchedLists,
-    looks: Interval,
+    /// When list files are to be looked at.
+    look: Instant,
+    /// When they are to be read although they are the same, because they could not be taken
+    /// over.
+    retry: Option<Instant>,
+    /// Why not, which was logged; else empty.
+    failure: String,
+    /// What is in force once the guard is.
+    next: Option<Next>,
+}
+
+/// A configuration that is to be in force.
+struct Next {
+    config: Config,
+    hostname: String,
+    smtp: smtp::Settings,
+    /// The keys whose changes need a restart. None: list files were replaced, without a reload.
+    needs_restart: Option<Vec<&'static str>>,
 }
 
 impl Reloader {
@@ -42,12 +62,13 @@ impl Reloader {
         names: FoundNames,
         budget: ConnectionBudget,
     ) -> Self {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             lists: ListsStatus::from(&config),
             watched: WatchedLists::new(&config),
-            looks,
+            look: Instant::now(),
+            retry: None,
+            failure: String::new(),
+            next: None,
             hostname: names.hostname(&config),
             last: Reload::succeeded(&config, Vec::new()),
             config,
@@ -61,40 +82,15 @@ impl Reloader {
         self.names.aliases(&self.config)
     }
 
-    /// Takes over a changed configuration, or keeps the old one as it is. Returns whether it
-    /// was taken over.
-    pub(super) fn reload(
-        &mut self,
-        keeper: &mut Keeper,
-        listeners: &Listeners,
-        journal: &mut Journal,
-    ) -> bool {
+    /// Begins to take over a changed configuration. Returns whether it is correct; else the
+    /// old one stays as it is.
+    pub(super) fn reload(&mut self, keeper: &mut Keeper, listeners: &Listeners) -> bool {
         info!("reloading the configuration");
-        let (last, succeeded) = match self.try_reload(keeper, listeners) {
-            Ok(needs_restart) => {
-                journal.configure(&self.config.log);
-                (Reload::succeeded(&self.config, needs_restart), true)
-            }
-            Err(failure) => {
-                for line in failure.lines() {
-                    error!("{line}");
-                }
-                error!("the configuration stays as it was");
-                (self.last.failed(&failure), false)
-            }
-        };
-        self.last = last;
-        // Of long lists, those before them.
-        memory::give_back();
-        succeeded
+        let begun = self.try_reload(keeper, listeners);
+        begun.map_err(|failure| self.refuse(&failure)).is_ok()
     }
 
-    /// Returns the keys whose changes need a restart.
-    fn try_reload(
-        &mut self,
-        keeper: &mut Keeper,
-        listeners: &Listeners,
-    ) -> Result<Vec<&'static str>, Failure> {
+    fn try_reload(&mut self, keeper: &mut Keeper, listeners: &Listeners) -> Result<(), Failure> {
         let mut new = config::reload(&self.overrides, &self.config)?;
         list_files::warn_of(&new);
         listeners.complete(&mut new);
@@ -106,8 +102,87 @@ impl Reloader {
             needs_restart.push("crowdsec");
             new.crowdsec = None;
         }
-        self.take(new, keeper, listeners)?;
+        self.begin(new, Some(needs_restart), keeper)
+    }
+
+    fn refuse(&mut self, failure: &Failure) {
+        for line in failure.lines() {
+            error!("{line}");
+        }
+        error!("the configuration stays as it was");
+        self.last = self.last.failed(failure);
+        // Of long lists.
+        memory::give_back();
+    }
+
+    /// Begins to put a configuration in force, in place of one that was begun before.
+    fn begin(
+        &mut self,
+        config: Config,
+        needs_restart: Option<Vec<&'static str>>,
+        keeper: &mut Keeper,
+    ) -> Result<(), Failure> {
+        let hostname = self.names.hostname(&config);
+        let smtp = smtp_settings(&config, &hostname, self.budget)?;
+        keeper.begin(GuardSettings::of(&config, &smtp.replies)?);
+        // The files of the one before, if it was for them, are in this one.
+        self.watched = WatchedLists::new(&config);
+        self.next = Some(Next {
+            config,
+            hostname,
+            smtp,
+            needs_restart,
+        });
+        Ok(())
+    }
+
+    /// Takes over what was begun, now that the guard is configured, or could not be. Returns
+    /// whether a reload succeeded, if that was one.
+    pub(super) fn finish(
+        &mut self,
+        configured: Result<(), BpfError>,
+        keeper: &mut Keeper,
+        listeners: &Listeners,
+        journal: &mut Journal,
+    ) -> Option<bool> {
+        // None: it was for CrowdSec's decisions.
+        let next = self.next.take()?;
+        let succeeded = configured.is_ok();
+        match configured {
+            Ok(()) => {
+                let responder = &listeners.responder;
+                responder.configure(next.smtp);
+                let aliases = self.names.aliases(&next.config);
+                responder.with_foreign_domains(|domains| domains.set_own(aliases));
+                self.lists = ListsStatus::from(&next.config);
+                self.config = next.config;
+                self.hostname = next.hostname;
+                (self.retry, self.failure) = (None, String::new());
+                match &next.needs_restart {
+                    Some(keys) => self.reloaded(keys, keeper, journal),
+                    None => {
+                        info!("changed list files are in force");
+                        self.last.lists_taken(&self.config);
+                    }
+                }
+            }
+            Err(error) if next.needs_restart.is_some() => self.refuse(&error.into()),
+            Err(error) => self.retry_later(&error.into()),
+        }
+        // Of long lists, those before them.
+        memory::give_back();
+        next.needs_restart.map(|_| succeeded)
+    }
+
+    fn reloaded(
+        &mut self,
+        needs_restart: &[&'static str],
+        keeper: &mut Keeper,
+        journal: &mut Journal,
+    ) {
         keeper.follow_crowdsec(self.config.crowdsec.as_ref());
+        journal.configure(&self.config.log);
+        self.last = Reload::succeeded(&self.config, needs_restart.to_vec());
         if needs_restart.is_empty() {
             info!("the configuration was reloaded");
         } else {
@@ -116,56 +191,49 @@ impl Reloader {
                 needs_restart.join(", ")
             );
         }
-        Ok(needs_restart)
     }
 
-    /// Puts a configuration in force, or leaves everything as it was.
-    fn take(
-        &mut self,
-        new: Config,
-        keeper: &mut Keeper,
-        listeners: &Listeners,
-    ) -> Result<(), Failure> {
-        let hostname = self.names.hostname(&new);
-        let settings = smtp_settings(&new, &hostname, self.budget)?;
-        keeper.configure(GuardSettings::of(&new, &settings.replies)?)?;
-        let responder = &listeners.responder;
-        responder.configure(settings);
-        responder.with_foreign_domains(|domains| domains.set_own(self.names.aliases(&new)));
-        self.watched = WatchedLists::new(&new);
-        self.lists = ListsStatus::from(&new);
-        self.config = new;
-        self.hostname = hostname;
-        Ok(())
-    }
-
-    /// Waits until the list files are to be looked at. May be dropped and called again at any
-    /// time.
-    pub(super) async fn event(&mut self) {
-        self.looks.tick().await;
-    }
-
-    /// Takes over list files that changed, unless one can no longer be read.
-    pub(super) fn handle(&mut self, keeper: &mut Keeper, listeners: &Listeners) {
-        if !self.watched.look() {
+    /// Takes over list files that changed, unless one can no longer be read. To be called
+    /// each second.
+    pub(super) fn look(&mut self, keeper: &mut Keeper, now: Instant) {
+        if now < self.look {
             return;
         }
-        let new = self.config.with_lists_read_again();
-        let lost: Vec<_> = new.lost_since(&self.config).collect();
+        self.look = now + LOOK_INTERVAL;
+        let retries = self.retry.take_if(|retry| now >= *retry).is_some();
+        if !self.watched.look() && !retries {
+            return;
+        }
+        // Of a reload that was begun, too.
+        let (before, needs_restart) = match &self.next {
+            Some(next) => (&next.config, next.needs_restart.clone()),
+            None => (&self.config, None),
+        };
+        let new = before.with_lists_read_again();
+        let lost: Vec<_> = new.lost_since(before).collect();
         if !lost.is_empty() {
             list_files::warn_of_lost(&lost);
             self.lists.keep(&lost);
             return;
         }
-        list_files::warn_of(&new);
-        match self.take(new, keeper, listeners) {
-            Ok(()) => {
-                info!("changed list files are in force");
-                self.last.lists_taken(&self.config);
-            }
-            Err(failure) => error!("changed list files cannot be put in force: {failure}"),
+        if !retries {
+            list_files::warn_of(&new);
         }
-        // Of long lists, those before them.
-        memory::give_back();
+        if let Err(failure) = self.begin(new, needs_restart, keeper) {
+            self.retry_later(&failure);
+        }
+    }
+
+    /// Has the list files taken over later, and logs why, once.
+    fn retry_later(&mut self, failure: &Failure) {
+        self.retry = Some(Instant::now() + RETRY_INTERVAL);
+        let failure = failure.to_string();
+        if failure != self.failure {
+            error!(
+                "changed list files cannot be put in force, which is tried again every \
+                 {RETRY_INTERVAL:?}: {failure}"
+            );
+        }
+        self.failure = failure;
     }
 }

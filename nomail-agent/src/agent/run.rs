@@ -10,7 +10,7 @@ use super::{
     boot::{Confined, Inputs, Opened},
     descriptors,
     journal::Journal,
-    keeper::Keeper,
+    keeper::{Keeper, KeeperEvent},
     listeners::{Listeners, ListenersEvent},
     network::Network,
     observers::Observers,
@@ -106,10 +106,7 @@ impl Agent {
                     Signal::Stop => return Ok(()),
                 },
                 event = self.listeners.event() => self.follow_listeners(event)?,
-                () = self.keeper.event() => self.keeper.handle(&self.listeners.responder),
-                () = self.reloader.event() => {
-                    self.reloader.handle(&mut self.keeper, &self.listeners);
-                }
+                event = self.keeper.event() => self.keep(event),
                 survey = self.network.event() => {
                     self.network.handle(survey, &mut self.keeper, &mut self.listeners)?;
                 }
@@ -149,10 +146,34 @@ impl Agent {
         Ok(())
     }
 
+    fn keep(&mut self, event: KeeperEvent) {
+        let keeper = &mut self.keeper;
+        match event {
+            KeeperEvent::Tick => {
+                keeper.tick(&self.listeners.responder);
+                self.reloader.look(keeper, Instant::now());
+            }
+            KeeperEvent::Slice => {
+                let Some(configured) = keeper.write_slice() else {
+                    return;
+                };
+                let (reloader, journal) = (&mut self.reloader, &mut self.journal);
+                let reloaded = reloader.finish(configured, keeper, &self.listeners, journal);
+                if let Some(succeeded) = reloaded {
+                    self.reloaded(succeeded);
+                }
+            }
+        }
+    }
+
     fn reload(&mut self) {
         self.observers.reloading();
-        let (keeper, journal) = (&mut self.keeper, &mut self.journal);
-        let succeeded = self.reloader.reload(keeper, &self.listeners, journal);
+        if !self.reloader.reload(&mut self.keeper, &self.listeners) {
+            self.reloaded(false);
+        }
+    }
+
+    fn reloaded(&mut self, succeeded: bool) {
         let (observers, inputs) = self.observed();
         observers.reloaded(succeeded, &inputs);
     }

@@ -1,7 +1,8 @@
 //! The allow and deny lists in the kernel: two sets of maps, of which the configuration
-//! chooses one, so that no packet is judged by half a list.
+//! chooses one, so that no packet is judged by half a list. The other is written in slices,
+//! between which the caller does all else.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -25,14 +26,37 @@ pub struct Lists {
     pub deny: Arc<[IpNet]>,
 }
 
+/// Most maps' entries that a slice changes: a few milliseconds.
+const SLICE: usize = 1024;
+
 /// The maps of one set.
 struct Set {
     allow: Pair,
     deny: Pair,
-    /// The content of the maps, so that the next time only differences are written: filling a
-    /// map of 100,000 prefixes takes long. None: not known, because the maps may be an earlier
-    /// agent's, or after an error.
-    held: Option<Arc<Lists>>,
+    content: Content,
+}
+
+/// The content of the maps, so that only differences are written: filling a map of 100,000
+/// prefixes takes long.
+enum Content {
+    /// It may be an earlier agent's, or was not completed.
+    Unknown,
+    Complete(Arc<Lists>),
+    Incomplete(Changes),
+}
+
+/// The changes from one content to another that are still to be made: removals first, which
+/// make room.
+struct Changes {
+    lists: Arc<Lists>,
+    allow: [Missing; 2],
+    deny: [Missing; 2],
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Remove(IpNet),
+    Insert(IpNet),
 }
 
 /// One list in the kernel.
@@ -42,12 +66,56 @@ struct Pair {
 }
 
 /// The prefixes of `these` that `others` does not have. Both are sorted.
-fn missing<'a>(these: &'a [IpNet], others: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
-    let mut others = others.iter().peekable();
-    these.iter().filter(move |prefix| {
-        while others.next_if(|other| other < prefix).is_some() {}
-        others.peek() != Some(prefix)
-    })
+struct Missing {
+    these: Arc<[IpNet]>,
+    others: Arc<[IpNet]>,
+    this: usize,
+    other: usize,
+}
+
+impl Missing {
+    fn new(these: &Arc<[IpNet]>, others: &Arc<[IpNet]>) -> Self {
+        Self {
+            these: Arc::clone(these),
+            others: Arc::clone(others),
+            this: 0,
+            other: 0,
+        }
+    }
+}
+
+impl Iterator for Missing {
+    type Item = IpNet;
+
+    fn next(&mut self) -> Option<IpNet> {
+        loop {
+            let this = *self.these.get(self.this)?;
+            match self.others.get(self.other) {
+                Some(other) if *other < this => self.other += 1,
+                Some(other) if *other == this => self.this += 1,
+                _ => {
+                    self.this += 1;
+                    return Some(this);
+                }
+            }
+        }
+    }
+}
+
+impl Changes {
+    fn new(held: &Lists, lists: &Arc<Lists>) -> Self {
+        let between = |held, wanted| [Missing::new(held, wanted), Missing::new(wanted, held)];
+        Self {
+            allow: between(&held.allow, &lists.allow),
+            deny: between(&held.deny, &lists.deny),
+            lists: Arc::clone(lists),
+        }
+    }
+
+    fn of([removals, insertions]: &mut [Missing; 2]) -> Option<Change> {
+        let removal = removals.next().map(Change::Remove);
+        removal.or_else(|| insertions.next().map(Change::Insert))
+    }
 }
 
 pub(super) struct ListMaps([Set; CONFIGS as usize]);
@@ -64,7 +132,7 @@ impl ListMaps {
                     ipv4: take_map(ebpf, abi::DENY_IPV4_MAPS[index])?.try_into()?,
                     ipv6: take_map(ebpf, abi::DENY_IPV6_MAPS[index])?.try_into()?,
                 },
-                held: None,
+                content: Content::Unknown,
             })
         };
         Ok(Self([set(0)?, set(1)?]))
@@ -72,6 +140,19 @@ impl ListMaps {
 
     /// Replaces a set that is not in use by `lists`. Returns [`abi::Config::lists`].
     pub(super) fn write(&mut self, set: u32, lists: &Arc<Lists>) -> Result<u32, BpfError> {
+        loop {
+            if let Some(bits) = self.write_slice(set, lists)? {
+                return Ok(bits);
+            }
+        }
+    }
+
+    /// Writes a slice of what [`ListMaps::write`] does; none until the last one.
+    pub(super) fn write_slice(
+        &mut self,
+        set: u32,
+        lists: &Arc<Lists>,
+    ) -> Result<Option<u32>, BpfError> {
         for (list, max) in [
             (&lists.allow, MAX_LIST_PREFIXES),
             (&lists.deny, MAX_LIST_PREFIXES + MAX_BANS),
@@ -80,33 +161,46 @@ impl ListMaps {
                 return Err(BpfError::TooManyPrefixes(list.len()));
             }
         }
-        debug_assert!(lists.allow.is_sorted() && lists.deny.is_sorted());
-        let set = &mut self.0[set as usize];
-        let held = match set.held.take() {
-            Some(held) => held,
-            None => {
-                set.allow.clear()?;
-                set.deny.clear()?;
-                Arc::default()
-            }
-        };
-        // Removals first, which make room.
-        for prefix in missing(&held.allow, &lists.allow) {
-            set.allow.remove(prefix)?;
+        if !self.0[set as usize].write_slice(lists)? {
+            return Ok(None);
         }
-        for prefix in missing(&held.deny, &lists.deny) {
-            set.deny.remove(prefix)?;
-        }
-        for prefix in missing(&lists.allow, &held.allow) {
-            set.allow.insert(prefix)?;
-        }
-        for prefix in missing(&lists.deny, &held.deny) {
-            set.deny.insert(prefix)?;
-        }
-        set.held = Some(Arc::clone(lists));
         let allowed = lists.allow.iter().map(allow_bit);
         let bits = allowed.chain(lists.deny.iter().map(deny_bit));
-        Ok(bits.fold(0, |bits, bit| bits | bit))
+        Ok(Some(bits.fold(0, |bits, bit| bits | bit)))
+    }
+}
+
+impl Set {
+    /// Returns whether the set has all of `lists` and nothing else. After an error its content
+    /// is unknown.
+    fn write_slice(&mut self, lists: &Arc<Lists>) -> Result<bool, BpfError> {
+        let mut changes = match mem::replace(&mut self.content, Content::Unknown) {
+            Content::Incomplete(changes) if Arc::ptr_eq(&changes.lists, lists) => changes,
+            Content::Complete(held) => Changes::new(&held, lists),
+            // Also if it is a part of other lists.
+            Content::Unknown | Content::Incomplete(_) => {
+                if !self.allow.clear_slice()? || !self.deny.clear_slice()? {
+                    return Ok(false);
+                }
+                Changes::new(&Lists::default(), lists)
+            }
+        };
+        for _ in 0..SLICE {
+            let (pair, change) = if let Some(change) = Changes::of(&mut changes.allow) {
+                (&mut self.allow, change)
+            } else if let Some(change) = Changes::of(&mut changes.deny) {
+                (&mut self.deny, change)
+            } else {
+                self.content = Content::Complete(Arc::clone(lists));
+                return Ok(true);
+            };
+            match change {
+                Change::Remove(prefix) => pair.remove(&prefix)?,
+                Change::Insert(prefix) => pair.insert(&prefix)?,
+            }
+        }
+        self.content = Content::Incomplete(changes);
+        Ok(false)
     }
 }
 
@@ -134,9 +228,9 @@ impl Pair {
         }
     }
 
-    fn clear(&mut self) -> Result<(), BpfError> {
-        clear(&mut self.ipv4)?;
-        clear(&mut self.ipv6)
+    /// Removes a slice of all prefixes; whether there are none left.
+    fn clear_slice(&mut self) -> Result<bool, BpfError> {
+        Ok(clear_slice(&mut self.ipv4)? && clear_slice(&mut self.ipv6)?)
     }
 }
 
@@ -162,12 +256,12 @@ fn key_of_ipv6(network: &Ipv6Net) -> Key<[u8; 16]> {
     Key::new(u32::from(network.prefix_len()), network.network().octets())
 }
 
-fn clear<K: aya::Pod>(trie: &mut LpmTrie<MapData, K, u32>) -> Result<(), BpfError> {
-    let keys = trie.keys().collect::<Result<Vec<_>, _>>()?;
-    for key in keys {
-        trie.remove(&key)?;
+fn clear_slice<K: aya::Pod>(trie: &mut LpmTrie<MapData, K, u32>) -> Result<bool, BpfError> {
+    let keys = trie.keys().take(SLICE).collect::<Result<Vec<_>, _>>()?;
+    for key in &keys {
+        trie.remove(key)?;
     }
-    Ok(())
+    Ok(keys.len() < SLICE)
 }
 
 #[cfg(test)]
@@ -182,13 +276,13 @@ mod tests {
             these in prop::collection::btree_set(0..40u32, 0..20),
             others in prop::collection::btree_set(0..40u32, 0..20),
         ) {
-            let prefixes = |numbers: &std::collections::BTreeSet<u32>| -> Vec<IpNet> {
+            let prefixes = |numbers: &std::collections::BTreeSet<u32>| -> Arc<[IpNet]> {
                 let addresses = numbers.iter().map(|number| std::net::Ipv4Addr::from(*number));
                 addresses.map(|address| Ipv4Net::from(address).into()).collect()
             };
             let expected = &these - &others;
             let (these, others) = (prefixes(&these), prefixes(&others));
-            let found: Vec<_> = missing(&these, &others).copied().collect();
+            let found: Arc<[_]> = Missing::new(&these, &others).collect();
             prop_assert_eq!(found, prefixes(&expected));
         }
     }

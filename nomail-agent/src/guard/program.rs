@@ -182,11 +182,7 @@ impl Guard {
     pub fn configure(&mut self, policy: &Policy) -> Result<(), BpfError> {
         let mut config = policy.config(self.clock.hz())?;
         config.generation = self.generation_of(policy.responder.as_ref())?;
-        let same_lists = self
-            .lists
-            .as_ref()
-            .is_some_and(|lists| Arc::ptr_eq(lists, &policy.lists) || *lists == policy.lists);
-        let (list_set, list_bits) = if same_lists {
+        let (list_set, list_bits) = if self.has(&policy.lists) {
             (self.list_set, self.list_bits)
         } else {
             let unused = 1 - self.list_set;
@@ -213,6 +209,19 @@ impl Guard {
         // written again before that, even if reloads follow each other at once.
         thread::sleep(Duration::from_millis(1));
         Ok(())
+    }
+
+    /// Writes a slice of these lists where they are not in use yet; whether that was the last
+    /// one. [`Guard::configure`] with other lists, or without this, writes all that is left.
+    pub fn write_ahead(&mut self, lists: &Arc<Lists>) -> Result<bool, BpfError> {
+        let unused = 1 - self.list_set;
+        Ok(self.has(lists) || self.list_maps.write_slice(unused, lists)?.is_some())
+    }
+
+    /// Whether these lists are in use.
+    fn has(&self, lists: &Arc<Lists>) -> bool {
+        let ours = self.lists.as_ref();
+        ours.is_some_and(|ours| Arc::ptr_eq(ours, lists) || ours == lists)
     }
 
     /// The generation of these texts: the one in use, or the next one, which no recent dialog

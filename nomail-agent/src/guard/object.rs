@@ -1,12 +1,13 @@
 //! The BPF object: loading its programs, and finding programs and maps in it.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf, thread};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, ProgramArray},
     programs::{Xdp, loaded_programs},
 };
+use landlock::{AccessFs, Ruleset, RulesetAttr as _};
 use log::debug;
 use nomail_common::abi::{self, MAX_PORTS};
 
@@ -49,7 +50,7 @@ pub(super) fn load(
     for (slot, port) in port_slots.iter_mut().zip(ports) {
         *slot = *port;
     }
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader();
     for (name, path) in maps {
         loader.map_pin_path(name, path.as_path());
     }
@@ -80,6 +81,26 @@ pub(super) fn load(
     })
 }
 
+/// A loader without the kernel's type information (BTF): 5 to 17 MB, which [`EbpfLoader::new`]
+/// reads and parses for an object with CO-RE relocations, and this one has none. So it is
+/// called in a thread that may read no file. Where Landlock is missing it reads for nothing.
+fn loader() -> EbpfLoader<'static> {
+    let made = thread::Builder::new().spawn(|| {
+        let rules = Ruleset::default().handle_access(AccessFs::ReadFile);
+        let restricted = rules
+            .and_then(Ruleset::create)
+            .and_then(|none| none.restrict_self());
+        if let Err(error) = restricted {
+            debug!("the kernel's BTF is read for nothing: {error}");
+        }
+        EbpfLoader::new()
+    });
+    let made = made.ok().and_then(|thread| thread.join().ok());
+    let mut loader = made.unwrap_or_default();
+    loader.btf(None);
+    loader
+}
+
 /// The programs to load.
 fn programs(responder: bool) -> impl Iterator<Item = &'static str> {
     let responder = responder.then_some(abi::RESPONDER_PROGRAM);
@@ -90,7 +111,7 @@ fn programs(responder: bool) -> impl Iterator<Item = &'static str> {
 
 /// Loads the object for its clock alone, which uses no map.
 pub(super) fn load_clock() -> Result<Ebpf, BpfError> {
-    let mut ebpf = EbpfLoader::new()
+    let mut ebpf = loader()
         .load(object()?)
         .map_err(|error| BpfError::load(&error))?;
     load_program(&mut ebpf, abi::CLOCK_PROGRAM)?;
@@ -122,4 +143,20 @@ pub fn program_name(id: u32) -> Option<String> {
     let name = found.as_ref().and_then(|info| info.name_as_str());
     debug!("program {id} is {name:?}");
     name.map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Built without an object, as cargo alone does, the agent has nothing to relocate.
+    #[test]
+    fn the_object_has_no_relocations_by_the_kernels_types() {
+        let Ok(object) = object() else { return };
+        let parsed = aya_obj::Object::parse(object).unwrap();
+        assert!(!parsed.has_btf_relocations());
+        for name in programs(true) {
+            assert!(parsed.programs.contains_key(name), "{name}");
+        }
+    }
 }

@@ -105,7 +105,6 @@ fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&new)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
     fs::rename(&new, directory.join(name))
 }
 

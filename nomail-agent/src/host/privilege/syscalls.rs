@@ -173,7 +173,6 @@ const FILES: &[Call] = &[
     (libc::SYS_readlinkat, ALWAYS),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_readlink, ALWAYS),
-    (libc::SYS_fsync, ALWAYS),
     (libc::SYS_renameat, ALWAYS),
     (libc::SYS_renameat2, ALWAYS),
     #[cfg(target_arch = "x86_64")]

@@ -30,7 +30,7 @@ fn main() {
     println!("cargo::rustc-env=NOMAIL_COMMIT={commit}");
 }
 
-/// The object without its debug sections, which are nine tenths of it: neither aya nor the
+/// The object without its debug sections, which are four fifths of it: neither aya nor the
 /// kernel needs them, and aya would copy them at each start. Their headers stay, empty, so that
 /// all sections keep their numbers. None: it is no ELF file of 64 bits.
 fn without_debug(elf: &[u8]) -> Option<Vec<u8>> {

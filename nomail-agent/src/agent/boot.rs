@@ -36,7 +36,7 @@ use crate::{
     exit::{Exit, Failure},
     guard::Pins,
     host::{
-        memory,
+        memory::FilePages,
         privilege::{self, Account, Confinement, Thread},
         service::{InheritedSockets, Manager},
         state::State,
@@ -94,6 +94,7 @@ pub(super) struct Confined {
     pub(super) observers: Observers,
     pub(super) journal: Journal,
     pub(super) signals: Signals,
+    pub(super) file_pages: FilePages,
 }
 
 impl Opened {
@@ -210,6 +211,8 @@ impl Attached {
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
         keep.extend(guarded.then_some(Capability::CAP_BPF));
         let paths = files::reachable_paths(config, state.is_some());
+        // Later the sandbox hides them.
+        let file_pages = FilePages::find();
         root.give_up(common.account, &keep, &paths)?;
         files::warn_of_unreadable(config, common.account);
         files::warn_of_shared_directories(config);
@@ -220,7 +223,6 @@ impl Attached {
         let (responder, ended) = start_responder(common.smtp, senders)?;
         responder.with_foreign_domains(|of_responder| *of_responder = domains);
         privilege::restrict_syscalls(Thread::Main { guard: guarded }).map_err(not_confined)?;
-        memory::give_back();
         let falls_back = keeper.settings.falls_back();
         let mut listeners = Listeners::new(common.sockets, responder, ended, falls_back);
         listeners.serve(&common.plan);
@@ -241,6 +243,7 @@ impl Attached {
             listeners,
             observers: common.observers,
             signals: common.signals,
+            file_pages,
         })
     }
 }

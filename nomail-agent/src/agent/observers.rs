@@ -1,14 +1,14 @@
 //! What looks at the agent from outside: clients of the control socket, HTTP clients, and the
 //! service manager. Clients are tasks of their own, which ask the loop by message.
 
-use std::{future::pending, path::Path, sync::Arc, time::Instant};
+use std::{future::pending, mem, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::{
     select,
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{self, Interval, MissedTickBehavior, interval, interval_at},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use crate::{
     config,
     exit::{Exit, Failure},
     host::{
+        memory::{self, FilePages},
         privilege::{self, Account},
         service::{Manager, STATUS_INTERVAL},
     },
@@ -39,6 +40,10 @@ pub(super) struct Observers {
     queries: mpsc::Receiver<Query>,
     figures: Interval,
     retry: Interval,
+    /// Those of the process; none before the agent serves.
+    file_pages: Option<FilePages>,
+    /// The agent started, or a client was answered, since the last figures: that takes memory.
+    used_memory: bool,
 }
 
 /// What a client asks for, and where to send it.
@@ -89,13 +94,18 @@ impl Observers {
             manager,
             asker: Asker(asker),
             queries,
-            figures: interval(STATUS_INTERVAL),
+            // The service manager has the first ones when the agent is ready.
+            figures: interval_at(time::Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL),
             retry,
+            file_pages: None,
+            used_memory: true,
         })
     }
 
     /// Begins to answer clients, and reports to the service manager that the agent serves.
-    pub(super) fn start(&mut self, inputs: &StatusInputs<'_>) {
+    /// Keeps `file_pages`, to give back those that are not in use.
+    pub(super) fn start(&mut self, inputs: &StatusInputs<'_>, file_pages: FilePages) {
+        self.file_pages = Some(file_pages);
         self.started = Instant::now();
         let (control, asker) = (Arc::clone(&self.control), self.asker.clone());
         self.control_task = Some(tokio::spawn(async move {
@@ -132,6 +142,7 @@ impl Observers {
     }
 
     pub(super) fn handle(&mut self, event: ObserversEvent, inputs: &StatusInputs<'_>) {
+        self.used_memory |= matches!(event, ObserversEvent::Query(_));
         // A client that has gone needs no reply.
         match event {
             ObserversEvent::Query(Query::Status(sources_max, reply)) => {
@@ -141,7 +152,13 @@ impl Observers {
             ObserversEvent::Query(Query::View(reply)) => {
                 let _ = reply.send(inputs.view(self.started, self.metrics.status()));
             }
-            ObserversEvent::Figures => self.manager.figures(&inputs.figures()),
+            ObserversEvent::Figures => {
+                self.manager.figures(&inputs.figures());
+                if mem::take(&mut self.used_memory) {
+                    memory::give_back();
+                    self.file_pages.iter().for_each(FilePages::give_back);
+                }
+            }
             ObserversEvent::RetryMetrics => {
                 self.metrics.retry();
                 self.serve_metrics();

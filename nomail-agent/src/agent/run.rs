@@ -21,7 +21,10 @@ use super::{
 use crate::{
     config::{Config, Overrides},
     exit::Failure,
-    host::service::{InheritedSockets, Manager},
+    host::{
+        memory,
+        service::{InheritedSockets, Manager},
+    },
 };
 
 /// Runs the agent until a signal ends it.
@@ -29,6 +32,7 @@ use crate::{
 /// # Errors
 /// When it cannot start or go on.
 pub fn run(config: Config, overrides: &Overrides) -> Result<(), Failure> {
+    memory::keep_no_large_blocks();
     let root = Root::at_start();
     let inputs = Inputs {
         // Before anything is opened: the descriptors are known by their numbers.
@@ -73,6 +77,7 @@ impl Agent {
             observers,
             journal,
             signals,
+            file_pages,
         } = confined;
         info!(
             "{} does not accept mail: {} {}",
@@ -93,7 +98,7 @@ impl Agent {
             signals,
         };
         let (observers, inputs) = agent.observed();
-        observers.start(&inputs);
+        observers.start(&inputs, file_pages);
         agent
     }
 

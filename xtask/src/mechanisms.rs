@@ -237,6 +237,10 @@ const MECHANISMS: &[(Mechanism, &[&str])] = &[
         &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
     ),
     (
+        Sight,
+        &["sight::a_guard_that_misses_what_connects_is_noticed"],
+    ),
+    (
         BansEnd,
         &["crowdsec::bans_end_with_the_process_and_what_hangs_is_reported"],
     ),

@@ -133,10 +133,26 @@ impl AttachedGuard {
         self.statuses.get_mut(slot).map(change).unwrap_or_default()
     }
 
-    /// Whether answers on the interface in `slot` are lost.
-    pub(super) fn loses_answers(&self, slot: usize) -> bool {
+    /// Whether the interface in `slot` has this trouble.
+    pub(super) fn has(&self, slot: usize, trouble: Trouble) -> bool {
         let status = self.statuses.get(slot);
-        status.is_some_and(|status| status.trouble == Some(Trouble::AnswersLost))
+        status.is_some_and(|status| status.trouble == Some(trouble))
+    }
+
+    /// The guard on the interface in `slot` is there, and in trouble.
+    pub(super) fn trouble(&mut self, slot: usize, trouble: Trouble, reason: &str) {
+        self.update(slot, |status| {
+            status.trouble = Some(trouble);
+            reason.clone_into(&mut status.reason);
+        });
+    }
+
+    /// The trouble of the interface in `slot` is over.
+    pub(super) fn clear_trouble(&mut self, slot: usize) {
+        self.update(slot, |status| {
+            status.trouble = None;
+            status.reason.clear();
+        });
     }
 
     /// The interface in `slot`, which had this number, is gone.

@@ -8,7 +8,7 @@ use log::{error, info};
 
 use super::{
     attach::{AttachedGuard, not_ethernet, occupied},
-    mode::AttachMode,
+    mode::{AttachMode, BLIND},
     pinned,
     survey::{HostSurvey, LinkSurveys},
 };
@@ -16,7 +16,7 @@ use crate::{
     config::{self, Config, XdpMode},
     exit::{Exit, Failure},
     guard::Pins,
-    net::{IfaceError, Interface, sockets_are_in},
+    net::{IfaceError, Interface, native_xdp_is_blind, sockets_are_in},
 };
 
 /// The interfaces to guard. The index of an interface here is its slot.
@@ -50,7 +50,7 @@ impl GuardedLinks {
         if config.xdp_mode == XdpMode::Off {
             pinned::warn_of_pinned(&interfaces, config);
         } else {
-            check_guardable(&interfaces, pins)?;
+            check_guardable(&interfaces, pins, config.xdp_mode)?;
         }
         let slots = interfaces.iter().enumerate();
         let absent = slots.filter(|(_, interface)| interface.is_absent());
@@ -175,7 +175,11 @@ fn find_interfaces(host: &HostSurvey, config: &Config) -> Result<Vec<Interface>,
     Ok(interfaces)
 }
 
-fn check_guardable(interfaces: &[Interface], pins: Option<&Pins>) -> Result<(), Failure> {
+fn check_guardable(
+    interfaces: &[Interface],
+    pins: Option<&Pins>,
+    mode: XdpMode,
+) -> Result<(), Failure> {
     for interface in interfaces {
         if !interface.ethernet {
             return Err(not_ethernet(&interface.name));
@@ -185,8 +189,22 @@ fn check_guardable(interfaces: &[Interface], pins: Option<&Pins>) -> Result<(), 
         {
             return Err(occupied(&interface.name, Some(program)));
         }
+        if mode == XdpMode::Native && native_xdp_is_blind(&interface.name, interface.index) {
+            return Err(blind(&interface.name));
+        }
     }
     Ok(())
+}
+
+/// The failure of an interface on which native XDP would see nothing.
+fn blind(interface: &str) -> Failure {
+    Failure::new(
+        Exit::Unavailable,
+        anyhow!(
+            "{interface}: {BLIND}: set xdp_mode = \"auto\", or mrg_rxbuf=on for the device of \
+             the virtual machine"
+        ),
+    )
 }
 
 /// The failure of an interface whose clients could not connect.

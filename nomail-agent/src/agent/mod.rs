@@ -36,6 +36,7 @@ mod reload;
 mod retransmit;
 mod root;
 mod run;
+mod sight;
 mod signals;
 mod smtp_settings;
 mod status_client;

@@ -4,13 +4,17 @@
 use log::warn;
 
 use super::survey::{Accepts, LinkSurvey};
-use crate::config::XdpMode;
+use crate::{config::XdpMode, net::native_xdp_is_blind};
 
 /// Why native mode cannot answer on an end of a veth pair.
 pub(super) const ONE_SIDED: &str = "the other end of the veth pair drops what native XDP sends";
 /// What can be done about [`ONE_SIDED`].
 pub(super) const ONE_SIDED_REMEDY: &str =
     "it has neither GRO nor an XDP program: `ethtool -K PEER gro on` there makes it take them";
+/// Why native mode is useless on some devices of virtual machines.
+pub(super) const BLIND: &str =
+    "virtio_net takes native XDP without mergeable buffers, and never runs it";
+const BLIND_REMEDY: &str = "the virtual machine's setting mrg_rxbuf=on makes it run";
 /// Why native mode is not tried there before Linux 6.3.
 const UNKNOWN: &str =
     "the kernel does not tell whether the other end of the veth pair takes what native XDP sends";
@@ -27,7 +31,7 @@ pub(super) struct AttachMode {
 
 impl AttachMode {
     /// The mode for an interface where `configured` is the setting. `auto` is generic mode
-    /// where native XDP cannot answer, or may not be able to.
+    /// where native XDP sees nothing, or cannot answer, or may not be able to.
     pub(super) fn choose(configured: XdpMode, link: Option<&LinkSurvey>) -> Self {
         let as_configured = Self {
             mode: configured,
@@ -36,7 +40,9 @@ impl AttachMode {
         let Some(link) = link.filter(|_| configured == XdpMode::Auto) else {
             return as_configured;
         };
+        let blind = native_xdp_is_blind(&link.status.name, link.index);
         let (reason, remedy, then) = match link.accepts {
+            _ if blind => (BLIND, BLIND_REMEDY, ""),
             Accepts::All => return as_configured,
             Accepts::Nothing => (
                 ONE_SIDED,

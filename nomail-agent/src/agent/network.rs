@@ -18,7 +18,7 @@ use super::{
     listeners::Listeners,
     plan::ListenPlan,
     survey::{HostSurvey, Survey, Surveyor},
-    watch::Watch,
+    watch::{Seen, Watch},
 };
 use crate::{
     config::ListenAddress,
@@ -132,9 +132,13 @@ impl Network {
         listeners: &mut Listeners,
     ) -> Result<(), Failure> {
         // Before interfaces that came back are attached to: the survey has them without.
-        let sends_answers = keeper.settings.sends_answers();
+        let seen = Seen {
+            surveys: &survey.links,
+            connections: &self.plan.connections(&listeners.responder.arrivals()),
+            sends_answers: keeper.settings.sends_answers(),
+        };
         let (links, guard) = (&mut self.links, &mut keeper.guard);
-        let attempted = self.watch.look(&survey.links, links, guard, sends_answers);
+        let attempted = self.watch.look(&seen, links, guard);
         match survey.host {
             None if attempted => self.find_unguarded(keeper),
             None => {}

@@ -1,7 +1,7 @@
 //! The plan of sockets: where to listen, and what to guard for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     config::ListenAddress,
     exit::{Exit, Failure},
     net::{ConfiguredAddress, Interface, Links, LocalAddress},
+    smtp::Arrivals,
 };
 
 /// Port of SMTP.
@@ -240,6 +241,18 @@ impl ListenPlan {
             addresses.iter().map(move |&address| (address, port))
         });
         pairs.collect()
+    }
+
+    /// How many of these connections arrived for guarded pairs, by the number of the interface.
+    pub(super) fn connections(&self, arrivals: &Arrivals) -> HashMap<u32, u64> {
+        let guarded = self.guarded();
+        let mut connections = HashMap::new();
+        for ((interface, address), count) in arrivals {
+            if guarded.contains(&(address.ip(), address.port())) {
+                *connections.entry(*interface).or_default() += count;
+            }
+        }
+        connections
     }
 
     /// The addresses that XDP may answer for.

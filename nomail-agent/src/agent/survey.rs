@@ -35,6 +35,7 @@ pub(super) enum Accepts {
 /// The state of a link that is guarded, or is to be.
 #[derive(Debug)]
 pub(super) struct LinkSurvey {
+    pub(super) index: u32,
     pub(super) status: LinkStatus,
     pub(super) accepts: Accepts,
 }
@@ -130,6 +131,7 @@ impl Surveyor {
             let surveyed = match self.kernel.link_status(index).await {
                 Ok(None) => continue,
                 Ok(Some(status)) => Ok(LinkSurvey {
+                    index,
                     accepts: self.accepts(&status, index).await,
                     status,
                 }),

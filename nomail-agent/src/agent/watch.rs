@@ -1,9 +1,13 @@
 //! The watch over the guard: each second, and at each change of a link, it compares what an
-//! interface has with what was attached there, and checks whether what XDP sends leaves it.
-//! A guard that is gone is attached again unless another program is in its place; one that
-//! cannot answer in native mode goes on in generic mode, if the mode is `auto`.
+//! interface has with what was attached there, and checks whether the guard sees the SYNs of
+//! what connects, and whether what XDP sends leaves the host. A guard that is gone is attached
+//! again unless another program is in its place; one that cannot see or answer in native mode
+//! goes on in generic mode, if the mode is `auto`.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use log::{error, info, warn};
 use nomail_common::verdict::Answer;
@@ -13,6 +17,7 @@ use super::{
     attach::{AttachedGuard, mode_of},
     links::GuardedLinks,
     mode::{AttachMode, ONE_SIDED, ONE_SIDED_REMEDY},
+    sight::Sight,
     survey::{Accepts, LinkSurvey, LinkSurveys},
 };
 use crate::{
@@ -23,6 +28,8 @@ use crate::{
 
 /// What the counters of a driver say.
 const UNSENT: &str = "the driver drops what XDP sends";
+/// What the counts of connections say.
+const UNSEEN: &str = "connections arrive whose SYNs the XDP program did not see";
 /// Between two attempts to attach again, at first and at most: another process may take the
 /// program away each time.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -41,13 +48,14 @@ pub(super) struct Watch {
 }
 
 /// One interface.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
     /// Its number; with another one all starts over.
     index: u32,
     arrival: Arrival,
-    /// It went on in generic mode; not more than once.
-    switched: bool,
+    sight: Sight,
+    /// Why it went on in generic mode, which happens once; empty before.
+    switched: &'static str,
     /// When the next attempt to attach again may be made, and the pause after it.
     next: Option<Instant>,
     pause: Duration,
@@ -55,12 +63,20 @@ struct Watched {
     failed: String,
 }
 
+/// What there is to see at a look.
+pub(super) struct Seen<'a> {
+    pub(super) surveys: &'a LinkSurveys,
+    /// The connections that arrived for guarded addresses, by the number of the interface.
+    pub(super) connections: &'a HashMap<u32, u64>,
+    /// Whether XDP sends anything at all.
+    pub(super) sends_answers: bool,
+}
+
 /// What a look needs.
 struct Look<'a> {
+    seen: &'a Seen<'a>,
     links: &'a mut GuardedLinks,
     guard: &'a mut AttachedGuard,
-    /// Whether XDP sends anything at all.
-    sends_answers: bool,
 }
 
 impl Watch {
@@ -77,27 +93,22 @@ impl Watch {
     /// Returns whether it tried to attach to one.
     pub(super) fn look(
         &mut self,
-        surveys: &LinkSurveys,
+        seen: &Seen<'_>,
         links: &mut GuardedLinks,
         guard: &mut AttachedGuard,
-        sends_answers: bool,
     ) -> bool {
         let Some(program) = self.program else {
             return false;
         };
         let counts = guard.counts().unwrap_or_default().of_interfaces;
-        let mut look = Look {
-            links,
-            guard,
-            sends_answers,
-        };
+        let mut look = Look { seen, links, guard };
         let mut attempted = false;
         for slot in 0..look.links.interfaces.len() {
             if look.links.interfaces[slot].is_absent() {
                 continue;
             }
             let Interface { index, name, .. } = look.links.interfaces[slot].clone();
-            let survey = match surveys.get(&index) {
+            let survey = match seen.surveys.get(&index) {
                 Some(Ok(survey)) => survey,
                 // It is followed by its name.
                 None => continue,
@@ -119,7 +130,9 @@ impl Watch {
                 Some(found) if found == program => {
                     look.is_attached(slot, glance, program);
                     let counts = counts.get(slot).copied().unwrap_or_default();
-                    look.watch_answers(slot, survey, &counts, watched);
+                    if !look.watch_sight(slot, glance, &counts, watched) {
+                        look.watch_answers(slot, survey, &counts, watched);
+                    }
                 }
                 Some(_) if nomail_common::Mechanism::ReplacedReported.is_off() => {}
                 Some(found) => look.is_replaced(slot, glance, found),
@@ -132,20 +145,35 @@ impl Watch {
 
     fn on(&mut self, slot: usize, index: u32) -> &mut Watched {
         if self.watched.len() <= slot {
-            self.watched.resize_with(slot + 1, Watched::default);
+            self.watched.resize_with(slot + 1, || Watched::new(0));
         }
         let watched = &mut self.watched[slot];
         if watched.index != index {
-            *watched = Watched {
-                index,
-                ..Watched::default()
-            };
+            *watched = Watched::new(index);
         }
         watched
     }
 }
 
 impl Watched {
+    fn new(index: u32) -> Self {
+        Self {
+            index,
+            arrival: Arrival::default(),
+            sight: Sight::new(Instant::now()),
+            switched: "",
+            next: None,
+            pause: Duration::ZERO,
+            failed: String::new(),
+        }
+    }
+
+    /// The program was attached anew: what was seen before tells nothing.
+    fn start_over(&mut self) {
+        self.arrival = Arrival::default();
+        self.sight = Sight::new(Instant::now());
+    }
+
     /// Whether to try to attach again now.
     fn is_due(&mut self, now: Instant) -> bool {
         if self.next.is_some_and(|next| now < next) {
@@ -236,19 +264,18 @@ impl Look<'_> {
         if !watched.is_due(Instant::now()) {
             return false;
         }
-        let mode = if watched.switched {
-            AttachMode {
+        let mode = match watched.switched {
+            "" => AttachMode::choose(self.links.mode, Some(survey)),
+            reason => AttachMode {
                 mode: XdpMode::Generic,
-                reason: UNSENT,
-            }
-        } else {
-            AttachMode::choose(self.links.mode, Some(survey))
+                reason,
+            },
         };
         match self.guard.attach(slot, &mode, &interface) {
             Ok(()) => {
                 self.links.gone.remove(&slot);
                 watched.failed.clear();
-                watched.arrival = Arrival::default();
+                watched.start_over();
                 warn!("{}: the XDP program is attached again", glance.name);
                 if was_pinned {
                     warn!(
@@ -270,6 +297,81 @@ impl Look<'_> {
         true
     }
 
+    /// Checks whether the guard sees the SYNs of what connects. If it has never seen one,
+    /// switches to generic mode where that is possible. Returns whether it is blind.
+    fn watch_sight(
+        &mut self,
+        slot: usize,
+        glance: &LinkStatus,
+        counts: &GuardCounts,
+        watched: &mut Watched,
+    ) -> bool {
+        let index = self.links.interfaces[slot].index;
+        let connections = self.seen.connections.get(&index).copied().unwrap_or(0);
+        let blind = watched
+            .sight
+            .look(Instant::now(), counts.syn.sum(), connections);
+        let name = &glance.name;
+        let told = self.guard.has(slot, Trouble::Blind);
+        if !blind {
+            if told {
+                self.guard.clear_trouble(slot);
+                info!("{name}: the XDP program sees the SYNs of what connects again");
+            }
+            return false;
+        }
+        if !glance.xdp_generic
+            && !watched.sight.has_seen()
+            && let Some(switched) = self.switch_to_generic(slot, name, watched, "blind", UNSEEN)
+        {
+            return switched;
+        }
+        if !told {
+            self.guard.trouble(slot, Trouble::Blind, UNSEEN);
+            error!(
+                event = "blind", interface = name.as_str();
+                "{name}: {UNSEEN}: they are not counted, limited or challenged; {}",
+                match (glance.xdp_generic, watched.sight.has_seen()) {
+                    (false, false) => "set xdp_mode = \"auto\" or \"generic\", and restart the agent",
+                    _ => "do they come through a tunnel, IPsec, or a rule that redirects them?",
+                }
+            );
+        }
+        true
+    }
+
+    /// Goes on in generic mode if the mode is `auto`, unless that was done before. Returns
+    /// whether attaching failed; none if it is not tried.
+    fn switch_to_generic(
+        &mut self,
+        slot: usize,
+        name: &str,
+        watched: &mut Watched,
+        event: &str,
+        reason: &'static str,
+    ) -> Option<bool> {
+        if self.links.mode != XdpMode::Auto || !watched.switched.is_empty() {
+            return None;
+        }
+        watched.switched = reason;
+        match self.guard.switch_to_generic(slot, watched.index, reason) {
+            Ok(true) => {
+                watched.start_over();
+                warn!(
+                    event = event, interface = name;
+                    "{name}: generic XDP from now on, which costs more: {reason}"
+                );
+                Some(false)
+            }
+            // It is pinned.
+            Ok(false) => None,
+            Err(failure) => {
+                error!("{name}: generic XDP cannot be used in place of native: {failure}");
+                Some(true)
+            }
+        }
+    }
+
     /// Checks whether what XDP sends leaves the interface. If it does not, switches to generic
     /// mode where that is possible, or reports it.
     fn watch_answers(
@@ -288,7 +390,7 @@ impl Look<'_> {
             answers[Answer::Challenge] + answers[Answer::Cookie] + answers[Answer::Stateless];
         let unsent = watched.arrival.look(sent, glance.unsent);
         let (reason, remedy) = match (one_sided, unsent) {
-            _ if !self.sends_answers => ("", ""),
+            _ if !self.seen.sends_answers => ("", ""),
             (true, _) => (ONE_SIDED, ONE_SIDED_REMEDY),
             (false, true) if native => (
                 UNSENT,
@@ -299,39 +401,21 @@ impl Look<'_> {
         };
         let name = &glance.name;
         if reason.is_empty() {
-            if self.guard.loses_answers(slot) {
-                self.guard.update(slot, |status| {
-                    status.trouble = None;
-                    status.reason.clear();
-                });
+            if self.guard.has(slot, Trouble::AnswersLost) {
+                self.guard.clear_trouble(slot);
                 info!("{name}: what XDP sends leaves the host again");
             }
             return;
         }
-        if native && self.links.mode == XdpMode::Auto && !watched.switched {
-            watched.switched = true;
-            match self.guard.switch_to_generic(slot, index, reason) {
-                Ok(true) => {
-                    watched.arrival = Arrival::default();
-                    warn!(
-                        event = "answers_lost", interface = name.as_str();
-                        "{name}: generic XDP from now on, which costs more: {reason}"
-                    );
-                    return;
-                }
-                // It is pinned.
-                Ok(false) => {}
-                Err(failure) => {
-                    error!("{name}: generic XDP cannot be used in place of native: {failure}");
-                    return;
-                }
-            }
+        if native
+            && self
+                .switch_to_generic(slot, name, watched, "answers_lost", reason)
+                .is_some()
+        {
+            return;
         }
-        if !self.guard.loses_answers(slot) {
-            self.guard.update(slot, |status| {
-                status.trouble = Some(Trouble::AnswersLost);
-                reason.clone_into(&mut status.reason);
-            });
+        if !self.guard.has(slot, Trouble::AnswersLost) {
+            self.guard.trouble(slot, Trouble::AnswersLost, reason);
             error!(
                 event = "answers_lost", interface = name.as_str();
                 "{name}: {reason}: clients that XDP has to answer, as in a flood, get no answer; \
@@ -348,7 +432,7 @@ mod tests {
     #[test]
     fn attempts_become_rare_and_start_over() {
         let begun = Instant::now();
-        let mut watched = Watched::default();
+        let mut watched = Watched::new(1);
         let attempts = (0..600)
             .filter(|&secs| watched.is_due(begun + Duration::from_secs(secs)))
             .collect::<Vec<_>>();

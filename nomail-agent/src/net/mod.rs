@@ -13,6 +13,7 @@ mod next_hop;
 mod routes;
 mod stack;
 mod unguarded;
+mod virtio;
 mod vrf;
 
 pub use self::{
@@ -25,5 +26,6 @@ pub use self::{
     listening_process::{has_listener, listening_process},
     local_routes::{LocalRoute, LocalRoutes},
     netlink::{Interfaces, Notices},
+    virtio::native_xdp_is_blind,
     vrf::{own_vrf, sockets_are_in},
 };

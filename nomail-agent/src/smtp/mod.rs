@@ -8,11 +8,13 @@
 //!
 //! With them: [`socket`] listens, `server` is the thread that serves all connections,
 //! `session` one of them, [`responder`] the handle of the thread, [`settings`] its
-//! limits, [`stats`] its statistics, `notices` its log lines.
+//! limits, [`stats`] its statistics, [`arrivals`] the interfaces that connections come over,
+//! `notices` its log lines.
 //!
 //! Nothing here ever accepts a message, and nothing grows without a named
 //! bound.
 
+pub mod arrivals;
 pub mod command;
 pub mod dialog;
 pub mod epoch;
@@ -32,6 +34,7 @@ pub mod settings;
 pub mod socket;
 pub mod stats;
 
+pub use arrivals::Arrivals;
 pub use dialog::{Dialog, Outcome};
 pub use epoch::unix_now;
 pub use foreign::{ForeignDomain, ForeignDomains};

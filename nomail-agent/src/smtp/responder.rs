@@ -19,6 +19,7 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::{
+    arrivals::Arrivals,
     foreign::ForeignDomains,
     senders::Senders,
     server::{ListenerId, Order, SmtpServer},
@@ -113,6 +114,11 @@ impl Responder {
     /// Returns the sources, the one seen last first.
     pub fn sources(&self) -> Vec<SourceHistory> {
         self.stats.lock().sources()
+    }
+
+    /// Returns over which interfaces connections have arrived.
+    pub fn arrivals(&self) -> Arrivals {
+        self.stats.lock().arrivals.clone()
     }
 
     /// Returns what happened since the last call.

@@ -33,6 +33,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::{
+    arrivals::{self, ArrivalSample},
     dialog::{Dialog, DialogAction, Interruption, Outcome},
     epoch::unix_now,
     eviction::EvictionOrder,
@@ -101,6 +102,7 @@ pub(super) struct SmtpServer {
     /// All active connections.
     active: EvictionOrder,
     notices: Notices,
+    sample: ArrivalSample,
     /// When the thread ends at the latest.
     stopping: Option<Instant>,
 }
@@ -128,6 +130,7 @@ impl SmtpServer {
             per_source: HashMap::new(),
             active: EvictionOrder::new(),
             notices: Notices::new(),
+            sample: ArrivalSample::new(Instant::now()),
             stopping: None,
         };
         Ok((server, waker))
@@ -307,6 +310,9 @@ impl SmtpServer {
             line, end, refused, ..
         } = action;
         let greeted = stream.write(line).is_ok_and(|count| count == line.len());
+        if let Some(pair) = self.sample.look(&stream, now) {
+            arrivals::count(&mut self.stats.lock().arrivals, pair);
+        }
         if let Some(at) = refused.filter(|_| greeted) {
             self.stats.lock().counts.refused[at] += 1;
         }

@@ -3,10 +3,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
 
-use mio::net::TcpListener;
-use nix::{getsockopt_impl, sockopt_impl, sys::socket::getsockopt};
+use mio::net::{TcpListener, TcpStream};
+use nix::{
+    getsockopt_impl, sockopt_impl,
+    sys::socket::{getsockopt, setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The default backlog of a listening socket.
@@ -90,6 +93,63 @@ sockopt_impl!(
 pub(super) fn queue_is_full(listener: &TcpListener) -> bool {
     // The queue may be longer than the backlog by one (`sk_acceptq_is_full`).
     getsockopt(listener, TcpQueue).is_ok_and(|info| info.unacked > info.sacked)
+}
+
+/// The control message in which the kernel tells over which interface a connection arrived, with
+/// room for the longer one, of IPv6.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct PacketInfo([u8; 40]);
+
+impl PacketInfo {
+    /// The interface's number: the first word of IPv4's structure, the last of IPv6's.
+    fn interface(&self, length: usize) -> Option<u32> {
+        const HEADER: usize = size_of::<libc::cmsghdr>();
+        let at = match length.checked_sub(HEADER)? {
+            16 => HEADER,
+            24 => HEADER + size_of::<libc::in6_addr>(),
+            _ => return None,
+        };
+        let bytes = self.0.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(bytes)).filter(|&index| index != 0)
+    }
+}
+
+/// The number of the interface over which the last packet of the handshake arrived
+/// (`tcp_v4_syn_recv_sock`, `tcp_v6_syn_recv_sock` of Linux).
+pub(super) fn arrived_over(stream: &TcpStream) -> Option<u32> {
+    /// linux/in6.h.
+    const IPV6_2292PKTOPTIONS: libc::c_int = 6;
+    // The kernel tells it only while the option is set. For IPv6 the option costs a copy of
+    // each packet's description, so it is not left on.
+    let v6 = stream.local_addr().ok()?.is_ipv6();
+    let (level, option) = if v6 {
+        setsockopt(stream, sockopt::Ipv6RecvPacketInfo, &true).ok()?;
+        (libc::IPPROTO_IPV6, IPV6_2292PKTOPTIONS)
+    } else {
+        setsockopt(stream, sockopt::Ipv4PacketInfo, &true).ok()?;
+        (libc::IPPROTO_IP, libc::IP_PKTOPTIONS)
+    };
+    let mut info = PacketInfo([0; 40]);
+    let mut length = size_of::<PacketInfo>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, and any bytes are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            level,
+            option,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if v6 {
+        let _ = setsockopt(stream, sockopt::Ipv6RecvPacketInfo, &false);
+    }
+    if result == 0 {
+        info.interface(length as usize)
+    } else {
+        None
+    }
 }
 
 /// Whether an error of accept concerns only the connection that was to be

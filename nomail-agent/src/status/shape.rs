@@ -208,6 +208,8 @@ counted! {
         Detached "detached" "guard detached";
         /// Another process put its own XDP program in place of nomail's.
         Replaced "replaced" "guard replaced";
+        /// Connections arrive whose SYNs the XDP program did not see.
+        Blind "blind" "guard blind";
         /// What the XDP program sends does not leave the host.
         AnswersLost "answers-lost" "answers lost";
     }

@@ -16,6 +16,8 @@ pub enum State {
     Flood,
     /// The guard was taken off an interface, or replaced.
     Lost,
+    /// Connections arrive whose SYNs the guard did not see.
+    Blind,
     /// What XDP sends does not leave the host.
     AnswersLost,
     /// The responder runs without a guard.
@@ -32,6 +34,7 @@ impl State {
             Self::Observing => "observing: SYNs are judged, none is dropped",
             Self::Flood => "FLOOD: more SYNs than the listeners can accept",
             Self::Lost => "GUARD LOST: SYNs on an interface are not counted or limited",
+            Self::Blind => "GUARD BLIND: connections arrive whose SYNs it did not see",
             Self::AnswersLost => "ANSWERS LOST: packets that XDP sends do not leave the host",
             Self::Unguarded => "NOT GUARDING: the responder runs without XDP",
             Self::Alone => "agent not running; the guard stays attached",
@@ -43,7 +46,9 @@ impl State {
         match self {
             Self::Guarding => AnsiColor::Green,
             Self::Observing | Self::Alone => AnsiColor::Yellow,
-            Self::Lost | Self::AnswersLost | Self::Flood | Self::Unguarded => AnsiColor::Red,
+            Self::Lost | Self::Blind | Self::AnswersLost | Self::Flood | Self::Unguarded => {
+                AnsiColor::Red
+            }
         }
     }
 }
@@ -60,6 +65,8 @@ impl Status {
             State::Alone
         } else if has(Trouble::is_loss) {
             State::Lost
+        } else if has(|trouble| trouble == Trouble::Blind) {
+            State::Blind
         } else if has(|trouble| trouble == Trouble::AnswersLost) {
             State::AnswersLost
         } else if !self.interfaces.iter().any(InterfaceStatus::is_guarded) {
@@ -74,7 +81,7 @@ impl Status {
     }
 
     /// Why `/healthz` reports a failure, if it does: the agent listens nowhere, an
-    /// interface lost its guard, or XDP is to serve and its packets are lost. An
+    /// interface lost its guard or has a blind one, or XDP is to serve and its packets are lost. An
     /// interface that is gone is no failure: nothing arrives there.
     pub fn unhealthy(&self) -> Option<String> {
         if self.guarded.is_empty() {
@@ -83,7 +90,7 @@ impl Status {
         let answers = self.responder.serving == Speaker::Xdp;
         let bad = self.interfaces.iter().find(|one| match one.trouble {
             Some(Trouble::AnswersLost) => answers,
-            Some(trouble) => trouble.is_loss(),
+            Some(trouble) => trouble.is_loss() || trouble == Trouble::Blind,
             None => false,
         })?;
         let name = ascii(&bad.name);

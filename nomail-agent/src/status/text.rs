@@ -22,7 +22,7 @@ impl InterfaceStatus {
         };
         let pinned = if self.pinned { ", pinned" } else { "" };
         let mut about = format!("{mode}{pinned}");
-        if let Some(trouble @ Trouble::AnswersLost) = self.trouble {
+        if let Some(trouble @ (Trouble::AnswersLost | Trouble::Blind)) = self.trouble {
             about += &format!(", {}", trouble.label().to_uppercase());
         }
         if !self.reason.is_empty() {

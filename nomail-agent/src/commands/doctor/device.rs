@@ -13,7 +13,7 @@ use crate::{
     config::{self, Config, XdpMode},
     exit::Failure,
     guard,
-    net::{IfaceError, Interface, Interfaces, XDP_BASIC, XDP_SENDS},
+    net::{IfaceError, Interface, Interfaces, XDP_BASIC, XDP_SENDS, native_xdp_is_blind},
     status::{InterfaceStatus, Status},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Device {
     pub(super) program: Option<XdpProgram>,
     pub(super) xdp_features: Option<u64>,
     pub(super) features_on: Option<Vec<String>>,
+    /// Whether native XDP would see no packet.
+    pub(super) native_is_blind: bool,
 }
 
 /// The XDP program on an interface.
@@ -148,6 +150,7 @@ impl Device {
             }),
             xdp_features: netdev::xdp_features(found.index).await,
             features_on: netdev::features_on(&found.name).await,
+            native_is_blind: native_xdp_is_blind(&found.name, found.index),
             name: found.name,
             index: found.index,
             hardware: found.hardware.unwrap_or_default(),
@@ -204,7 +207,9 @@ impl Device {
         }
         match (config.xdp_mode, self.can_native()) {
             (XdpMode::Off, _) => Mode::Off,
-            (XdpMode::Auto, _) if self.peer_takes() == Some(false) => Mode::Generic,
+            (XdpMode::Auto, _) if self.native_is_blind || self.peer_takes() == Some(false) => {
+                Mode::Generic
+            }
             (XdpMode::Auto, None) if self.kind.as_deref() == Some(VETH) => Mode::Generic,
             (XdpMode::Native, _) | (XdpMode::Auto, Some(true)) => Mode::Native,
             (XdpMode::Generic, _) | (XdpMode::Auto, Some(false)) => Mode::Generic,

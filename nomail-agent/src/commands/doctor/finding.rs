@@ -79,6 +79,10 @@ checks! {
     /// agent has noticed; and whether any of at least 1000 challenges was answered
     Answers "answers"
         "`xdp_mode = \"auto\"`, which uses generic mode there; or `ethtool -K PEER gro on`";
+    /// whether the XDP program sees the SYNs of what connects: a virtio_net device without
+    /// mergeable buffers takes native XDP and never runs it; and what a running agent has noticed
+    /// by comparing connections with SYNs
+    Sight "sight" "`xdp_mode = \"auto\"`, which uses generic mode there";
     /// above 3506 a packet does not fit one buffer: the driver has to hand it over in pieces
     Mtu "mtu" "a smaller MTU, or generic mode";
     /// LRO and hardware GRO are switched off while XDP is attached; in native mode the other end of

@@ -39,6 +39,7 @@ pub(super) fn check(
         let checks = [
             Check::XdpNative,
             Check::Answers,
+            Check::Sight,
             Check::Mtu,
             Check::Offloads,
             Check::Checksums,
@@ -47,6 +48,7 @@ pub(super) fn check(
     } else {
         findings.push(xdp_native(device, runs, config.xdp_mode));
         findings.push(answers(device, runs, status));
+        findings.push(sight(device, runs, status));
         findings.push(mtu(device, runs));
         findings.push(offloads(device, runs));
         findings.push(checksums(device, runs));
@@ -218,6 +220,41 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
             check,
             format!("{name}: the kernel does not say what {kind} can do, as before Linux 6.3"),
             "start nomail-agent: its log names the mode",
+        ),
+    }
+}
+
+/// Whether the XDP program sees the SYNs of what connects.
+fn sight(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
+    let check = Check::Sight;
+    let name = &device.name;
+    let on = device.status_of(status);
+    if let Some(on) = on.filter(|on| on.trouble == Some(Trouble::Blind)) {
+        return Finding::fail(
+            check,
+            format!("{name}: {}: they are not limited", on.reason),
+            match runs {
+                Mode::Native => {
+                    "xdp_mode = \"generic\", and restart the agent; unless a tunnel, \
+                                 IPsec or a rule that redirects explains it"
+                }
+                _ => "look for a tunnel, IPsec or a rule that redirects (`nft list ruleset`)",
+            },
+        );
+    }
+    match (runs, device.native_is_blind) {
+        (Mode::Native, true) => Finding::fail(
+            check,
+            format!("{name}: virtio_net without mergeable buffers never runs a native XDP program"),
+            "xdp_mode = \"auto\"; or mrg_rxbuf=on for the device of the virtual machine",
+        ),
+        (_, true) => Finding::ok(
+            check,
+            format!("{name}: generic mode sees them; native XDP would not"),
+        ),
+        (_, false) => Finding::ok(
+            check,
+            format!("{name}: nothing says that SYNs are not seen"),
         ),
     }
 }

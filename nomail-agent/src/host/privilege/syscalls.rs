@@ -131,6 +131,20 @@ const SMTP: &[Call] = &[
     (libc::SYS_accept4, ALWAYS),
     // A relay refuses mail for the address that the client connected to.
     (libc::SYS_getsockname, ALWAYS),
+    // Whether the kernel tells over which interface a connection arrived.
+    (
+        libc::SYS_setsockopt,
+        &[
+            &[
+                Is(1, libc::IPPROTO_IP as u64),
+                Is(2, libc::IP_PKTINFO as u64),
+            ],
+            &[
+                Is(1, libc::IPPROTO_IPV6 as u64),
+                Is(2, libc::IPV6_RECVPKTINFO as u64),
+            ],
+        ],
+    ),
     SEND_CONNECTED,
 ];
 

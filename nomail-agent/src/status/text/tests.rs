@@ -75,6 +75,8 @@ fn a_guard_that_is_lost_or_mute_comes_first() {
     assert_eq!(status.state(), State::Lost);
     assert!(status.unhealthy().is_some());
     status.interfaces[0].xdp_mode = "native".to_owned();
+    status.interfaces[0].trouble = Some(Trouble::Blind);
+    assert_eq!(status.state(), State::Blind);
     status.interfaces[0].trouble = Some(Trouble::AnswersLost);
     assert_eq!(status.state(), State::AnswersLost);
     assert!(status.text(false).contains("native, ANSWERS LOST: "));

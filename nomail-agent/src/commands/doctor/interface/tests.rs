@@ -29,6 +29,7 @@ fn device_with(change: impl FnOnce(&mut Device)) -> Device {
         program: None,
         xdp_features: Some(XDP_BASIC | XDP_FRAGS),
         features_on: Some(vec!["rx-gro".to_owned()]),
+        native_is_blind: false,
     };
     change(&mut device);
     device
@@ -222,15 +223,18 @@ fn what_the_agent_told_of_its_guard() {
         [
             xdp_program(&plain, Mode::Native, Some(agent), true).result,
             answers(&plain, Mode::Native, Some(agent)).result,
+            sight(&plain, Mode::Native, Some(agent)).result,
         ]
     };
     assert_eq!(
         result(&agent),
-        [CheckResult::Fail, CheckResult::Ok],
+        [CheckResult::Fail, CheckResult::Ok, CheckResult::Ok],
         "no program"
     );
+    agent.interfaces[0].trouble = Some(Trouble::Blind);
+    assert_eq!(result(&agent)[2], CheckResult::Fail);
     agent.interfaces[0].trouble = Some(Trouble::AnswersLost);
-    assert_eq!(result(&agent)[1], CheckResult::Fail);
+    assert_eq!(result(&agent)[1..], [CheckResult::Fail, CheckResult::Ok]);
     agent.interfaces[0].trouble = None;
     agent.interfaces[0].counts.answers[Answer::Challenge] = UNANSWERED;
     assert_eq!(result(&agent)[1], CheckResult::Warn);
@@ -295,4 +299,12 @@ fn checksums_of_local_neighbours() {
         assert_eq!(checksums(&local, Mode::Native).result, CheckResult::Ok);
         assert_eq!(checksums(&local, Mode::Unknown).result, CheckResult::Skip);
     }
+}
+
+#[test]
+fn a_device_on_which_native_mode_sees_nothing() {
+    let blind = device_with(|device| device.native_is_blind = true);
+    assert_eq!(blind.runs(&Config::default(), None), Mode::Generic);
+    assert_eq!(sight(&blind, Mode::Native, None).result, CheckResult::Fail);
+    assert_eq!(sight(&blind, Mode::Generic, None).result, CheckResult::Ok);
 }

@@ -12,7 +12,7 @@ use crate::shell;
 const UNSAFE: &[(&str, usize)] = &[
     ("benches", 10),
     ("fuzz", 0),
-    ("nomail-agent", 9),
+    ("nomail-agent", 10),
     ("nomail-common", 5),
     ("nomail-ebpf", 51),
     ("tests", 11),

@@ -119,6 +119,8 @@ mechanisms! {
     PeerFeatures;
     /// The driver's counters are checked for lost answers.
     LostAnswers;
+    /// After a greeting unknown networks are refused at RCPT for a while.
+    GreetingPause;
     /// Connections are compared with SYNs: a guard that sees nothing is reported.
     Sight;
     /// CrowdSec's bans end with the process that pulls its decisions.

@@ -237,6 +237,10 @@ const MECHANISMS: &[(Mechanism, &[&str])] = &[
         &["answers::a_driver_that_drops_all_that_xdp_sends_is_noticed"],
     ),
     (
+        GreetingPause,
+        &["responder::auto_refuses_a_sender_that_returns_from_another_network"],
+    ),
+    (
         Sight,
         &["sight::a_guard_that_misses_what_connects_is_noticed"],
     ),

@@ -125,8 +125,8 @@ table! {
         fallback: Fallback = Fallback::default(), restart, Choice(Fallback::CHOICES);
 
         /// Where the refusal is spoken: always in the "greeting", at "ehlo", "mail" or "rcpt";
-        /// or "auto": in the greeting on the first contact of a network, at RCPT when it
-        /// returns. With [relay] only "rcpt", which is the default then.
+        /// or "auto": in the greeting on the first contact, at RCPT when the sender returns,
+        /// from wherever. With [relay] only "rcpt", which is the default then.
         refuse_at: RefuseAt = RefuseAt::default(), reload, Choice(RefuseAt::CHOICES),
             flag "--refuse-at" "NOMAIL_REFUSE_AT" "WHERE";
 

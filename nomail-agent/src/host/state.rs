@@ -46,7 +46,7 @@ impl State {
     /// treated as one that was here before.
     pub fn load(&self, age_secs: u32) -> Senders {
         let path = self.directory.join(FILE);
-        let restored = read(&path, senders::FILE_MAX).and_then(|bytes| {
+        let restored = read(&path, senders::FILE_LEN).and_then(|bytes| {
             let restore = |bytes: Vec<u8>| Senders::restore(&bytes, unix_now(), age_secs);
             Ok(bytes.map(restore).transpose()?)
         });
@@ -90,23 +90,23 @@ impl State {
     /// Saves what has changed of both. Returns whether that succeeded.
     pub fn save_all(&mut self, senders: &Senders, domains: &ForeignDomains) -> bool {
         let text = domains.save(unix_now());
-        self.save(senders) && self.write(DOMAINS_FILE, &text)
+        self.save(senders) && self.write(DOMAINS_FILE, text.as_bytes())
     }
 
     /// Saves the memory of `auto`. Returns whether that succeeded: a failure leaves the file as
     /// it was.
     pub fn save(&mut self, senders: &Senders) -> bool {
-        self.write(FILE, &senders.save(unix_now()))
+        self.write(FILE, &senders.save())
     }
 
-    fn write(&mut self, name: &'static str, text: &str) -> bool {
+    fn write(&mut self, name: &'static str, bytes: &[u8]) -> bool {
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        bytes.hash(&mut hasher);
         let hash = hasher.finish();
         if self.written.get(name) == Some(&hash) {
             return true;
         }
-        match write(&self.directory, name, text) {
+        match write(&self.directory, name, bytes) {
             Ok(()) => {
                 self.failing = false;
                 self.written.insert(name, hash);
@@ -141,7 +141,7 @@ fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
+fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let new = directory.join(format!("{name}{NEW}"));
     let written = || -> io::Result<()> {
         let mut file: File = OpenOptions::new()
@@ -153,7 +153,7 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
             .open(&new)?;
         // Without fsync(2), which would stall the loop for as long as the disk takes: a file
         // that a power failure has cut off is recognised, and then `auto` refuses at RCPT.
-        file.write_all(text.as_bytes())
+        file.write_all(bytes)
     }();
     if let Err(error) = written {
         // There may be nothing to remove.

@@ -51,12 +51,22 @@ enum Choice {
     Growth,
     /// The 521 without a socket: an exchange beside the listener's, floods, loss, kills
     Socketless,
+    /// A simulation of senders that retry from other networks: how long until mail is back
+    Farms,
     /// All of them, and a report on every goal: target/bench/REPORT.md
     All,
 }
 
 /// The benchmarks, as their programs are called.
-const ALL: [&str; 6] = ["cost", "smtp", "guard", "socketless", "reload", "growth"];
+const ALL: [&str; 7] = [
+    "cost",
+    "smtp",
+    "guard",
+    "socketless",
+    "reload",
+    "growth",
+    "farms",
+];
 
 impl Choice {
     fn names(self) -> Vec<&'static str> {
@@ -67,6 +77,7 @@ impl Choice {
             Self::Reload => vec!["reload"],
             Self::Growth => vec!["growth"],
             Self::Socketless => vec!["socketless"],
+            Self::Farms => vec!["farms"],
             Self::All => ALL.to_vec(),
         }
     }

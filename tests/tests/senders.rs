@@ -25,6 +25,7 @@ use std::{
 
 use nomail_tests::{
     agent::Agent,
+    firewall::Nft,
     internet::Internet,
     lab::{HOST_INTERFACE, Namespace, Star},
     matrix::{Outcome, table},
@@ -38,6 +39,8 @@ enum Role {
     Names,
     /// Runs nomail with that `--refuse-at`.
     Refuses(&'static str),
+    /// Runs nomail with `--refuse-at auto`, and sees each connection come from another network.
+    RefusesFarm,
     /// Runs nomail with [`RELAY`].
     Relays,
     /// Takes all mail.
@@ -56,6 +59,7 @@ const HOSTS: &[(&str, Role)] = &[
     // Only for senders that look up MX records, from here on.
     ("soon", Role::Refuses("auto")),
     ("dual", Role::Refuses("auto")),
+    ("farm", Role::RefusesFarm),
     ("old-greeting", Role::Refuses("greeting")),
     ("old-auto", Role::Refuses("auto")),
     ("both1", Role::Refuses("auto")),
@@ -87,6 +91,17 @@ const RELAY: &str = r#"
 [relay]
 domains = ["mailless.example", "*.mailless.example"]
 "#;
+
+/// Each connection is from another of these, as from a large sender: a /16 each, and a /32.
+const FARM: &str = "table inet farm {
+    chain input { type nat hook input priority 100; policy accept;
+        meta nfproto ipv4 tcp dport 25 snat ip to numgen inc mod 8 map {
+            0 : 11.1.0.25, 1 : 11.2.0.25, 2 : 11.3.0.25, 3 : 11.4.0.25,
+            4 : 11.5.0.25, 5 : 11.6.0.25, 6 : 11.7.0.25, 7 : 11.8.0.25 }
+        meta nfproto ipv6 tcp dport 25 snat ip6 to numgen inc mod 4 map {
+            0 : 2a01:1::25, 1 : 2a01:2::25, 2 : 2a01:3::25, 3 : 2a01:4::25 }
+    }
+}";
 
 /// Mail that is sent.
 struct Case {
@@ -141,6 +156,12 @@ const ROUTES: &[Case] = &[
         ..case("auto, two messages at once", "soon.example", 2, "521")
     },
     case("auto, IPv6 and IPv4", "dual.example", 1, "521"),
+    case(
+        "auto, from another network each time",
+        "farm.example",
+        1,
+        "521",
+    ),
     case("both MX nomail, auto", "both.example", 1, "521"),
     stale(
         "MX 10 nomail with greeting, MX 20 takes mail",
@@ -168,9 +189,9 @@ const ROUTES: &[Case] = &[
 /// For each sender, the letters of [`Outcome::from_letter`]: messages of POINTS,
 /// and messages of ROUTES if it looks up MX records.
 const EXPECTED: &[(&str, &str, &str)] = &[
-    ("Postfix", "D 0 0 0 1 0", "1 0 1 1 + + + 0 0 0 0 0 0 0"),
-    ("Exim", "0 0 0 0 0 0", "0 1 0 0 + + + 0 0 0 0 0 0 0"),
-    ("OpenSMTPD", "D D 0 0 1 0", "1 0 1 1 + + + 0 0 0 D 0 0 0"),
+    ("Postfix", "D 0 0 0 1 0", "1 0 1 1 1 + + + 0 0 0 0 0 0 0"),
+    ("Exim", "0 0 0 0 0 0", "0 1 0 0 0 + + + 0 0 0 0 0 0 0"),
+    ("OpenSMTPD", "D D 0 0 1 0", "1 0 1 1 1 + + + 0 0 0 D 0 0 0"),
     ("msmtp", "0 0 0 0 0 0", ""),
     ("swaks", "0 0 0 0 0 0", ""),
     ("curl", "0 0 0 0 0 0", ""),
@@ -289,7 +310,14 @@ fn run(sender: &'static Sender) -> Row {
         match role {
             Role::Names => internet.serve_names(host, address, &records(hosts)),
             Role::Takes => internet.take_mail(host, address, "good.example"),
-            Role::Refuses(_) | Role::Relays => {
+            Role::Refuses(_) | Role::RefusesFarm | Role::Relays => {
+                if matches!(role, Role::RefusesFarm) {
+                    // Where the answers are translated back, a route has been found already.
+                    for networks in ["11.0.0.0/8", "2a01::/16"] {
+                        host.ip(&format!("route add {networks} dev {HOST_INTERFACE}"));
+                    }
+                    Nft::install().load(host, FARM);
+                }
                 agents.push(start_agent(host, name, role, configurations.path()));
             }
         }
@@ -381,8 +409,10 @@ fn start_agent(host: &Namespace, name: &str, role: &Role, directory: &Path) -> A
     let hostname = format!("{name}.example");
     let mut arguments = vec!["--iface", HOST_INTERFACE, "--hostname", &hostname];
     arguments.extend(["--config", configuration.to_str().unwrap()]);
-    if let Role::Refuses(point) = role {
-        arguments.extend(["--refuse-at", point]);
+    match role {
+        Role::Refuses(point) => arguments.extend(["--refuse-at", point]),
+        Role::RefusesFarm => arguments.extend(["--refuse-at", "auto"]),
+        Role::Names | Role::Relays | Role::Takes => {}
     }
     Agent::spawn(host, &arguments)
 }
@@ -397,7 +427,7 @@ fn recipient(case: &Case, message: usize) -> String {
 
 fn records(hosts: &[(&str, Role)]) -> String {
     let addresses = hosts.iter().enumerate().map(|(number, (name, _))| {
-        let ipv6 = if *name == "dual" {
+        let ipv6 = if ["dual", "farm"].contains(name) {
             format!("{name}.example. 60 IN AAAA {}\n", Star::ipv6(number))
         } else {
             String::new()

@@ -382,7 +382,6 @@ impl Look<'_> {
         watched: &mut Watched,
     ) {
         let glance = &survey.status;
-        let index = self.links.interfaces[slot].index;
         let native = !glance.xdp_generic;
         let one_sided = native && survey.accepts == Accepts::Nothing;
         let answers = &counts.answers;

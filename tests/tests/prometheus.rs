@@ -90,7 +90,7 @@ fn scrapes_and_raises_the_alarm_in_a_flood() {
     let mut prometheus = root.start_with(&lab.host, SCRIPT, &files);
     prometheus.ready();
     let said = prometheus.output();
-    assert!(said.contains("SUCCESS: 11 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 12 rules found"), "{said}");
     until("Prometheus listens", || {
         let up = lab.host.within(|| std::net::TcpStream::connect(PROMETHEUS));
         up.ok()

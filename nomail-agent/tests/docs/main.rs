@@ -4,6 +4,8 @@
 //!
 //! And what the pages for operators name: commands and keys.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod file;
 mod man;
 mod options;
@@ -70,6 +72,15 @@ fn the_page_of_the_agent_has_every_option() {
             let shown = format!("\\-\\-{}", option.replace('-', "\\-"));
             assert!(page.contains(&shown), "--{option} is missing");
         }
+    }
+}
+
+#[test]
+fn the_page_of_the_agent_has_examples_that_parse() {
+    for (example, _) in man::EXAMPLES {
+        nomail_agent::cli::command()
+            .try_get_matches_from(example.split_whitespace())
+            .unwrap_or_else(|error| panic!("{example}: {error}"));
     }
 }
 

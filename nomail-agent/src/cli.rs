@@ -318,8 +318,8 @@ fn doctor_command() -> clap::Command {
         .about("Check everything nomail depends on, and print the fix for whatever is wrong")
         .after_help(
             "Works before an agent runs and while it does, and changes no setting. Without root it \
-             names what it could not check. docs/doctor.md explains each check, and lists what is \
-             sent.\n\n\
+             names what it could not check. /usr/share/doc/nomail-agent/doctor.md explains each \
+             check, and lists what is sent.\n\n\
              Exit codes: 0 nothing failed; 1 something failed; 64 wrong usage; 78 a domain that is \
              none.",
         )

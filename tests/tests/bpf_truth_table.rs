@@ -132,7 +132,7 @@ fn by_policy(case: Case, regime: Regime) -> Outcome {
     }
 }
 
-/// The table of the README, without the code's help.
+/// The table of docs/guard.md, without the code's help.
 fn by_table(case: Case, regime: Regime) -> Outcome {
     let proven = case.proven && regime.challenge;
     let limited = !case.allowed;

@@ -1,6 +1,6 @@
 //! Faults that are made on purpose, and what holds all the same: honest senders are
-//! served, counters stay exact, and nobody has to do anything for the rest to come
-//! back. docs/faults.md says which test is about which fault.
+//! served, counters stay exact, and the rest comes back by itself. docs/limits.md says it for
+//! operators.
 //!
 //! `NOMAIL_FAULTS_KILLS` says how often an agent is killed, `NOMAIL_FAULTS_SEED` at
 //! which moments.

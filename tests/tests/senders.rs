@@ -3,7 +3,8 @@
 //!
 //! `cargo xtask test senders [-- [--write] [NAME…]]`: prints the matrix, for all
 //! senders or those whose name contains one of NAME; fails when a cell is worse
-//! than [`EXPECTED`]. With `--write`, puts it into `docs/senders.md`.
+//! than [`EXPECTED`]. With `--write`, puts it into `docs/senders.md`, and the senders' own
+//! words into `target/senders.md`.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +25,7 @@ use std::{
 };
 
 use nomail_tests::{
-    agent::Agent,
+    agent::{Agent, binary},
     firewall::Nft,
     internet::Internet,
     lab::{HOST_INTERFACE, Namespace, Star},
@@ -237,11 +238,15 @@ fn main() -> ExitCode {
     let (mut rows, failed) = run_all(&chosen);
     rows.sort_by_key(|row| SENDERS.iter().position(|s| s.name == row.sender.name));
     let report = report(&rows);
-    println!("{report}");
+    let words = words(&rows);
+    println!("{report}\n{words}");
 
     let worse: usize = rows.iter().map(compare).filter(|worse| *worse > 0).count();
     if chosen.len() == SENDERS.len() && failed + worse == 0 {
         document(&report, write);
+        if write {
+            keep(&words);
+        }
     } else if write {
         eprintln!("docs/senders.md is not written: not all senders passed");
     }
@@ -522,9 +527,14 @@ fn report(rows: &[Row]) -> String {
         text += &table(&lines);
     }
 
-    text += "\n### What they said\n";
+    text
+}
+
+/// The sender's own words about each case, in Markdown.
+fn words(rows: &[Row]) -> String {
+    let mut text = String::from("# What the senders said\n");
     for row in rows {
-        text += &format!("\n#### {}\n\n", row.sender.name);
+        text += &format!("\n## {}\n\n", row.sender.name);
         let head = ["case", "outcome", "line"].map(str::to_owned).to_vec();
         let cells = row
             .cells
@@ -540,6 +550,18 @@ const MARKERS: [&str; 2] = [
     "<!-- begin of the matrix -->\n",
     "<!-- end of the matrix -->",
 ];
+
+/// Keeps the senders' words in `target/senders.md`.
+fn keep(words: &str) {
+    let agent = binary();
+    let target = agent
+        .ancestors()
+        .nth(2)
+        .expect("target/PROFILE/nomail-agent");
+    let path = target.join("senders.md");
+    fs::write(&path, words).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    eprintln!("what each sender said is in {}", path.display());
+}
 
 /// Puts the report into the document, or says that it differs.
 fn document(report: &str, write: bool) {

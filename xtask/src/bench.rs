@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// five minutes
     #[arg(long)]
     quick: bool,
-    /// Put the plots into docs/plots as well
+    /// Renew the plots that docs/plots has as well
     #[arg(long)]
     write: bool,
     /// Measure nothing: draw the plots and write the report from the tables in target/bench
@@ -209,15 +209,16 @@ fn draw(texts: &[(&str, String)]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Copies the plots into the documentation.
+/// Copies the plots that the documentation has into it.
 fn publish(plots: &[PathBuf]) -> Result<()> {
     let folder = shell::workspace().join("docs/plots");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    for plot in plots {
-        let copy = folder.join(plot.file_name().unwrap_or_default());
+    let copies = plots
+        .iter()
+        .map(|plot| (plot, folder.join(plot.file_name().unwrap_or_default())));
+    for (plot, copy) in copies.filter(|(_, copy)| copy.exists()) {
         fs::copy(plot, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+        shell::say(format!("renewed {}", copy.display()));
     }
-    shell::say(format!("{} plots are in {}", plots.len(), folder.display()));
     Ok(())
 }
 

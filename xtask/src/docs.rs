@@ -1,7 +1,9 @@
-//! The files that are made of the agent's command line and its table of keys.
+//! The files that are made of the agent's command line and its table of keys, and the book.
 //!
 //! The test `docs` of the agent makes and compares them, so that `cargo test` finds
 //! stale ones; here it writes them.
+
+mod book;
 
 use std::process::Command;
 
@@ -15,15 +17,26 @@ pub(crate) struct Args {
     /// Write nothing, and fail if anything differs
     #[arg(long)]
     check: bool,
+    /// Build the folder docs as a book, into target/book, instead
+    ///
+    /// Installs mdBook under target/tools if it is missing.
+    #[arg(long, conflicts_with = "check")]
+    book: bool,
 }
 
-/// Writes the generated files, or checks them.
+/// Writes the generated files, or checks them, or builds the book.
 ///
 /// # Errors
-/// The agent does not compile, a file cannot be written, or, with `--check`, one is stale.
+/// The agent does not compile, a file cannot be written, or, with `--check`, one is stale;
+/// with `--book`, mdBook fails.
 pub(crate) fn docs(args: &Args) -> Result<()> {
     if args.check {
         return check();
+    }
+    if args.book {
+        let book = book::build()?;
+        shell::say(format!("docs: the book is in {}", book.display()));
+        return Ok(());
     }
     shell::check_silent(generator()?.env("NOMAIL_DOCS_WRITE", "1"))
         .context("the generated files cannot be written")?;

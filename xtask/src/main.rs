@@ -64,7 +64,8 @@ enum Task {
     /// Run honest, hostile and faulty traffic at once for minutes; fails when memory or
     /// descriptors grow, or a counter is wrong (as root)
     Soak(soak::Args),
-    /// Write the shipped file, option reference, man pages and shell completions from the sources
+    /// Write the shipped file, option reference, man pages and shell completions from the
+    /// sources; or build the book
     Docs(docs::Args),
     /// Build the packages for Debian and for RPM, into target/dist
     ///

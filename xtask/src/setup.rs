@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use self::packages::{FAST_TO_BUILD, Host, apt_install, apt_line, tools_dir};
-pub(crate) use self::packages::{cargo_program, ensure_runtime_tools};
+pub(crate) use self::packages::{cargo_program, cargo_program_with, ensure_runtime_tools};
 pub(crate) use self::toolchain::Toolchain;
 use self::toolchain::{Candidate, Compiler, OVERRIDE, Origin, Places, candidates, choose};
 use crate::shell;

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 use clap_mangen::Man;
 use nomail_agent::config::tables;
-use roff::{Roff, bold, roman};
+use roff::{Inline, Roff, bold, italic, roman};
 
 use crate::file::{self, about, description, line};
 
@@ -22,10 +22,12 @@ pub(crate) fn nomail_agent() -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    page.extend(synopsis(&command, "nomail-agent").to_roff().into_bytes());
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    man.render_extra_section(&mut page)?;
+    let notes = command.get_after_help().map(ToString::to_string);
+    let (notes, exit_codes) = parted(notes.as_deref().unwrap_or_default());
+    page.extend(paragraphs("NOTES", &notes).to_roff().into_bytes());
     for subcommand in command.get_subcommands() {
         if subcommand.get_name() != "help" {
             page.extend(section_of(&command, subcommand)?);
@@ -40,6 +42,18 @@ pub(crate) fn nomail_agent() -> io::Result<Vec<u8>> {
                 .text([roman("As "), bold(format!("--{option}")), roman(".")]);
         }
     }
+    end.control("SH", ["SIGNALS"]);
+    for (signal, what) in SIGNALS {
+        end.control("TP", [])
+            .text([bold(signal)])
+            .text([roman(what)]);
+    }
+    end.control("SH", ["EXIT STATUS"]);
+    for (code, meaning) in exit_codes {
+        end.control("TP", [])
+            .text([bold(code)])
+            .text([roman(meaning)]);
+    }
     end.control("SH", ["FILES"]);
     for (file, what) in [
         ("/etc/nomail/nomail.toml", "The configuration."),
@@ -49,15 +63,28 @@ pub(crate) fn nomail_agent() -> io::Result<Vec<u8>> {
         ),
         (
             "/var/lib/nomail",
-            "The memory of refuse_at = \"auto\" (state_dir).",
+            "The memory of refuse_at = \"auto\", and domains that mail arrived for (state_dir).",
         ),
-        ("/run/nomail/control.sock", "Where status and top ask."),
+        (
+            "/run/nomail/control.sock",
+            "The control socket, which status and top read.",
+        ),
         (
             "/sys/fs/bpf/nomail",
             "The guard's pins with on_exit = \"keep\".",
         ),
+        (
+            "/usr/share/doc/nomail-agent",
+            "The documentation of the package: install.md, operating.md, runbook.md and more.",
+        ),
     ] {
         end.control("TP", []).text([bold(file)]).text([roman(what)]);
+    }
+    end.control("SH", ["EXAMPLES"]);
+    for (example, what) in EXAMPLES {
+        end.control("TP", [])
+            .text([bold(example)])
+            .text([roman(what)]);
     }
     end.control("SH", ["SEE ALSO"]).text([
         bold("nomail.toml"),
@@ -69,6 +96,101 @@ pub(crate) fn nomail_agent() -> io::Result<Vec<u8>> {
     let page = String::from_utf8(page).map_err(io::Error::other)?;
     let page = page.replace(PREAMBLE, "").replace(" EXTRA\n", " NOTES\n");
     Ok(format!("{PREAMBLE}{page}").into_bytes())
+}
+
+const SIGNALS: [(&str, &str); 2] = [
+    (
+        "SIGHUP",
+        "Reads the configuration again. If anything is wrong, nothing changes.",
+    ),
+    (
+        "SIGTERM, SIGINT",
+        "Detaches the XDP program, unless on_exit = \"keep\", answers 421 to open sessions, and exits.",
+    ),
+];
+
+/// Commands that parse, and what they do.
+pub(crate) const EXAMPLES: [(&str, &str); 5] = [
+    (
+        "nomail-agent --iface eth0 --hostname mailless.example.org --observe",
+        "Refuses mail and counts verdicts, but drops nothing.",
+    ),
+    (
+        "nomail-agent check-config --show",
+        "Prints the values in effect, and where each comes from.",
+    ),
+    (
+        "nomail-agent doctor --domain example.org",
+        "Checks the host, and whether the domain says that it takes no mail.",
+    ),
+    (
+        "nomail-agent status --json",
+        "Prints state and counters for scripts.",
+    ),
+    (
+        "nomail-agent top --batch -n 1",
+        "Prints one frame of live figures.",
+    ),
+];
+
+/// The section SYNOPSIS: a command with its options and their values.
+fn synopsis(command: &Command, name: &str) -> Roff {
+    let mut words = vec![bold(name)];
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+        words.extend(usage(arg));
+    }
+    if command.has_subcommands() {
+        words.extend([roman(" ["), italic("COMMAND"), roman("]")]);
+    }
+    let mut section = Roff::new();
+    section.control("SH", ["SYNOPSIS"]).text(words);
+    section
+}
+
+/// An option as the synopsis has it.
+fn usage(arg: &Arg) -> Vec<Inline> {
+    let option = match (arg.get_long(), arg.get_short()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, Some(short)) => format!("-{short}"),
+        (None, None) => return Vec::new(),
+    };
+    let mut words = vec![roman(" ["), bold(option)];
+    if arg.get_action().takes_values() {
+        let values = arg.get_value_names().unwrap_or_default();
+        let value = values.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let value = italic(value.join(" "));
+        words.extend(match arg.is_require_equals_set() {
+            true => vec![roman("[="), value, roman("]")],
+            false => vec![roman(" "), value],
+        });
+    }
+    let repeats = matches!(arg.get_action(), ArgAction::Append | ArgAction::Count);
+    words.push(roman(if repeats { "]..." } else { "]" }));
+    words
+}
+
+/// Paragraphs of notes, and the exit codes that one of them names.
+fn parted(notes: &str) -> (Vec<&str>, Vec<(&str, &str)>) {
+    let (mut paragraphs, mut codes) = (Vec::new(), Vec::new());
+    for paragraph in notes.split("\n\n") {
+        match paragraph.strip_prefix("Exit codes: ") {
+            Some(list) => {
+                let list = list.trim_end_matches('.').split(", ");
+                codes.extend(list.filter_map(|code| code.split_once(' ')));
+            }
+            None => paragraphs.push(paragraph),
+        }
+    }
+    (paragraphs, codes)
+}
+
+fn paragraphs(title: &str, paragraphs: &[&str]) -> Roff {
+    let mut section = Roff::new();
+    section.control("SH", [title]);
+    for paragraph in paragraphs {
+        section.control("PP", []).text([roman(*paragraph)]);
+    }
+    section
 }
 
 /// What roff begins each document with; the page has it once.
@@ -93,7 +215,8 @@ fn section_of(main: &Command, subcommand: &Command) -> io::Result<Vec<u8>> {
     }
     let man = Man::new(shown.clone());
     let mut sections = Vec::new();
-    man.render_synopsis_section(&mut sections)?;
+    let name = format!("nomail-agent {}", shown.get_name());
+    sections.extend(synopsis(&shown, &name).to_roff().into_bytes());
     if shown.get_arguments().any(|arg| !arg.is_hide_set()) {
         man.render_options_section(&mut sections)?;
     }

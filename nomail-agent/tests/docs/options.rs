@@ -12,7 +12,7 @@ pub(crate) fn options() -> String {
 # Options
 
 A value comes from the first of these that sets it: flag, environment, drop-in, file, default. \
-[README](../README.md#options) describes drop-ins and lists; `nomail-agent check-config --show` \
+[Configuration](configuration.md) describes drop-ins and lists; `nomail-agent check-config --show` \
 prints the values in effect. A key marked *restart* is read only at the start, all others also \
 by a reload.
 

@@ -132,6 +132,14 @@ pub(super) const FAST_TO_BUILD: [&str; 3] = ["--debug", "--config", "profile.dev
 /// # Errors
 /// When it cannot be built.
 pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf> {
+    cargo_program_with(name, version, &[])
+}
+
+/// The same, with more arguments of `cargo install`.
+///
+/// # Errors
+/// When it cannot be built.
+pub(crate) fn cargo_program_with(name: &str, version: &str, more: &[&str]) -> Result<PathBuf> {
     let tools = tools_dir()?;
     let mut folders = vec![tools.join("bin")];
     folders.extend(shell::search_path());
@@ -144,6 +152,7 @@ pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf> {
         .env_remove("CARGO_TARGET_DIR")
         .args(["install", &format!("{name}@{version}"), "--locked"])
         .args(FAST_TO_BUILD)
+        .args(more)
         .arg("--root")
         .arg(&tools);
     shell::say(format!(

@@ -134,7 +134,8 @@ checks! {
     /// and bounces are lost. The domain is read from the server's files; where they do not say, it
     /// is taken to be the host's name
     OwnMail "own_mail"
-        "the setting that it prints; [faq.md](faq.md#does-it-harm-mail-that-this-host-sends)";
+        "the setting that it prints; [mail that this host \
+         sends](operating.md#mail-that-this-host-sends)";
     /// whether this host is an MX of its own name, the domains above it (of two labels and more),
     /// the names that its addresses have (PTR) and the domains above those, up to 32 domains that
     /// mail has arrived for (`foreign_domains` of the running agent's status), and each `--domain`:

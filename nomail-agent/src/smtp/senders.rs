@@ -22,7 +22,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use self::table::{NextRefusal, Record, Table};
+use self::table::{EHLO_REFUSALS_MAX, NextRefusal, Record, Table};
 use super::epoch::is_recent;
 use crate::refusal::RefusalPoint;
 
@@ -35,10 +35,6 @@ const HEADER: &[u8] = b"nomail senders 2\n";
 /// For this long after a greeting no unknown network is greeted. As a rule a sender has
 /// returned by then: the first retry comes after minutes, or an hour at most.
 pub const PAUSE_SECS: u32 = 2 * 60 * 60;
-
-/// A network is refused at EHLO this often, for as many messages of a sender that
-/// insists on TLS. If it leaves after EHLO again it is steadily refused at RCPT.
-const EHLO_REFUSALS_MAX: u8 = 2;
 
 /// A network that stayed away this long is refused at EHLO again. Neither a health checker
 /// nor a sender with mail in its queue does.

@@ -3,7 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::{EHLO_REFUSALS_MAX, is_recent};
+use crate::smtp::epoch::is_recent;
+
+/// A network is refused at EHLO this often, for as many messages of a sender that
+/// insists on TLS. If it leaves after EHLO again it is steadily refused at RCPT.
+pub(super) const EHLO_REFUSALS_MAX: u8 = 2;
 
 /// One for each IPv4 /16.
 const IPV4_PLACES: usize = 1 << 16;

@@ -11,8 +11,8 @@ use nomail_tests::record::{Record, Row};
 /// Instructions that the verifier walked through (`bpftool prog show` calls them
 /// `verified_insns`).
 const VERIFIED: Record = Record {
-    file: "tests/tests/bpf_verifier.md",
-    text: include_str!("bpf_verifier.md"),
+    file: "tests/tests/bpf_verifier.txt",
+    text: include_str!("bpf_verifier.txt"),
     command: "cargo xtask test bpf -- the_programs_cost_the_verifier_what_is_recorded",
 };
 

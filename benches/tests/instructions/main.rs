@@ -24,13 +24,13 @@ use crate::{
 };
 
 const PATHS: Record = Record {
-    file: "benches/tests/instructions/paths.md",
-    text: include_str!("paths.md"),
+    file: "benches/tests/instructions/paths.txt",
+    text: include_str!("paths.txt"),
     command: "cargo xtask test host -- each_path_executes_what_is_recorded",
 };
 const STACK: Record = Record {
-    file: "benches/tests/instructions/stack.md",
-    text: include_str!("stack.md"),
+    file: "benches/tests/instructions/stack.txt",
+    text: include_str!("stack.txt"),
     command: "cargo xtask test host -- each_program_takes_the_stack_that_is_recorded",
 };
 

@@ -41,7 +41,7 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// The guard with what is done for it.
 pub(super) struct Keeper {
     pub(super) guard: AttachedGuard,
-    /// In force, as changed by [`Keeper::configure`].
+    /// In force, as changed by [`Keeper::begin`].
     pub(super) settings: GuardSettings,
     /// To be in force once the guard has their lists.
     next: Option<GuardSettings>,

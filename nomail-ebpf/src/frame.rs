@@ -1,6 +1,6 @@
 //! Packet memory: the only file that reads and writes it.
 
-use core::hint::black_box;
+use core::hint::{assert_unchecked, black_box};
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
@@ -31,8 +31,11 @@ pub(crate) struct XdpFrame {
 impl XdpFrame {
     #[inline(always)]
     pub(crate) fn new(context: &XdpContext) -> Self {
+        let data = context.data();
+        // SAFETY: the kernel's address of a packet. Else the compiler would ask.
+        unsafe { assert_unchecked(data != 0) };
         Self {
-            data: context.data(),
+            data,
             data_end: context.data_end(),
         }
     }
@@ -251,5 +254,14 @@ impl Frame for XdpFrame {
         // and an array of bytes has no alignment and no invalid value. The
         // verifier proves the bounds again at load.
         Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn start<const N: usize>(&self) -> Option<&[u8; N]> {
+        if self.data + N > self.data_end {
+            return None;
+        }
+        // SAFETY: as in `read`; nothing writes to the packet while the bytes are borrowed.
+        Some(unsafe { &*(self.data as *const [u8; N]) })
     }
 }

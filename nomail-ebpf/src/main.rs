@@ -19,6 +19,7 @@ mod answer;
 mod atomic;
 mod buckets;
 mod cookie;
+mod find;
 mod frame;
 mod judge;
 mod maps;
@@ -30,9 +31,13 @@ use aya_ebpf::{
     bindings::xdp_action::XDP_PASS, helpers::generated::bpf_jiffies64, macros::xdp,
     programs::XdpContext,
 };
-use nomail_common::wire::packet;
+use nomail_common::wire::{
+    glance::{Glance, glance},
+    packet::Segment,
+};
 
 use crate::{
+    find::find,
     frame::XdpFrame,
     judge::{TO_STATELESS, judge},
 };
@@ -41,10 +46,21 @@ use crate::{
 /// stateless dialog, passes without a look-up in any map.
 #[xdp(frags)]
 fn nomail(context: XdpContext) -> u32 {
-    let frame = XdpFrame::new(&context);
-    let dialogs = maps::may_respond();
-    let Some(segment) = packet::parse(&frame, &maps::PORTS.load(), dialogs) else {
-        return XDP_PASS;
+    let segment = match glance(&XdpFrame::new(&context), maps::is_ours, maps::may_respond) {
+        Glance::Nothing => return XDP_PASS,
+        Glance::Ipv4(segment) | Glance::Ipv6(segment) => segment,
+        Glance::Unusual => {
+            let mut segment = Segment::NONE;
+            if find(
+                context.ctx,
+                &raw mut segment,
+                u32::from(maps::may_respond()),
+            ) == 0
+            {
+                return XDP_PASS;
+            }
+            segment
+        }
     };
     let action = judge(context.ctx, &raw const segment);
     if action != TO_STATELESS {

@@ -56,6 +56,19 @@ static RESPONDER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KEY: Global<[u64; 2]> = Global::new([0; 2]);
 
+/// Whether a port is one of ours. The verifier knows which slots are in use, and removes the
+/// others.
+#[inline(always)]
+pub(crate) fn is_ours(port: u16) -> bool {
+    let ports = (&raw const PORTS).cast::<u16>();
+    (0..MAX_PORTS).any(|slot| {
+        // SAFETY: within the array. Volatile: its values are patched before the program is
+        // loaded.
+        let ours = unsafe { ports.add(slot).read_volatile() };
+        ours != 0 && ours == port
+    })
+}
+
 /// The secret of challenges and cookies.
 #[inline(always)]
 pub(crate) fn key() -> Key {

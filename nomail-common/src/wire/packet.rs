@@ -7,7 +7,7 @@
 use crate::{
     bounds::MAX_PORTS,
     source::{Source, is_nat64},
-    wire::frame::Frame,
+    wire::frame::{Frame, word},
 };
 
 /// Most VLAN tags of a frame that is parsed.
@@ -15,21 +15,22 @@ pub const MAX_VLAN_TAGS: usize = 2;
 /// Most IPv6 extension headers of a packet that is parsed. A longer chain passes uncounted.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
 
-const ETHERNET_LENGTH: usize = 14;
+pub(crate) const ETHERNET_LENGTH: usize = 14;
 const VLAN_TAG_LENGTH: usize = 4;
+pub(crate) const IPV4_LENGTH: usize = 20;
 pub(crate) const IPV6_LENGTH: usize = 40;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
-const PROTOCOL_HOP_BY_HOP: u8 = 0;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_ROUTING: u8 = 43;
-const PROTOCOL_FRAGMENT: u8 = 44;
-const PROTOCOL_AUTHENTICATION: u8 = 51;
-const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
+pub(crate) const PROTOCOL_HOP_BY_HOP: u8 = 0;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_ROUTING: u8 = 43;
+pub(crate) const PROTOCOL_FRAGMENT: u8 = 44;
+pub(crate) const PROTOCOL_AUTHENTICATION: u8 = 51;
+pub(crate) const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 
 pub(crate) const TCP_FIN: u8 = 0x01;
 pub(crate) const TCP_SYN: u8 = 0x02;
@@ -71,7 +72,7 @@ impl Address {
     }
 
     #[inline(always)]
-    const fn is_ipv4(self) -> bool {
+    pub(crate) const fn is_ipv4(self) -> bool {
         self.high == 0 && self.low >> 32 == 0xffff
     }
 }
@@ -326,11 +327,43 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
+/// The kind of a segment with this TCP header; `length` is that of the IP packet from the TCP
+/// header on. None for a segment that is not asked for.
+#[inline(always)]
+pub(crate) const fn kind(
+    header: &[u8; TCP_LENGTH_MIN],
+    length: usize,
+    dialogs: bool,
+) -> Option<Kind> {
+    let flags = header[13];
+    if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+        let header_length = (header[12] >> 4) as usize * 4;
+        let is_malformed = flags & (TCP_FIN | TCP_RST) != 0
+            || header_length < TCP_LENGTH_MIN
+            || header_length > length
+            || crate::Mechanism::DataAndEcnAccepted.is_off()
+                && (flags & !TCP_SYN != 0 || header_length != length);
+        Some(if is_malformed {
+            Kind::Malformed
+        } else {
+            Kind::Syn
+        })
+    } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
+        && (dialogs || flags & TCP_ACK == 0 || acknowledges_challenge(header))
+    {
+        Some(Kind::Reset)
+    } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
+        Some(Kind::Dialog)
+    } else {
+        None
+    }
+}
+
 /// Whether a header acknowledges a challenge: its sequence number is 0, and its SYN counts for
 /// one. The RST of a connection hardly ever does.
 #[inline(always)]
 const fn acknowledges_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
-    u32::from_be_bytes([header[8], header[9], header[10], header[11]]) <= 1
+    word(header, 8) <= 1
 }
 
 #[inline(always)]
@@ -354,28 +387,7 @@ fn tcp<F: Frame + ?Sized>(
         (0, port, 0, Kind::Malformed)
     } else {
         let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
-        let flags = header[13];
-        let header_length = usize::from(header[12] >> 4) * 4;
-        let kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
-            if flags & (TCP_FIN | TCP_RST) != 0
-                || header_length < TCP_LENGTH_MIN
-                || header_length > transport.length
-                || crate::Mechanism::DataAndEcnAccepted.is_off()
-                    && (flags & !TCP_SYN != 0 || header_length != transport.length)
-            {
-                Kind::Malformed
-            } else {
-                Kind::Syn
-            }
-        } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
-            && (dialogs || flags & TCP_ACK == 0 || acknowledges_challenge(&header))
-        {
-            Kind::Reset
-        } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
-            Kind::Dialog
-        } else {
-            return None;
-        };
+        let kind = kind(&header, transport.length, dialogs)?;
         (
             u16::from_be_bytes([header[0], header[1]]),
             u16::from_be_bytes([header[2], header[3]]),

@@ -1,7 +1,7 @@
 //! Finding a segment in a frame whose headers are not where they usually are.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use nomail_common::wire::packet::{self, Segment};
+use nomail_common::wire::packet::{self, Extension, Segment};
 
 use crate::{frame::XdpFrame, maps};
 
@@ -11,7 +11,10 @@ use crate::{frame::XdpFrame, maps};
 #[inline(never)]
 pub(crate) extern "C" fn find(context: *mut xdp_md, segment: *mut Segment, dialogs: u32) -> u32 {
     let frame = XdpFrame::new(&XdpContext::new(context));
-    let found = packet::parse(&frame, &maps::PORTS.load(), dialogs != 0);
+    let (ports, dialogs) = (maps::PORTS.load(), dialogs != 0);
+    let found = packet::parse_with(&frame, &ports, dialogs, |offset, kind| {
+        Extension(read_extension(context, offset as u32, u32::from(kind)))
+    });
     // SAFETY: the caller's own, or null, as far as the verifier knows.
     let room = unsafe { segment.as_mut() };
     if let (Some(room), Some(found)) = (room, found) {
@@ -19,4 +22,12 @@ pub(crate) extern "C" fn find(context: *mut xdp_md, segment: *mut Segment, dialo
         return 1;
     }
     0
+}
+
+/// [`Extension::read`]. Global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_extension(context: *mut xdp_md, offset: u32, kind: u32) -> u64 {
+    let frame = XdpFrame::new(&XdpContext::new(context));
+    Extension::read(&frame, offset as usize, kind as u8).0
 }

@@ -10,13 +10,13 @@ use nomail_agent::guard::{Guard, missing_features};
 /// Instructions that the verifier walked through (`bpftool prog show` calls them
 /// `verified_insns`), on Linux 6.18. When a change needs more than a tenth more,
 /// look why; if it is worth it, write down here what this test prints.
-const RECORDED: [(&str, u32); 2] = [("nomail", 92_935), ("nomail_clock", 2)];
+const RECORDED: [(&str, u32); 2] = [("nomail", 36_201), ("nomail_clock", 2)];
 /// The same where the responder answers: then a SYN is looked at with the lease held and
 /// with it ended, because XDP may stand in for listeners.
 const RECORDED_WITH_RESPONDER: [(&str, u32); 3] = [
-    ("nomail", 96_595),
+    ("nomail", 38_757),
     ("nomail_clock", 2),
-    ("nomail_responder", 47_761),
+    ("nomail_responder", 33_055),
 ];
 
 #[test]

@@ -150,7 +150,7 @@ fn look<F: Frame + ?Sized, const AT: usize, const V4: usize, const V6: usize>(
 fn ipv4<const AT: usize, const N: usize>(headers: &[u8; N], dialogs: impl Fn() -> bool) -> Glance {
     let tcp: &[u8; TCP_LENGTH_MIN] = part(headers, AT + IPV4_LENGTH);
     let length = usize::from(half(headers, AT + 2)).checked_sub(IPV4_LENGTH);
-    match length.and_then(|length| kind(tcp, length, dialogs())) {
+    match length.and_then(|length| kind(tcp, length, dialogs)) {
         Some(kind) => Glance::Ipv4(Segment {
             peer: Address::from_ipv4(word(headers, AT + 12)),
             local: Address::from_ipv4(word(headers, AT + 16)),
@@ -170,7 +170,7 @@ fn ipv4<const AT: usize, const N: usize>(headers: &[u8; N], dialogs: impl Fn() -
 fn ipv6<const AT: usize, const N: usize>(headers: &[u8; N], dialogs: impl Fn() -> bool) -> Glance {
     let tcp: &[u8; TCP_LENGTH_MIN] = part(headers, AT + IPV6_LENGTH);
     let length = usize::from(half(headers, AT + 4));
-    let Some(kind) = kind(tcp, length, dialogs()) else {
+    let Some(kind) = kind(tcp, length, dialogs) else {
         return Glance::Nothing;
     };
     let [peer, local] = [8, 24].map(|at| Address {

@@ -7,7 +7,8 @@
 use crate::{
     bounds::MAX_PORTS,
     source::{Source, is_nat64},
-    wire::frame::{Frame, word},
+    verifier::forget,
+    wire::frame::{Frame, half, word},
 };
 
 /// Most VLAN tags of a frame that is parsed.
@@ -194,13 +195,30 @@ struct Transport {
     plain: bool,
 }
 
+/// Covers the bytes before an IP header: Ethernet's, and those of all tags.
+const NETWORK_MASK: usize = 0x1f;
+
+const _: () = assert!(ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_TAG_LENGTH <= NETWORK_MASK);
+
 /// Parses a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also segments of
 /// dialogs. None for any other frame.
-#[inline(always)]
 pub fn parse<F: Frame + ?Sized>(
     frame: &F,
     ports: &[u16; MAX_PORTS],
     dialogs: bool,
+) -> Option<Segment> {
+    parse_with(frame, ports, dialogs, |offset, kind| {
+        Extension::read(frame, offset, kind)
+    })
+}
+
+/// [`parse`] with a function of the caller's for [`Extension::read`].
+#[inline(always)]
+pub fn parse_with<F: Frame + ?Sized>(
+    frame: &F,
+    ports: &[u16; MAX_PORTS],
+    dialogs: bool,
+    read: impl Fn(usize, u8) -> Extension,
 ) -> Option<Segment> {
     let ethernet: [u8; ETHERNET_LENGTH] = frame.read(0)?;
     let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
@@ -219,9 +237,10 @@ pub fn parse<F: Frame + ?Sized>(
             VLAN_STACKED
         };
     }
+    let network = forget(network as u64, u64::from(ethertype)) as usize & NETWORK_MASK;
     let transport = match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, network),
-        ETHERTYPE_IPV6 if crate::Mechanism::Ipv6.is_on() => ipv6(frame, network),
+        ETHERTYPE_IPV6 if crate::Mechanism::Ipv6.is_on() => ipv6(frame, network, read),
         _ => None,
     }?;
     tcp(frame, &transport, network, vlan, ports, dialogs)
@@ -255,8 +274,65 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
+/// An extension header of IPv6 in one word: its length in bytes, 0 if it is none that is
+/// skipped; above 16 bits the kind of the next header; above 24 whether it is that of a first
+/// fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension(pub u64);
+
+const LENGTH_MASK: u64 = 0xffff;
+const NEXT_SHIFT: u32 = 16;
+const FIRST_FRAGMENT: u64 = 1 << 24;
+/// Covers the bytes of the longest chain of extension headers.
+const SKIPPED_MASK: usize = 0x3fff;
+
+const _: () = assert!(MAX_EXTENSION_HEADERS * 256 * 8 <= SKIPPED_MASK);
+
+impl Extension {
+    /// Not an extension header that is skipped.
+    const NONE: Self = Self(0);
+
+    /// The extension header of this kind at `offset`.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F, offset: usize, kind: u8) -> Self {
+        let Some(header): Option<[u8; 4]> = frame.read(offset) else {
+            return Self::NONE;
+        };
+        let length = u64::from(header[1]);
+        let fragment = half(&header, 2);
+        let next = u64::from(header[0]) << NEXT_SHIFT;
+        Self(match kind {
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => next | (length + 1) * 8,
+            // With segments left, this host is not the destination.
+            PROTOCOL_ROUTING if header[3] == 0 => next | (length + 1) * 8,
+            PROTOCOL_AUTHENTICATION => next | (length + 2) * 4,
+            PROTOCOL_FRAGMENT if fragment & 0xfff8 == 0 && fragment & 1 != 0 => {
+                next | FIRST_FRAGMENT | 8
+            }
+            PROTOCOL_FRAGMENT if fragment & 0xfff8 == 0 => next | 8,
+            _ => return Self::NONE,
+        })
+    }
+
+    const fn length(self) -> usize {
+        (self.0 & LENGTH_MASK) as usize
+    }
+
+    const fn next(self) -> u8 {
+        (self.0 >> NEXT_SHIFT) as u8
+    }
+
+    const fn is_first_fragment(self) -> bool {
+        self.0 & FIRST_FRAGMENT != 0
+    }
+}
+
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
+fn ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    read: impl Fn(usize, u8) -> Extension,
+) -> Option<Transport> {
     // In two reads: most IPv6 that is not TCP needs only the first.
     let fixed: [u8; 8] = frame.read(offset)?;
     if fixed[0] >> 4 != 6 {
@@ -264,30 +340,21 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     }
     let mut next = fixed[6];
     let mut skipped = 0;
-    let mut first_fragment = false;
+    let mut seen = 0;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
             break;
         }
-        let header: [u8; 4] = frame.read(offset + IPV6_LENGTH + skipped)?;
-        let length = usize::from(header[1]);
-        skipped += match next {
-            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => (length + 1) * 8,
-            // With segments left, this host is not the destination.
-            PROTOCOL_ROUTING if header[3] == 0 => (length + 1) * 8,
-            PROTOCOL_AUTHENTICATION => (length + 2) * 4,
-            PROTOCOL_FRAGMENT => {
-                let fragment = u16::from_be_bytes([header[2], header[3]]);
-                if fragment & 0xfff8 != 0 {
-                    return None;
-                }
-                first_fragment |= fragment & 1 != 0;
-                8
-            }
-            _ => return None,
-        };
-        next = header[0];
+        let extension = read(offset + IPV6_LENGTH + skipped, next);
+        if extension.length() == 0 {
+            return None;
+        }
+        skipped += extension.length();
+        next = extension.next();
+        seen |= extension.0;
     }
+    let first_fragment = Extension(seen).is_first_fragment();
+    let skipped = forget(skipped as u64, seen) as usize & SKIPPED_MASK;
     if next != PROTOCOL_TCP {
         return None;
     }
@@ -330,10 +397,10 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
 /// The kind of a segment with this TCP header; `length` is that of the IP packet from the TCP
 /// header on. None for a segment that is not asked for.
 #[inline(always)]
-pub(crate) const fn kind(
+pub(crate) fn kind(
     header: &[u8; TCP_LENGTH_MIN],
     length: usize,
-    dialogs: bool,
+    dialogs: impl Fn() -> bool,
 ) -> Option<Kind> {
     let flags = header[13];
     if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
@@ -349,10 +416,10 @@ pub(crate) const fn kind(
             Kind::Syn
         })
     } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
-        && (dialogs || flags & TCP_ACK == 0 || acknowledges_challenge(header))
+        && (flags & TCP_ACK == 0 || dialogs() || acknowledges_challenge(header))
     {
         Some(Kind::Reset)
-    } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
+    } else if flags & (TCP_RST | TCP_ACK) == TCP_ACK && dialogs() {
         Some(Kind::Dialog)
     } else {
         None
@@ -387,7 +454,7 @@ fn tcp<F: Frame + ?Sized>(
         (0, port, 0, Kind::Malformed)
     } else {
         let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
-        let kind = kind(&header, transport.length, dialogs)?;
+        let kind = kind(&header, transport.length, || dialogs)?;
         (
             u16::from_be_bytes([header[0], header[1]]),
             u16::from_be_bytes([header[2], header[3]]),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Version of the layouts and their meaning.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -40,6 +40,9 @@ pub const LEASE_MAP: &str = "LEASE";
 pub const COUNTERS_MAP: &str = "COUNTERS";
 /// `Array<`[`Line`]`>`, mapped page-aligned so that a line is a cache line.
 pub const SOURCES_MAP: &str = "SOURCES";
+/// `Array<[u8; LINES]>` with one entry: the [`crate::guard::sources::epoch`] in which a source
+/// of each line of [`SOURCES_MAP`] was last charged.
+pub const RECENT_MAP: &str = "RECENT";
 /// Like [`SOURCES_MAP`], with [`PROVEN_LINES`] lines: the buckets of sources for SYNs whose
 /// tuple is proven. Forged SYNs do not empty these.
 pub const PROVEN_MAP: &str = "PROVEN";
@@ -284,22 +287,47 @@ impl Config {
         let first = first_slot(self.own_seed, address, 0, OWN_SLOTS);
         for probe in 0..PROBES {
             let own = &self.own[(first + probe) % OWN_SLOTS];
-            if own.high == address.high && own.low == address.low {
+            if (own.high ^ address.high) | (own.low ^ address.low) == 0 {
                 return true;
+            }
+            // An entry is before the first free slot.
+            if own.high | own.low == 0 {
+                return false;
             }
         }
         false
     }
 
     /// Whether the address is a further one of the interface whose index in
-    /// [`Config::interfaces`] is 1 below `entry`; with 0, of any interface.
+    /// [`Config::interfaces`] is 1 below `entry`; with 0, any address of any interface: a port
+    /// of a bond, in native mode, runs the program of the bond, and its frames have the bond's
+    /// address.
     #[inline(always)]
     pub fn is_further_hardware(&self, entry: u32, destination: [u8; 6]) -> bool {
-        self.further_hardware.iter().any(|further| {
-            further.entry != 0
-                && (entry == 0 || u32::from(further.entry) == entry)
-                && further.address == destination
-        })
+        // Unused ones are all zeros.
+        if entry == 0 && destination != [0; 6] {
+            let own = hardware_word(destination);
+            if self
+                .hardware
+                .iter()
+                .any(|hardware| u64::from_ne_bytes(*hardware) == own)
+            {
+                return true;
+            }
+        }
+        // Both in one word, from which 0 takes the entry.
+        let word = |address, entry| hardware_word(address) | entry << 48;
+        let mask = if entry == 0 { u64::MAX >> 16 } else { u64::MAX };
+        let wanted = word(destination, u64::from(entry));
+        for further in &self.further_hardware {
+            if further.entry == 0 {
+                return false;
+            }
+            if word(further.address, u64::from(further.entry)) & mask == wanted {
+                return true;
+            }
+        }
+        false
     }
 
     /// The slot of (address, port), if it is one of the guarded pairs.
@@ -314,9 +342,20 @@ impl Config {
             {
                 return Some(slot);
             }
+            // A pair is before the first free slot.
+            if slot.port == 0 {
+                return None;
+            }
         }
         None
     }
+}
+
+/// A hardware address as one word, to be compared: its bytes in a frame, and two of zero.
+#[inline(always)]
+pub const fn hardware_word(address: [u8; 6]) -> u64 {
+    let [a0, a1, a2, a3, a4, a5] = address;
+    u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, 0, 0])
 }
 
 /// Bit of [`Config::lists`].

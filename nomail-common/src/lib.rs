@@ -5,6 +5,7 @@
 //! [`guard::tickets::TicketSet`], [`stateless::dialog::Environment`]), the tests over memory.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod abi;
 mod bounds;
@@ -16,6 +17,7 @@ pub mod siphash;
 pub mod source;
 pub mod stateless;
 pub mod verdict;
+pub mod verifier;
 pub mod wire;
 
 pub use mechanisms::Mechanism;

@@ -2,7 +2,7 @@
 //! each other for ever.
 
 use crate::{
-    abi::{Config, Guarded},
+    abi::{Config, Guarded, hardware_word},
     bounds::{MAX_INTERFACES, MAX_PORTS},
     wire::packet::Segment,
 };
@@ -35,13 +35,11 @@ impl Reach {
         ports: &[u16; MAX_PORTS],
         is_further: impl FnOnce(u32, [u8; 6]) -> bool,
     ) -> Self {
-        let is = |own: &[u8; 8]| destination == [own[0], own[1], own[2], own[3], own[4], own[5]];
+        let word = hardware_word(destination);
         let is_own = match index {
             // The only bound that the verifier sees.
-            Some(index) => is(&config.hardware[index % MAX_INTERFACES]),
-            // A port of a bond: in native mode it runs the program of the bond, and its
-            // frames have the bond's address. Unused ones are all zeros.
-            None => destination != [0; 6] && config.hardware.iter().any(is),
+            Some(index) => u64::from_ne_bytes(config.hardware[index % MAX_INTERFACES]) == word,
+            None => false,
         };
         let entry = index.map_or(0, |index| index as u32 + 1);
         let is_own = is_own || is_further(entry, destination);

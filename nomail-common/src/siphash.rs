@@ -35,18 +35,32 @@ impl SipState {
 
 /// The hash of `words`, each as its eight bytes in little-endian order.
 #[inline(always)]
-pub fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
+pub const fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
+    hash(key, words, N as u64 * 8, 0)
+}
+
+/// The hash of `words` and the four bytes of `tail`, which need no block of their own.
+#[inline(always)]
+pub const fn siphash_tail<const N: usize>(key: Key, words: [u64; N], tail: u32) -> u64 {
+    hash(key, words, N as u64 * 8 + 4, tail)
+}
+
+/// The hash of `length` bytes.
+#[inline(always)]
+const fn hash<const N: usize>(key: Key, words: [u64; N], length: u64, tail: u32) -> u64 {
     let mut state = SipState(
         key.0 ^ 0x736f_6d65_7073_6575,
         key.1 ^ 0x646f_7261_6e64_6f6d,
         key.0 ^ 0x6c79_6765_6e65_7261,
         key.1 ^ 0x7465_6462_7974_6573,
     );
-    for word in words {
-        state = state.absorb(word);
+    let mut index = 0;
+    while index < N {
+        state = state.absorb(words[index]);
+        index += 1;
     }
-    // The last block is the length in bytes alone.
-    state = state.absorb((N as u64 * 8) << 56);
+    // The last block is the rest, and the length above it.
+    state = state.absorb(length << 56 | tail as u64);
     state.2 ^= 0xff;
     let SipState(v0, v1, v2, v3) = state.round().round().round().round();
     v0 ^ v1 ^ v2 ^ v3

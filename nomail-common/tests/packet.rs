@@ -14,6 +14,7 @@ use etherparse::{
 use nomail_common::{
     source::Source,
     wire::frame::Frame,
+    wire::glance::{Glance, glance},
     wire::packet::{
         Address, IPV6, Kind, MAX_EXTENSION_HEADERS, PLAIN, Segment, VLAN_STACKED, parse,
     },
@@ -44,6 +45,10 @@ impl Frame for Watched<'_> {
             self.furthest.set(self.furthest.get().max(offset + N));
         }
         read
+    }
+
+    fn start<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.bytes.start()
     }
 }
 
@@ -230,6 +235,70 @@ fn raw(address: IpAddr) -> Address {
     }
 }
 
+/// What the program finds: a glance, and the parser where that is not enough.
+fn found(frame: &[u8], dialogs: bool) -> Option<Segment> {
+    let is_ours = |port| port != 0 && PORTS.contains(&port);
+    match glance(frame, is_ours, || dialogs) {
+        Glance::Nothing => None,
+        Glance::Ipv4(segment) => {
+            assert!(!segment.is_ipv6());
+            Some(segment)
+        }
+        Glance::Ipv6(segment) => {
+            assert!(segment.is_ipv6());
+            Some(segment)
+        }
+        Glance::Unusual => parse(frame, &PORTS, dialogs),
+    }
+}
+
+/// A frame that may end anywhere, from headers that matter at their usual offsets.
+fn nearly_frames() -> impl Strategy<Value = Vec<u8>> {
+    let two = |numbers: &'static [u16]| prop::sample::select(numbers);
+    let ethertypes = two(&[0x0800, 0x86dd, 0x8100, 0x88a8, 0x0806]);
+    let places = (
+        prop::sample::select(vec![14usize, 18, 22]),
+        ethertypes.clone(),
+        ethertypes.clone(),
+        ethertypes,
+    );
+    let first = prop::sample::select(vec![0x45u8, 0x46, 0x44, 0x55, 0x60, 0x6f]);
+    let protocol = prop::sample::select(vec![6u8, 17, 0, 43, 44, 51, 60]);
+    let fragment = two(&[0, 0x4000, 0x8000, 0x2000, 1]);
+    let tcp = (two(&[25, 587, 0, 80]), any::<u8>(), any::<u8>());
+    let bytes = vec(any::<u8>(), 0..120);
+    (places, first, protocol, fragment, tcp, bytes).prop_map(
+        |((at, one, two, three), first, protocol, fragment, (port, offset, flags), mut bytes)| {
+            let version = if first >> 4 == 6 { 40 } else { 20 };
+            let mut put = |at: usize, value: &[u8]| {
+                for (place, byte) in bytes.iter_mut().skip(at).zip(value) {
+                    *place = *byte;
+                }
+            };
+            for (place, ethertype) in [(12, one), (16, two), (20, three)] {
+                put(place, &ethertype.to_be_bytes());
+            }
+            put(at, &[first]);
+            put(at + if version == 40 { 6 } else { 9 }, &[protocol]);
+            if version == 20 {
+                put(at + 6, &fragment.to_be_bytes());
+            }
+            put(at + version + 2, &port.to_be_bytes());
+            put(at + version + 12, &[offset, flags]);
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn a_glance_finds_what_the_parser_does(frame in nearly_frames(), dialogs: bool) {
+        prop_assert_eq!(found(&frame, dialogs), parse(frame.as_slice(), &PORTS, dialogs));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_within_their_bounds(bytes in vec(any::<u8>(), 0..200)) {
@@ -251,11 +320,16 @@ proptest! {
         let watched = Watched::new(&frame);
         parse(&watched, &PORTS, false);
         prop_assert!(watched.furthest.get() <= frame.len());
+        prop_assert_eq!(found(&frame, true), parse(frame.as_slice(), &PORTS, true));
     }
 
     #[test]
     fn agrees_with_etherparse(plan in plans()) {
         prop_assert_eq!(parse(plan.build().as_slice(), &PORTS, false), plan.expected());
+        for dialogs in [false, true] {
+            let frame = plan.build();
+            prop_assert_eq!(found(&frame, dialogs), parse(frame.as_slice(), &PORTS, dialogs));
+        }
     }
 
     /// Cut before the end of the fixed TCP header: nothing. After it: as whole.
@@ -268,6 +342,7 @@ proptest! {
         for length in 0..frame.len() {
             let cut = parse(&frame[..length], &PORTS, false);
             prop_assert_eq!(cut, if length < fixed_end { None } else { whole });
+            prop_assert_eq!(found(&frame[..length], false), cut);
         }
     }
 }

@@ -1,10 +1,7 @@
 //! Answering a SYN with a challenge or a SYN cookie, where that is right.
 
 use aya_ebpf::{
-    bindings::{
-        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
-        xdp_md,
-    },
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     programs::XdpContext,
 };
 use nomail_common::{
@@ -13,27 +10,37 @@ use nomail_common::{
     guard::tickets::Proof,
     reach::Reach,
     verdict::Answer,
+    verifier::forget,
     wire::packet::Segment,
-    wire::reply::{self, Header, Numbers},
+    wire::reply::{self, Numbers},
 };
 
-use crate::{frame, maps, syn_context::SynContext, tickets};
+use crate::{frame, maps, syn_context::SynContext};
 
 /// Sends the configured answer to a SYN where [`Reach`] allows it, and leaves the SYN to the
 /// kernel where it does not.
 #[inline(always)]
 pub(crate) fn answer(syn: &mut SynContext<'_>, proof: Proof) -> u32 {
-    if syn.flood_answer == FloodAnswer::Drop {
+    syn.forget();
+    let proof = Proof::from_value(forget(proof as u64, syn.jiffies) as u32);
+    let flood_answer = syn.flood_answer();
+    if flood_answer == FloodAnswer::Drop {
         return XDP_DROP;
     }
-    let passes = match reach(syn.context, syn.segment, syn.config, syn.guarded, syn.entry) {
+    let passes = match reach(
+        syn.context,
+        &syn.segment,
+        syn.config,
+        syn.guarded,
+        syn.entry,
+    ) {
         _ if nomail_common::Mechanism::ReachBeforeCookie.is_off()
-            && syn.flood_answer == FloodAnswer::Cookie
+            && flood_answer == FloodAnswer::Cookie
             && syn.cookie() == 0 =>
         {
             return XDP_DROP;
         }
-        Reach::Yes => return send(syn, proof),
+        Reach::Yes => return send(syn, flood_answer, proof),
         Reach::NotThisWay => nomail_common::Mechanism::OtherWayPasses.is_on(),
         Reach::NotThisPacket => !syn.is_over_shared(UNANSWERED, policy::unanswered(syn.config.cap)),
     };
@@ -47,9 +54,9 @@ pub(crate) fn answer(syn: &mut SynContext<'_>, proof: Proof) -> u32 {
 }
 
 #[inline(always)]
-fn send(syn: &mut SynContext<'_>, proof: Proof) -> u32 {
+fn send(syn: &mut SynContext<'_>, flood_answer: FloodAnswer, proof: Proof) -> u32 {
     let sequence = syn.segment.sequence;
-    let (answer, numbers) = if syn.flood_answer == FloodAnswer::Cookie {
+    let (answer, numbers) = if flood_answer == FloodAnswer::Cookie {
         let cookie = syn.cookie() as u32;
         // The kernel would refuse the acknowledgment of any other number.
         if cookie == 0 {
@@ -61,14 +68,23 @@ fn send(syn: &mut SynContext<'_>, proof: Proof) -> u32 {
         };
         (Answer::Cookie, numbers)
     } else {
-        let slot = tickets::slot_of(syn.config, syn.jiffies);
+        let slot = syn.slot();
         let numbers = Numbers {
             sequence: 0,
             acknowledgment: syn.hash().acknowledgment(sequence, slot, proof.round()),
         };
         (Answer::Challenge, numbers)
     };
-    let action = reply(syn.context.ctx, syn.segment, numbers.into());
+    let (context, network) = (syn.context, syn.segment.network as usize);
+    let action = if syn.segment.is_ipv6() {
+        frame::answer(context, network, |headers| {
+            reply::turn_ipv6(headers, numbers);
+        })
+    } else {
+        frame::answer(context, network, |headers| {
+            reply::turn_ipv4(headers, numbers);
+        })
+    };
     let is_sent = action == XDP_TX;
     let answer = if is_sent {
         answer
@@ -114,30 +130,4 @@ extern "C" fn is_further_hardware(entry: u32, destination: u64) -> u32 {
     let [_, _, destination @ ..] = destination.to_be_bytes();
     let is = maps::config().is_some_and(|config| config.is_further_hardware(entry, destination));
     u32::from(is)
-}
-
-/// Turns a SYN into the SYN-ACK with these [`Numbers`] and returns the action that sends it
-/// back. Global.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn reply(context: *mut xdp_md, segment: *const Segment, numbers: u64) -> u32 {
-    // SAFETY: the caller's own, or null, as far as the verifier knows.
-    let Some(segment) = (unsafe { segment.as_ref() }) else {
-        return XDP_DROP;
-    };
-    let context = XdpContext::new(context);
-    let (network, numbers) = (segment.network as usize, Numbers::from(numbers));
-    if segment.is_ipv6() {
-        frame::answer(
-            &context,
-            network,
-            reply::ipv6(segment, &Header::syn_ack(numbers)),
-        )
-    } else {
-        frame::answer(
-            &context,
-            network,
-            reply::ipv4(segment, &Header::syn_ack(numbers)),
-        )
-    }
 }

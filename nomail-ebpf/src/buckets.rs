@@ -4,9 +4,10 @@
 use nomail_common::{
     abi::{LINES, PREFIX_LINES, PROVEN_LINES, SLOTS_PER_LINE},
     guard::events::{self, Event},
-    guard::limiter::{self, Limit, Time},
-    guard::sources::{self, Charge},
+    guard::limiter::{self, ATTEMPTS, Limit, Time},
+    guard::sources::{self, Charge, Tried},
     source::Source,
+    verdict::Verdict,
 };
 
 use crate::maps;
@@ -24,43 +25,85 @@ pub(crate) enum Store {
     Proven,
     /// Those of prefixes.
     Prefixes,
+    /// Those of prefixes for tuples that are proven.
+    ProvenPrefixes,
 }
 
-/// Bit of the result of [`charge`]: the SYN is over the limit.
+/// Bits of the result of [`try_charge`].
 pub(crate) const OVER: u32 = 1;
-/// Bit of the result of [`charge`]: another source lost its slot.
-pub(crate) const EVICTED: u32 = 2;
-/// Bit of the result of [`charge`]: nothing was charged, see [`Charge::contended`].
-pub(crate) const CONTENDED: u32 = 4;
-/// Bit of the result of [`charge`]: see [`Charge::reportable`].
-pub(crate) const REPORTABLE: u32 = 8;
+const EVICTED: u32 = 2;
+const CONTENDED: u32 = 4;
+const REPORTABLE: u32 = 8;
+const CARRIED: u32 = 16;
+/// Not [`Tried::Stranger`].
+pub(crate) const CHARGED: u32 = 32;
+const SLOT_SHIFT: u32 = 8;
 
-/// Charges one SYN of a source or prefix. Global.
+/// Charges one SYN of a source, or of its prefix, in its line, as [`sources::charge`] does, and
+/// does what follows. Returns [`OVER`] and [`CHARGED`]. `entry` is that of the counters.
+/// Global: apart from the SYNs that pass in peace.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn charge(
     store: u32,
-    key: u64,
+    source: u64,
     jiffies: u64,
-    interval: u64,
-    tolerance: u64,
+    entry: u32,
+    interface: u32,
 ) -> u32 {
-    let seed = maps::SEED.load();
-    let source = Source(key);
-    let of_sources = store == Store::Sources as u32 || store == Store::KnownSources as u32;
-    let (index, line) = if of_sources {
-        let index = sources::line_of(source, seed, LINES);
-        (index, maps::source_line(index))
-    } else if store == Store::Proven as u32 {
-        (
-            0,
-            maps::proven_line(sources::line_of(source, seed, PROVEN_LINES)),
-        )
+    let (Some(config), Some(counters)) = (maps::config(), maps::counters(entry)) else {
+        return 0;
+    };
+    let of_prefixes = store >= Store::Prefixes as u32;
+    let proven = store == Store::Proven as u32 || store == Store::ProvenPrefixes as u32;
+    let (key, reported, limit, verdict) = if of_prefixes {
+        let of = |proven| Source(source).prefix(proven).0;
+        let verdict = Verdict::LimitedPrefix as u32;
+        (of(proven), of(false), config.prefix_limit, verdict)
     } else {
-        (
-            0,
-            maps::prefix_line(sources::line_of(source, seed, PREFIX_LINES)),
-        )
+        let verdict = Verdict::LimitedSource as u32;
+        (source, source, config.limit, verdict)
+    };
+    let Limit {
+        interval,
+        tolerance,
+    } = limit;
+    let mut charged = 0;
+    for _ in 0..ATTEMPTS {
+        charged = try_charge(store, key, jiffies, interval, tolerance);
+        if charged & CONTENDED == 0 {
+            break;
+        }
+    }
+    if !of_prefixes {
+        if charged & EVICTED != 0 {
+            counters.count_eviction();
+        }
+        if charged & CONTENDED != 0 {
+            counters.count_contended();
+        }
+        if charged & CARRIED != 0 && !proven {
+            carry(source, charged >> SLOT_SHIFT, charged & OVER);
+        }
+    }
+    if charged & REPORTABLE != 0 {
+        let marks = verdict << 1 | u32::from(proven);
+        report(reported, jiffies, interface, marks, config.pause_ticks);
+    }
+    charged & (OVER | CHARGED)
+}
+
+/// Tries it once; it was contended if another CPU changed a word first. Global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn try_charge(store: u32, key: u64, jiffies: u64, interval: u64, tolerance: u64) -> u32 {
+    let (seed, source) = (maps::SEED.load(), Source(key));
+    let line = if store == Store::Proven as u32 {
+        maps::proven_line(sources::line_of(source, seed, PROVEN_LINES))
+    } else if store >= Store::Prefixes as u32 {
+        maps::prefix_line(sources::line_of(source, seed, PREFIX_LINES))
+    } else {
+        maps::source_line(sources::line_of(source, seed, LINES))
     };
     let Some(line) = line else {
         return 0;
@@ -69,28 +112,37 @@ pub(crate) extern "C" fn charge(
         interval,
         tolerance,
     };
-    let Charge {
-        slot,
-        over,
-        carried,
-        reportable,
-        evicted,
-        contended,
-    } = sources::charge(
-        &line,
-        source,
-        Time::from_jiffies(jiffies),
-        limit,
-        store != Store::KnownSources as u32,
-    );
-    if carried && of_sources {
-        maps::carry(index * SLOTS_PER_LINE + slot, source, over);
-    }
+    let now = Time::from_jiffies(jiffies);
+    let may_enter = store != Store::KnownSources as u32;
+    let charge = match sources::try_charge(&line, source, now, limit, may_enter) {
+        Tried::Charged(charge) => charge,
+        Tried::Stranger => return 0,
+        Tried::Disturbed(over) => Charge {
+            over,
+            contended: true,
+            ..Charge::NOTHING
+        },
+    };
     let flag = |is: bool, flag: u32| if is { flag } else { 0 };
-    flag(over, OVER)
-        | flag(reportable, REPORTABLE)
-        | flag(evicted, EVICTED)
-        | flag(contended, CONTENDED)
+    CHARGED
+        | flag(charge.over, OVER)
+        | flag(charge.evicted, EVICTED)
+        | flag(charge.contended, CONTENDED)
+        | flag(charge.reportable, REPORTABLE)
+        | flag(charge.carried, CARRIED)
+        | (charge.slot as u32) << SLOT_SHIFT
+}
+
+/// Adds the overflow of a bucket of a source to its carry. `over` is 1 for SYNs over the limit.
+/// Global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn carry(source: u64, slot: u32, over: u32) -> u32 {
+    let source = Source(source);
+    let index = sources::line_of(source, maps::SEED.load(), LINES);
+    let slot = slot as usize % SLOTS_PER_LINE;
+    maps::carry(index * SLOTS_PER_LINE + slot, source, over != 0);
+    0
 }
 
 /// Reports a source or prefix over its limit, unless it was reported lately. `marks` is the
@@ -121,9 +173,7 @@ pub(crate) extern "C" fn report(
     0
 }
 
-/// Whether one more SYN is over a bucket that all share; charges it if not. Global, so that
-/// its stack is not part of that of `judge`: Linux 6.1 rounds each function up to 32 bytes and
-/// allows 512 for a chain, of which `nomail` takes 192, `judge` 192 and `reply` 96.
+/// Whether one more SYN is over a bucket that all share; charges it if not. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn over_shared(

@@ -2,99 +2,68 @@
 //! decision does to the packet.
 
 use aya_ebpf::{
-    bindings::{
-        xdp_action::{XDP_DROP, XDP_PASS},
-        xdp_md,
-    },
-    helpers::generated::bpf_jiffies64,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
     programs::XdpContext,
 };
 use nomail_common::{
-    abi::CAP,
-    guard::limiter::Limit,
+    abi::{self, Config, LINES},
     guard::policy::{self, Action, Facts, FloodAnswer, Server},
-    guard::tickets::{Answered, Proof},
-    source::Source,
+    guard::sources::{self, Tried},
+    guard::tickets::{self, Answered, Proof},
     verdict::{Answer, Verdict},
-    wire::packet::{Kind, Segment},
+    verifier::{forget, opaque},
+    wire::packet::{Address, IPV6, Kind, Segment},
 };
 
 use crate::{
     answer::answer,
-    buckets::{CONTENDED, EVICTED, OVER, REPORTABLE, Store, charge, report},
-    maps,
-    syn_context::{SynContext, entry_of},
-    tickets::{admit, charge_reset, proof_of, reset},
+    buckets::{CHARGED, OVER, Store, carry, charge, report},
+    maps::{self, Lists},
+    syn_context::SynContext,
+    tickets::{charge_reset, reset},
 };
 
 /// Result of [`judge`] for a segment that the stateless refusal answers: not an XDP action.
 pub(crate) const TO_STATELESS: u32 = 16;
 
 /// Judges a segment for a guarded port. It passes before the agent has written its maps.
-/// Global.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn judge(context: *mut xdp_md, segment: *const Segment) -> u32 {
-    // SAFETY: the caller's own, or null, as far as the verifier knows.
-    let Some(segment) = (unsafe { segment.as_ref() }) else {
-        return XDP_PASS;
-    };
-    if segment.kind == Kind::Dialog {
+#[inline(always)]
+pub(crate) fn judge(context: &XdpContext, segment: Segment) -> u32 {
+    // In one register: the compiler would make a variable of each comparison.
+    let kind = opaque(segment.kind as u64);
+    if kind == Kind::Dialog as u64 {
         return TO_STATELESS;
     }
-    let context = XdpContext::new(context);
-    judge_inner(&context, segment).unwrap_or(XDP_PASS)
-}
-
-#[inline(always)]
-fn judge_inner(context: &XdpContext, segment: &Segment) -> Option<u32> {
-    let config = maps::config()?;
-    let any = nomail_common::Mechanism::GuardedAddresses
-        .is_off()
-        .then_some(&config.guarded[0]);
-    let guarded = config.guarded(segment.local, segment.port).or(any)?;
-    let entry = entry_of(config, context.ingress_ifindex() as u32);
-    let counters = maps::counters(entry)?;
-    // SAFETY: the helper takes nothing and returns a number.
-    let jiffies = unsafe { bpf_jiffies64() };
-    let server = server(config.responder, jiffies);
-    let mut syn = SynContext {
-        context,
-        segment,
-        config,
-        guarded,
-        entry,
-        counters,
-        jiffies,
-        flood_answer: server.flood_answer(config.flood_answer),
-        hash: None,
-        cookie: None,
+    let Some(mut syn) = SynContext::new(context, segment, kind) else {
+        return XDP_PASS;
     };
-    if segment.kind == Kind::Reset {
-        return Some(take_reset(&mut syn));
-    }
-    let decision = policy::decide(&mut syn);
+    let is_reset = syn.kind == Kind::Reset as u64;
+    let decision = match syn.in_peace() {
+        Some(mut peace) if !is_reset => {
+            let decision = policy::decide(&mut peace);
+            syn.cookie = peace.cookie;
+            decision
+        }
+        _ => {
+            syn.prepare_hash();
+            if is_reset {
+                return take_reset(&mut syn);
+            }
+            policy::decide(&mut syn)
+        }
+    };
     syn.counters.count(decision.verdict);
-    Some(
-        match policy::action(decision, server, config.observe != 0) {
-            Action::Pass => XDP_PASS,
-            Action::Drop => XDP_DROP,
-            Action::Answer => answer(&mut syn, decision.proof),
-            Action::Respond => TO_STATELESS,
-        },
-    )
-}
-
-/// What serves SYNs that pass. Without a stateless refusal, the verifier sees nothing of it.
-#[inline(always)]
-fn server(responder: u32, jiffies: u64) -> Server {
-    let holds = maps::lease_holds(jiffies);
-    if maps::may_respond() {
-        Server::of(responder, holds)
-    } else if holds {
-        Server::Listeners
+    // Without a stateless refusal the network stack gets what passes, whatever the lease.
+    let server = if matches!(decision.verdict, Verdict::Passed) && maps::may_respond() {
+        syn.server()
     } else {
-        Server::None
+        Server::Listeners
+    };
+    match policy::action(decision, server, syn.config.observe != 0) {
+        Action::Pass => XDP_PASS,
+        Action::Drop => XDP_DROP,
+        Action::Answer => answer(&mut syn, decision.proof),
+        Action::Respond => TO_STATELESS,
     }
 }
 
@@ -107,14 +76,14 @@ fn take_reset(syn: &mut SynContext<'_>) -> u32 {
     } else {
         XDP_PASS
     };
-    if syn.flood_answer != FloodAnswer::Challenge
+    if !syn.is_hashed()
         || syn.config.observe != 0
         // Never challenged.
-        || maps::PORTS.load().contains(&syn.segment.peer_port)
+        || maps::is_ours(syn.segment.peer_port)
     {
         return passes;
     }
-    let (source, hash) = (syn.segment.source(), syn.hash());
+    let (source, hash) = (syn.source, syn.hash());
     let answered = reset(source.0, hash.0, syn.segment.sequence, syn.jiffies);
     if answered == Answered::Not as u32 {
         charge_reset(source.0, syn.jiffies);
@@ -132,109 +101,181 @@ fn take_reset(syn: &mut SynContext<'_>) -> u32 {
 impl Facts for SynContext<'_> {
     #[inline(always)]
     fn malformed(&mut self) -> bool {
-        self.segment.kind == Kind::Malformed
+        self.kind == Kind::Malformed as u64
     }
 
     #[inline(always)]
     fn allowed(&mut self) -> bool {
-        maps::allowed(self.config, self.segment)
+        let is_listed = self.config.lists & (abi::LIST_ALLOW_IPV4 | abi::LIST_ALLOW_IPV6) != 0;
+        is_listed && self.is_listed(ALLOW)
     }
 
     #[inline(always)]
     fn denied(&mut self) -> bool {
-        maps::denied(self.config, self.segment)
+        let is_listed = self.config.lists & (abi::LIST_DENY_IPV4 | abi::LIST_DENY_IPV6) != 0;
+        is_listed && self.is_listed(DENY)
     }
 
     #[inline(always)]
     fn proof(&mut self) -> Proof {
         // Without a flood there are no tickets, and nothing is hashed.
-        let ends = maps::last_proof().map_or(0, |word| word.load());
-        if self.flood_answer == FloodAnswer::Challenge && ends > self.jiffies {
-            let hash = self.hash();
-            let (source, sequence) = (self.segment.source(), self.segment.sequence);
-            let ticks = self.config.proof_ticks;
-            let proof = proof_of(source.0, hash.0, sequence, self.jiffies, ticks);
-            Proof::from_value(proof)
-        } else {
-            Proof::None
+        if self.is_peace() || !self.may_be_proven() || !self.is_hashed() {
+            return Proof::None;
         }
+        let hash = self.hash();
+        let Some(line) = maps::ticket_line(self.source, hash) else {
+            return Proof::None;
+        };
+        let (now, ticks) = (self.jiffies as u32, self.config.proof_ticks);
+        self.ticket = tickets::ticket_of(&line, hash, now, ticks);
+        let proof = self.ticket.proof(self.segment.sequence);
+        Proof::from_value(forget(proof as u64, self.jiffies) as u32)
     }
 
     #[inline(always)]
     fn admit(&mut self) {
-        let (source, hash) = (self.segment.source(), self.hash());
-        admit(source.0, hash.0, self.jiffies, self.config.proof_ticks);
+        let hash = self.hash();
+        if let Some(line) = maps::ticket_line(self.source, hash) {
+            tickets::use_ticket(&line, self.ticket);
+        }
     }
 
     #[inline(always)]
     fn over_source(&mut self, proven: bool) -> bool {
-        let store = if proven {
-            Store::Proven
-        } else if maps::cap_is_exhausted(self.now(), self.config.cap) {
-            Store::KnownSources
+        let over = if self.is_peace() {
+            self.charge_here()
+        } else if proven {
+            self.charge(Store::Proven)
         } else {
-            Store::Sources
+            self.charge_if_known()
         };
-        let charged = self.charge(store, self.segment.source(), self.config.limit);
-        if charged & EVICTED != 0 {
-            self.counters.count_eviction();
-        }
-        if charged & CONTENDED != 0 {
-            self.counters.count_contended();
-        }
-        if charged & REPORTABLE != 0 {
-            self.report(self.segment.source(), Verdict::LimitedSource, proven);
-        }
-        if nomail_common::Mechanism::SourceBucket.is_off() {
-            return false;
-        }
-        charged & OVER != 0
+        over & OVER != 0 && nomail_common::Mechanism::SourceBucket.is_on()
     }
 
     #[inline(always)]
     fn over_prefix(&mut self, proven: bool) -> bool {
-        let limit = self.config.prefix_limit;
-        if limit.interval == 0 {
+        if self.config.prefix_limit.interval == 0 {
             return false;
         }
-        let source = self.segment.source();
-        let charged = self.charge(Store::Prefixes, source.prefix(proven), limit);
-        if charged & REPORTABLE != 0 {
-            self.report(source.prefix(false), Verdict::LimitedPrefix, proven);
-        }
-        if nomail_common::Mechanism::PrefixBucket.is_off() {
-            return false;
-        }
-        charged & OVER != 0
+        let over = self.charge(if proven {
+            Store::ProvenPrefixes
+        } else {
+            Store::Prefixes
+        });
+        over & OVER != 0 && nomail_common::Mechanism::PrefixBucket.is_on()
     }
 
     #[inline(always)]
     fn over_cap(&mut self) -> bool {
-        if self.flood_answer == FloodAnswer::Cookie && self.cookie() != 0 {
+        if self.config.flood_answer == FloodAnswer::Cookie as u32
+            && self.flood_answer() == FloodAnswer::Cookie
+            && self.cookie() != 0
+        {
             return true;
         }
-        self.is_over_shared(CAP, self.config.cap) && nomail_common::Mechanism::Cap.is_on()
+        self.is_over_cap() && nomail_common::Mechanism::Cap.is_on()
     }
 }
 
 impl SynContext<'_> {
     #[inline(always)]
-    fn charge(&self, store: Store, key: Source, limit: Limit) -> u32 {
-        let Limit {
-            interval,
-            tolerance,
-        } = limit;
-        charge(store as u32, key.0, self.jiffies, interval, tolerance)
+    fn is_listed(&self, list: u32) -> bool {
+        let Segment { peer, flags, .. } = self.segment;
+        let Config {
+            lists, list_set, ..
+        } = *self.config;
+        let flags = u32::from(flags) << FLAGS_SHIFT | list_set << SET_SHIFT | list;
+        is_listed(peer.high, peer.low, lists, flags) != 0
+    }
+
+    /// Charges the source in peace: the first try is here, what is rare is apart.
+    #[inline(always)]
+    fn charge_here(&self) -> u32 {
+        let (source, jiffies) = (self.source, self.jiffies);
+        let index = sources::line_of(source, maps::SEED.load(), LINES);
+        let (Some(recent), Some(line)) = (maps::recent(index), maps::source_line(index)) else {
+            return 0;
+        };
+        recent.note(self.epoch());
+        let limit = self.config.limit;
+        let charge = match sources::try_charge(&line, source, self.now(), limit, true) {
+            Tried::Charged(charge) => charge,
+            Tried::Stranger => return 0,
+            Tried::Disturbed(_) => return self.charge(Store::Sources),
+        };
+        if charge.evicted {
+            self.counters.count_eviction();
+        }
+        if charge.carried {
+            carry(source.0, charge.slot as u32, u32::from(charge.over));
+        }
+        if charge.reportable {
+            let marks = (Verdict::LimitedSource as u32) << 1;
+            let interface = self.context.ingress_ifindex() as u32;
+            report(source.0, jiffies, interface, marks, self.config.pause_ticks);
+        }
+        forget(u64::from(charge.over), jiffies) as u32
+    }
+
+    /// Charges the source. While the cap is exhausted only if it is in its line.
+    #[inline(always)]
+    fn charge_if_known(&self) -> u32 {
+        let index = sources::line_of(self.source, maps::SEED.load(), LINES);
+        let Some(recent) = maps::recent(index) else {
+            return 0;
+        };
+        let epoch = self.epoch();
+        let store = if !self.is_exhausted() {
+            Store::Sources
+        } else if recent.is_in(epoch) {
+            Store::KnownSources
+        } else {
+            // In a flood nearly all end here.
+            return 0;
+        };
+        let charged = self.charge(store);
+        if charged & CHARGED != 0 {
+            recent.note(epoch);
+        }
+        charged
     }
 
     #[inline(always)]
-    fn report(&self, source: Source, verdict: Verdict, proven: bool) {
-        report(
-            source.0,
+    fn charge(&self, store: Store) -> u32 {
+        let interface = self.context.ingress_ifindex() as u32;
+        charge(
+            store as u32,
+            self.source.0,
             self.jiffies,
-            self.context.ingress_ifindex() as u32,
-            (verdict as u32) << 1 | u32::from(proven),
-            self.config.pause_ticks,
-        );
+            self.entry,
+            interface,
+        )
     }
+
+    #[inline(always)]
+    const fn epoch(&self) -> u8 {
+        sources::epoch(self.jiffies, self.config.slot_shift)
+    }
+}
+
+/// Bit of the argument of [`is_listed`]: the allow list.
+const ALLOW: u32 = 1;
+/// Bit of the argument of [`is_listed`]: the deny list.
+const DENY: u32 = 2;
+const SET_SHIFT: u32 = 8;
+const FLAGS_SHIFT: u32 = 16;
+
+/// Whether a peer is on a list. `which` has the list, the set of lists and the flags of the
+/// segment; `filled` is [`Config::lists`]. Global, and out of the way where there are no lists.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_listed(high: u64, low: u64, filled: u32, which: u32) -> u32 {
+    let set = which >> SET_SHIFT & 1;
+    let (lists, peer) = (Lists { filled, set }, Address { high, low });
+    let ipv6 = which >> FLAGS_SHIFT & u32::from(IPV6) != 0;
+    u32::from(if which & ALLOW != 0 {
+        maps::allowed(lists, peer, ipv6)
+    } else {
+        maps::denied(lists, peer, ipv6)
+    })
 }

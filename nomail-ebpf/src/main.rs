@@ -19,6 +19,7 @@ mod answer;
 mod atomic;
 mod buckets;
 mod cookie;
+mod find;
 mod frame;
 mod judge;
 mod maps;
@@ -30,9 +31,16 @@ use aya_ebpf::{
     bindings::xdp_action::XDP_PASS, helpers::generated::bpf_jiffies64, macros::xdp,
     programs::XdpContext,
 };
-use nomail_common::wire::packet;
+use nomail_common::{
+    verifier::forget,
+    wire::{
+        glance::{Glance, glance},
+        packet::Segment,
+    },
+};
 
 use crate::{
+    find::find,
     frame::XdpFrame,
     judge::{TO_STATELESS, judge},
 };
@@ -40,18 +48,36 @@ use crate::{
 /// Judges a frame. A frame that is not a SYN or a RST for a guarded port, nor a segment of a
 /// stateless dialog, passes without a look-up in any map.
 #[xdp(frags)]
+#[inline(always)]
 fn nomail(context: XdpContext) -> u32 {
-    let frame = XdpFrame::new(&context);
-    let dialogs = maps::may_respond();
-    let Some(segment) = packet::parse(&frame, &maps::PORTS.load(), dialogs) else {
-        return XDP_PASS;
+    let action = match glance(&XdpFrame::new(&context), maps::is_ours, maps::may_respond) {
+        Glance::Nothing => return XDP_PASS,
+        // The same code twice: here the compiler leaves of it what plain IPv4 needs.
+        Glance::Ipv4(segment) => judge(&context, segment),
+        found => match segment_of(&context, found) {
+            Some(segment) => judge(&context, segment),
+            None => return XDP_PASS,
+        },
     };
-    let action = judge(context.ctx, &raw const segment);
     if action != TO_STATELESS {
         return action;
     }
     maps::call_responder(&context);
     XDP_PASS
+}
+
+#[inline(always)]
+fn segment_of(context: &XdpContext, found: Glance) -> Option<Segment> {
+    if let Glance::Ipv6(mut segment) = found {
+        // To the verifier it is any segment, as the one below.
+        let unknown = u64::from(segment.sequence);
+        segment.network = forget(u64::from(segment.network), unknown) as u32;
+        segment.flags = forget(u64::from(segment.flags), unknown) as u8;
+        return Some(segment);
+    }
+    let mut segment = Segment::NONE;
+    let dialogs = u32::from(maps::may_respond());
+    (find(context.ctx, &raw mut segment, dialogs) != 0).then_some(segment)
 }
 
 /// Answers the SYN of a proven tuple, and segments of its dialogs, without a socket. Anything

@@ -21,14 +21,14 @@ use nomail_common::{
     guard::challenge::TupleHash,
     guard::events::{Entry, Event, ReportedSet},
     guard::lease,
-    guard::limiter::{Bucket, CARRY, Limit, SharedBucket, Time},
-    guard::sources::SourceSet,
+    guard::limiter::{Bucket, CARRY, SharedBucket},
+    guard::sources::{self, SourceSet},
     guard::tickets::{self, Ticket, TicketSet},
     siphash::Key,
     source::Source,
     stateless::retransmit::Retransmission,
     verdict::{Answer, Verdict},
-    wire::packet::{Address, Segment},
+    wire::packet::Address,
 };
 
 use crate::{atomic::Word, frame::TcpHeader};
@@ -56,6 +56,19 @@ static RESPONDER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KEY: Global<[u64; 2]> = Global::new([0; 2]);
 
+/// Whether a port is one of ours. The verifier knows which slots are in use, and removes the
+/// others.
+#[inline(always)]
+pub(crate) fn is_ours(port: u16) -> bool {
+    let ports = (&raw const PORTS).cast::<u16>();
+    (0..MAX_PORTS).any(|slot| {
+        // SAFETY: within the array. Volatile: its values are patched before the program is
+        // loaded.
+        let ours = unsafe { ports.add(slot).read_volatile() };
+        ours != 0 && ours == port
+    })
+}
+
 /// The secret of challenges and cookies.
 #[inline(always)]
 pub(crate) fn key() -> Key {
@@ -76,6 +89,8 @@ static COUNTERS: PerCpuArray<Counters> =
 /// would span two cache lines.
 #[map]
 static SOURCES: Array<Line> = Array::with_max_entries(LINES as u32, BPF_F_MMAPABLE);
+#[map]
+static RECENT: Array<[u8; LINES]> = Array::with_max_entries(1, 0);
 #[map]
 static PROVEN: Array<Line> = Array::with_max_entries(PROVEN_LINES as u32, BPF_F_MMAPABLE);
 #[map]
@@ -172,6 +187,7 @@ pub(crate) fn counters(entry: u32) -> Option<CpuCounters> {
 }
 
 /// Counters that only this CPU writes.
+#[derive(Clone, Copy)]
 pub(crate) struct CpuCounters(*mut Counters);
 
 impl CpuCounters {
@@ -223,45 +239,52 @@ lists! {
     DENY_IPV6_1: 4;
 }
 
-/// Whether the peer of a segment is on the allow list.
+/// The lists to look into: bits of [`Config::lists`], and [`Config::list_set`].
+#[derive(Clone, Copy)]
+pub(crate) struct Lists {
+    pub(crate) filled: u32,
+    pub(crate) set: u32,
+}
+
+/// Whether a peer is on the allow list.
 #[inline(always)]
-pub(crate) fn allowed(config: &Config, segment: &Segment) -> bool {
-    if segment.is_ipv6() {
-        config.lists & abi::LIST_ALLOW_IPV6 != 0
-            && contains_ipv6(config, &ALLOW_IPV6_0, &ALLOW_IPV6_1, segment.peer)
+pub(crate) fn allowed(lists: Lists, peer: Address, ipv6: bool) -> bool {
+    if ipv6 {
+        lists.filled & abi::LIST_ALLOW_IPV6 != 0
+            && contains_ipv6(lists, &ALLOW_IPV6_0, &ALLOW_IPV6_1, peer)
     } else {
-        config.lists & abi::LIST_ALLOW_IPV4 != 0
-            && contains_ipv4(config, &ALLOW_IPV4_0, &ALLOW_IPV4_1, segment.peer)
+        lists.filled & abi::LIST_ALLOW_IPV4 != 0
+            && contains_ipv4(lists, &ALLOW_IPV4_0, &ALLOW_IPV4_1, peer)
     }
 }
 
-/// Whether the peer of a segment is on the deny list.
+/// Whether a peer is on the deny list.
 #[inline(always)]
-pub(crate) fn denied(config: &Config, segment: &Segment) -> bool {
-    if segment.is_ipv6() {
-        config.lists & abi::LIST_DENY_IPV6 != 0
-            && contains_ipv6(config, &DENY_IPV6_0, &DENY_IPV6_1, segment.peer)
+pub(crate) fn denied(lists: Lists, peer: Address, ipv6: bool) -> bool {
+    if ipv6 {
+        lists.filled & abi::LIST_DENY_IPV6 != 0
+            && contains_ipv6(lists, &DENY_IPV6_0, &DENY_IPV6_1, peer)
     } else {
-        config.lists & abi::LIST_DENY_IPV4 != 0
-            && contains_ipv4(config, &DENY_IPV4_0, &DENY_IPV4_1, segment.peer)
+        lists.filled & abi::LIST_DENY_IPV4 != 0
+            && contains_ipv4(lists, &DENY_IPV4_0, &DENY_IPV4_1, peer)
     }
 }
 
 #[inline(always)]
 fn contains_ipv4(
-    config: &Config,
+    lists: Lists,
     first: &LpmTrie<[u32; 1], u32>,
     second: &LpmTrie<[u32; 1], u32>,
     peer: Address,
 ) -> bool {
     let key = LpmKey::new(32, [(peer.low as u32).to_be()]);
-    let list = if config.list_set == 0 { first } else { second };
+    let list = if lists.set == 0 { first } else { second };
     list.get(key).is_some()
 }
 
 #[inline(always)]
 fn contains_ipv6(
-    config: &Config,
+    lists: Lists,
     first: &LpmTrie<[u32; 4], u32>,
     second: &LpmTrie<[u32; 4], u32>,
     peer: Address,
@@ -274,7 +297,7 @@ fn contains_ipv6(
         low as u32,
     ];
     let key = LpmKey::new(128, words.map(u32::to_be));
-    let list = if config.list_set == 0 { first } else { second };
+    let list = if lists.set == 0 { first } else { second };
     list.get(key).is_some()
 }
 
@@ -282,6 +305,38 @@ fn contains_ipv6(
 #[inline(always)]
 pub(crate) fn source_line(index: usize) -> Option<SourceLine> {
     SOURCES.get_ptr_mut(index as u32).map(SourceLine)
+}
+
+/// The byte of line `index` of the buckets of sources, see [`sources::epoch`].
+#[inline(always)]
+pub(crate) fn recent(index: usize) -> Option<Recent> {
+    let first = RECENT.get_ptr_mut(0)?.cast::<u8>();
+    // SAFETY: there are as many bytes as lines, a power of two.
+    Some(Recent(unsafe { first.add(index & (LINES - 1)) }))
+}
+
+/// See [`recent`].
+pub(crate) struct Recent(*mut u8);
+
+impl Recent {
+    /// Whether a source of the line may have been charged lately.
+    #[inline(always)]
+    pub(crate) fn is_in(&self, epoch: u8) -> bool {
+        // SAFETY: within the value of an array map; a byte is written as a whole.
+        sources::is_recent(unsafe { self.0.read_volatile() }, epoch)
+    }
+
+    /// Notes that a source of the line is charged. Writes once in an epoch: all CPUs read
+    /// the byte.
+    #[inline(always)]
+    pub(crate) fn note(&self, epoch: u8) {
+        // SAFETY: as in `is_in`.
+        unsafe {
+            if self.0.read_volatile() != epoch {
+                self.0.write_volatile(epoch);
+            }
+        }
+    }
 }
 
 /// Line `index` of the buckets of sources for SYNs whose tuple is proven.
@@ -421,6 +476,7 @@ pub(crate) fn shared(bucket: u32) -> Option<SharedWord> {
 }
 
 /// A bucket that other CPUs read and write.
+#[derive(Clone, Copy)]
 pub(crate) struct SharedWord(Word);
 
 impl SharedBucket for SharedWord {
@@ -433,13 +489,6 @@ impl SharedBucket for SharedWord {
     fn replace(&self, old: Bucket, new: Bucket) -> bool {
         self.0.replace(old.0, new.0)
     }
-}
-
-/// Whether one more unproven SYN would be over the cap of all.
-#[inline(always)]
-pub(crate) fn cap_is_exhausted(now: Time, limit: Limit) -> bool {
-    limit.interval != 0
-        && shared(abi::CAP).is_some_and(|cap| cap.bucket().or_full(now).is_over(now, limit))
 }
 
 /// A line that other CPUs read and write.

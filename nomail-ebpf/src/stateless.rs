@@ -20,12 +20,13 @@ use nomail_common::{
     stateless::dialog_state::DialogState,
     stateless::line_scan::LineScan,
     verdict::Answer,
-    wire::packet::{self, Kind, Segment},
+    wire::packet::{Kind, Segment},
     wire::reply::{self, IPV4_WORDS, IPV6_WORDS},
 };
 
 use crate::{
     answer::reach,
+    find::find,
     frame::{self, XdpFrame},
     maps::{self, CpuCounters},
     syn_context::entry_of,
@@ -43,7 +44,7 @@ const ENTRY_SHIFT: u32 = 16;
 #[inline(always)]
 pub(crate) fn refuse(context: &XdpContext) -> u32 {
     let mut segment = Segment::NONE;
-    if find(context.ctx, &raw mut segment) == 0 {
+    if find(context.ctx, &raw mut segment, 1) == 0 {
         return XDP_PASS;
     }
     let mut reply = Reply::NOTHING;
@@ -64,26 +65,11 @@ pub(crate) fn refuse(context: &XdpContext) -> u32 {
     action
 }
 
-/// Parses a segment for one of our ports; returns 0 if there is none. Global.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find(context: *mut xdp_md, segment: *mut Segment) -> u32 {
-    let frame = XdpFrame::new(&XdpContext::new(context));
-    let found = packet::parse(&frame, &maps::PORTS.load(), true);
-    // SAFETY: the caller's own, or null, as far as the verifier knows.
-    let room = unsafe { segment.as_mut() };
-    if let (Some(room), Some(found)) = (room, found) {
-        *room = found;
-        return 1;
-    }
-    0
-}
-
 /// Decides about a segment; returns an XDP action or [`SAY`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn respond(context: *mut xdp_md, segment: *const Segment, reply: *mut Reply) -> u32 {
-    // SAFETY: as in `find`.
+    // SAFETY: the caller's own, or null, as far as the verifier knows.
     let (Some(segment), Some(reply)) = (unsafe { (segment.as_ref(), reply.as_mut()) }) else {
         return XDP_PASS;
     };

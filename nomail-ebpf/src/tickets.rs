@@ -6,6 +6,7 @@ use nomail_common::{
     guard::limiter::Time,
     guard::tickets::{self, Answered, Proof},
     source::Source,
+    verifier::forget,
 };
 
 use crate::maps;
@@ -26,16 +27,6 @@ pub(crate) extern "C" fn proof_of(
     tickets::proof_of(&line, TupleHash(hash), sequence, jiffies as u32, ticks) as u32
 }
 
-/// Admits a SYN on the ticket of its tuple. Global.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn admit(source: u64, hash: u64, jiffies: u64, ticks: u32) -> u32 {
-    if let Some(line) = maps::ticket_line(Source(source), TupleHash(hash)) {
-        tickets::admit(&line, TupleHash(hash), jiffies as u32, ticks);
-    }
-    0
-}
-
 /// Takes a RST, and returns what it answered as [`Answered`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -50,6 +41,7 @@ pub(crate) extern "C" fn reset(source: u64, hash: u64, sequence: u32, jiffies: u
     let strict = config
         .resets
         .is_strict([&of_source, &of_all], Time::from_jiffies(jiffies));
+    let strict = forget(u64::from(strict), jiffies) != 0;
     let Some(line) = maps::ticket_line(source, hash) else {
         return Answered::Not as u32;
     };
@@ -81,6 +73,6 @@ pub(crate) extern "C" fn charge_reset(source: u64, jiffies: u64) -> u32 {
 
 /// The time slot of proofs.
 #[inline(always)]
-pub(crate) const fn slot_of(config: &Config, jiffies: u64) -> u32 {
+const fn slot_of(config: &Config, jiffies: u64) -> u32 {
     (jiffies >> (config.slot_shift & 63)) as u32
 }

@@ -86,6 +86,8 @@ const BEHIND_VLAN: [&str; 2] = ["192.0.2.8", "2001:db8::8"];
 const ANSWERABLE: [&str; 2] = ["192.0.2.7", "2001:db8::7"];
 /// Nobody listens there.
 const UNGUARDED: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
+/// What may follow an answer.
+const PADDING_MAX: usize = 64;
 /// Of all guarded addresses, and of the answerable ones only.
 const PORTS: [u16; 2] = [25, 2525];
 
@@ -294,6 +296,10 @@ impl Model {
         } else {
             let words = reply::ipv4(segment, &header);
             answer.extend(words.into_iter().flat_map(u32::to_ne_bytes));
+        }
+        // What is behind stays, unless it is long.
+        if frame.len() <= answer.len() + PADDING_MAX {
+            answer.extend(&frame[answer.len()..]);
         }
         Outcome {
             action: XDP_TX,

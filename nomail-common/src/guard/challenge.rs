@@ -12,7 +12,7 @@
 //! proves nothing for a forged SYN with another number.
 
 use crate::{
-    siphash::{Key, siphash},
+    siphash::{Key, siphash_tail},
     wire::packet::Segment,
 };
 
@@ -36,13 +36,13 @@ pub struct TupleHash(pub u64);
 impl TupleHash {
     /// The hash of a segment's tuple.
     #[inline(always)]
-    pub fn of(segment: &Segment, key: Key) -> Self {
-        let ports = u64::from(segment.peer_port) << 16 | u64::from(segment.port);
+    pub const fn of(segment: &Segment, key: Key) -> Self {
+        let ports = (segment.peer_port as u32) << 16 | segment.port as u32;
         let Segment { peer, local, .. } = segment;
         Self(if segment.is_ipv6() {
-            siphash(key, [peer.high, peer.low, local.high, local.low, ports])
+            siphash_tail(key, [peer.high, peer.low, local.high, local.low], ports)
         } else {
-            siphash(key, [peer.low << 32 | local.low & 0xffff_ffff, ports])
+            siphash_tail(key, [peer.low << 32 | local.low & 0xffff_ffff], ports)
         })
     }
 
@@ -50,12 +50,8 @@ impl TupleHash {
     /// before it, and never the right one, which is after it.
     #[inline(always)]
     pub const fn acknowledgment(self, sequence: u32, slot: u32, round: Round) -> u32 {
-        let number = sequence & 0xffff_0000 | round.proof(mix(self.0, !slot));
-        if number.wrapping_sub(sequence) as i32 > 0 {
-            number.wrapping_sub(0x1_0000)
-        } else {
-            number
-        }
+        let proof = round.proof(mix(self.0, !slot));
+        sequence.wrapping_sub(sequence.wrapping_sub(proof) & 0xffff)
     }
 
     /// The challenge of this time slot, or of the one before, that a RST with `sequence`

@@ -182,20 +182,22 @@ impl Bucket {
         let debt = self.debt(now, limit);
         // One branch for all values: BPF has no select, and would branch for each.
         if debt > limit.tolerance {
-            let count = (self.limited() + 1) & COUNT_MASK;
+            let bucket = Self(self.0 & !COUNT_MASK | (self.0 + 1) & COUNT_MASK);
             Step {
-                bucket: Self(self.0 & !COUNT_MASK | count),
+                bucket,
                 over: true,
-                carried: count == 0,
-                reportable: count % REPORT_EVERY == 1,
+                carried: bucket.limited() == 0,
+                reportable: bucket.0 % REPORT_EVERY == 1,
             }
         } else {
-            let count = (self.admitted() + 1) & COUNT_MASK;
-            let full_at = now.plus(debt + limit.interval);
+            const ADMITTED: u64 = COUNT_MASK << COUNT_BITS;
+            let full_at = now.plus(debt + limit.interval).0 << (64 - TIME_BITS);
+            let admitted = (self.0 + (1 << COUNT_BITS)) & ADMITTED;
+            let bucket = Self(full_at | admitted | self.limited());
             Step {
-                bucket: Self(full_at.0 << (64 - TIME_BITS) | count << COUNT_BITS | self.limited()),
+                bucket,
                 over: false,
-                carried: count == 0,
+                carried: admitted == 0,
                 reportable: false,
             }
         }
@@ -218,16 +220,28 @@ pub const ATTEMPTS: usize = 4;
 #[inline(always)]
 pub fn charge_shared(shared: &impl SharedBucket, now: Time, limit: Limit) -> bool {
     for _ in 0..ATTEMPTS {
-        let word = shared.bucket();
-        let bucket = word.or_full(now);
-        if bucket.is_over(now, limit) {
-            return true;
-        }
-        if shared.replace(word, bucket.step(now, limit).bucket) {
-            return false;
+        if let Some(is_over) = try_charge_shared(shared, shared.bucket(), now, limit) {
+            return is_over;
         }
     }
     true
+}
+
+/// One try of [`charge_shared`] with the `word` that was last read from the bucket; none if
+/// another CPU has changed it since.
+#[inline(always)]
+pub fn try_charge_shared(
+    shared: &impl SharedBucket,
+    word: Bucket,
+    now: Time,
+    limit: Limit,
+) -> Option<bool> {
+    let step = word.or_full(now).step(now, limit);
+    if step.over {
+        Some(true)
+    } else {
+        shared.replace(word, step.bucket).then_some(false)
+    }
 }
 
 #[cfg(test)]

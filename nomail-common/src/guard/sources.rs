@@ -26,6 +26,7 @@
 use super::limiter::{ATTEMPTS, Bucket, Limit, Step, Time};
 use crate::bounds::SLOTS_PER_LINE;
 use crate::source::Source;
+use crate::verifier::forget;
 
 /// Key of a slot that holds no source.
 pub const EMPTY: u64 = 0;
@@ -94,20 +95,48 @@ pub fn charge<S: SourceSet>(
 ) -> Charge {
     let mut over = false;
     for _ in 0..ATTEMPTS {
-        let charged = match find(line, source.0) {
-            Some(slot) => charge_slot(line, slot, source.0, now, limit),
-            None if may_enter => enter(line, source.0, now, limit),
-            None => return Charge::NOTHING,
-        };
-        match charged {
-            Ok(charge) => return charge,
-            Err(Disturbed { was_over }) => over = was_over,
+        match try_charge(line, source, now, limit, may_enter) {
+            Tried::Charged(charge) => return charge,
+            Tried::Stranger => return Charge::NOTHING,
+            Tried::Disturbed(was_over) => over = was_over,
         }
     }
     Charge {
         over,
         contended: true,
         ..Charge::NOTHING
+    }
+}
+
+/// What one try of [`charge`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The source was charged.
+    Charged(Charge),
+    /// The source is not in the line, and may not enter it.
+    Stranger,
+    /// Another CPU changed a word first. The bucket that could not be charged was over the
+    /// limit, or not.
+    Disturbed(bool),
+}
+
+/// One try of [`charge`].
+#[inline(always)]
+pub fn try_charge<S: SourceSet>(
+    line: &S,
+    source: Source,
+    now: Time,
+    limit: Limit,
+    may_enter: bool,
+) -> Tried {
+    let charged = match find(line, source.0) {
+        Some(slot) => charge_slot(line, slot, source.0, now, limit),
+        None if may_enter => enter(line, source.0, now, limit),
+        None => return Tried::Stranger,
+    };
+    match charged {
+        Ok(charge) => Tried::Charged(charge),
+        Err(Disturbed { was_over }) => Tried::Disturbed(was_over),
     }
 }
 
@@ -119,7 +148,8 @@ struct Disturbed {
 
 #[inline(always)]
 fn find<S: SourceSet>(line: &S, key: u64) -> Option<usize> {
-    (0..SLOTS_PER_LINE).find(|&slot| line.key(slot) == key)
+    let slot = (0..SLOTS_PER_LINE).find(|&slot| line.key(slot) == key)?;
+    Some(forget(slot as u64, key) as usize % SLOTS_PER_LINE)
 }
 
 #[inline(always)]
@@ -147,9 +177,10 @@ fn charge_slot<S: SourceSet>(
 #[inline(always)]
 fn enter<S: SourceSet>(line: &S, key: u64, now: Time, limit: Limit) -> Result<Charge, Disturbed> {
     const DISTURBED: Disturbed = Disturbed { was_over: false };
-    let mut victim = 0;
+    // The rank and the slot in one word: with a variable for the slot the verifier would go
+    // through the rest once for each.
+    let mut least = u64::MAX;
     let mut victim_key = CLAIMED;
-    let mut victim_rank = u64::MAX;
     for slot in 0..SLOTS_PER_LINE {
         let key = line.key(slot);
         // Empty slots first; a real rank has TIME_BITS bits.
@@ -158,10 +189,12 @@ fn enter<S: SourceSet>(line: &S, key: u64, now: Time, limit: Limit) -> Result<Ch
             EMPTY => 0,
             _ => line.bucket(slot).rank(now, limit) + 1,
         };
-        if rank < victim_rank {
-            (victim, victim_key, victim_rank) = (slot, key, rank);
+        let candidate = rank * SLOTS_PER_LINE as u64 + slot as u64;
+        if candidate < least {
+            (least, victim_key) = (candidate, key);
         }
     }
+    let victim = least as usize % SLOTS_PER_LINE;
     if !line.replace_key(victim, victim_key, CLAIMED) {
         return Err(DISTURBED);
     }
@@ -182,7 +215,8 @@ fn enter<S: SourceSet>(line: &S, key: u64, now: Time, limit: Limit) -> Result<Ch
 }
 
 impl Charge {
-    const NOTHING: Self = Self {
+    /// Nothing was charged.
+    pub const NOTHING: Self = Self {
         slot: 0,
         over: false,
         carried: false,
@@ -207,6 +241,24 @@ impl Charge {
             ..Self::NOTHING
         }
     }
+}
+
+/// The epoch of a moment, of 2 to 4 seconds: an eighth of a time slot of proofs. It wraps;
+/// what is old then looks recent for two epochs.
+///
+/// While the cap is exhausted a source that is not in its line is not entered there, and most
+/// are not: the random line would be read for nothing. So there is a byte for each line beside
+/// it, close at hand: the epoch in which a source of the line was last charged.
+#[inline(always)]
+pub const fn epoch(jiffies: u64, slot_shift: u32) -> u8 {
+    (jiffies >> (slot_shift.wrapping_sub(3) & 63)) as u8
+}
+
+/// Whether a source of the line with this byte may have been charged in this epoch or the one
+/// before. A source that was idle for longer is not charged while the cap is exhausted.
+#[inline(always)]
+pub const fn is_recent(byte: u8, epoch: u8) -> bool {
+    epoch.wrapping_sub(byte) <= 1
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::bounds::{LINES_OF_SOURCE, TICKET_LINES, TICKETS_PER_LINE};
 use crate::source::Source;
+use crate::verifier::forget;
 
 /// SYNs that one ticket admits: a client of Linux 6.5 or later sends seven within
 /// [`PROOF_SECS`](super::challenge::PROOF_SECS) when nothing answers.
@@ -148,6 +149,21 @@ impl Ticket {
         Self(self.0 & !(HIGH_MASK << HIGH_SHIFT) | ((number >> 16) as u64) << HIGH_SHIFT)
     }
 
+    /// What the ticket of a tuple proves for a SYN with `sequence`.
+    #[inline(always)]
+    pub const fn proof(self, sequence: u32) -> Proof {
+        if self.0 == 0 || !self.fits(sequence) {
+            return Proof::None;
+        }
+        match self.state() {
+            HALF => Proof::Half,
+            0 => Proof::New,
+            admitted if admitted < TICKET_SYNS as u64 => Proof::Used,
+            _ if crate::Mechanism::TicketSyns.is_off() => Proof::Used,
+            _ => Proof::Spent,
+        }
+    }
+
     /// Jiffies that are left at `now` of `ticks`; 0 when the ticket has ended. An old ticket
     /// looks like a new one again for `ticks` in 2^22 jiffies, to its own tuple only.
     #[inline(always)]
@@ -158,6 +174,13 @@ impl Ticket {
         } else {
             left
         }
+    }
+
+    /// Whether anything is [`Self::left`].
+    #[inline(always)]
+    const fn is_alive(self, now: u32, ticks: u32) -> bool {
+        let left = (self.0 as u32).wrapping_sub(now) & END_MASK;
+        self.0 != 0 && left.wrapping_sub(1) < ticks + LAG_TICKS as u32
     }
 
     /// Whether the ticket is for a SYN with `sequence`: the number that was proven has its
@@ -208,7 +231,8 @@ pub const fn bucket_of(source: Source, seed: u64) -> usize {
 fn find<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) -> Option<(usize, Ticket)> {
     for slot in 0..TICKETS_PER_LINE {
         let ticket = line.ticket(slot);
-        if ticket.0 >> TAG_SHIFT == tag_of(hash) && ticket.left(now, ticks) > 0 {
+        if ticket.0 >> TAG_SHIFT == tag_of(hash) && ticket.is_alive(now, ticks) {
+            let slot = forget(slot as u64, ticket.0) as usize % 8;
             return Some((slot, ticket));
         }
     }
@@ -225,25 +249,32 @@ pub fn proof_of<S: TicketSet>(
     now: u32,
     ticks: u32,
 ) -> Proof {
-    match find(line, hash, now, ticks) {
-        Some((_, ticket)) if ticket.fits(sequence) => match ticket.state() {
-            HALF => Proof::Half,
-            0 => Proof::New,
-            admitted if admitted < u64::from(TICKET_SYNS) => Proof::Used,
-            _ if crate::Mechanism::TicketSyns.is_off() => Proof::Used,
-            _ => Proof::Spent,
-        },
-        _ => Proof::None,
-    }
+    ticket_of(line, hash, now, ticks).proof(sequence)
+}
+
+/// The live ticket of a tuple, or none.
+#[inline(always)]
+pub fn ticket_of<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) -> Ticket {
+    find(line, hash, now, ticks).map_or(Ticket(0), |(_, ticket)| ticket)
 }
 
 /// Admits a SYN of the tuple on its ticket.
 #[inline(always)]
 pub fn admit<S: TicketSet>(line: &S, hash: TupleHash, now: u32, ticks: u32) {
-    if let Some((index, ticket)) = find(line, hash, now, ticks)
-        && ticket.state() < u64::from(TICKET_SYNS)
-    {
-        line.write(index, ticket.with_state(ticket.state() + 1));
+    use_ticket(line, ticket_of(line, hash, now, ticks));
+}
+
+/// Admits a SYN on a ticket, unless it has changed since.
+#[inline(always)]
+pub fn use_ticket<S: TicketSet>(line: &S, ticket: Ticket) {
+    if ticket.0 == 0 || ticket.state() >= u64::from(TICKET_SYNS) {
+        return;
+    }
+    for slot in 0..TICKETS_PER_LINE {
+        if line.ticket(slot).0 == ticket.0 {
+            line.write(slot, ticket.with_state(ticket.state() + 1));
+            return;
+        }
     }
 }
 
@@ -349,13 +380,14 @@ pub fn reset<S: TicketSet>(
 /// The slot whose ticket has ended, or ends first.
 #[inline(always)]
 fn ends_first<S: TicketSet>(line: &S, now: u32, ticks: u32) -> usize {
-    let mut slot = 0;
-    let mut least = u32::MAX;
-    for candidate in 0..TICKETS_PER_LINE {
-        let left = line.ticket(candidate).left(now, ticks);
-        if left < least {
-            (slot, least) = (candidate, left);
+    // In one word, as in `sources::enter`.
+    let mut least = u64::MAX;
+    for slot in 0..TICKETS_PER_LINE {
+        let left = u64::from(line.ticket(slot).left(now, ticks));
+        let candidate = left << 3 | slot as u64;
+        if candidate < least {
+            least = candidate;
         }
     }
-    slot
+    (least & 7) as usize
 }

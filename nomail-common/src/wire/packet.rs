@@ -7,7 +7,8 @@
 use crate::{
     bounds::MAX_PORTS,
     source::{Source, is_nat64},
-    wire::frame::Frame,
+    verifier::forget,
+    wire::frame::{Frame, half, word},
 };
 
 /// Most VLAN tags of a frame that is parsed.
@@ -15,21 +16,22 @@ pub const MAX_VLAN_TAGS: usize = 2;
 /// Most IPv6 extension headers of a packet that is parsed. A longer chain passes uncounted.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
 
-const ETHERNET_LENGTH: usize = 14;
+pub(crate) const ETHERNET_LENGTH: usize = 14;
 const VLAN_TAG_LENGTH: usize = 4;
+pub(crate) const IPV4_LENGTH: usize = 20;
 pub(crate) const IPV6_LENGTH: usize = 40;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
-const PROTOCOL_HOP_BY_HOP: u8 = 0;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_ROUTING: u8 = 43;
-const PROTOCOL_FRAGMENT: u8 = 44;
-const PROTOCOL_AUTHENTICATION: u8 = 51;
-const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
+pub(crate) const PROTOCOL_HOP_BY_HOP: u8 = 0;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_ROUTING: u8 = 43;
+pub(crate) const PROTOCOL_FRAGMENT: u8 = 44;
+pub(crate) const PROTOCOL_AUTHENTICATION: u8 = 51;
+pub(crate) const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 
 pub(crate) const TCP_FIN: u8 = 0x01;
 pub(crate) const TCP_SYN: u8 = 0x02;
@@ -71,7 +73,7 @@ impl Address {
     }
 
     #[inline(always)]
-    const fn is_ipv4(self) -> bool {
+    pub(crate) const fn is_ipv4(self) -> bool {
         self.high == 0 && self.low >> 32 == 0xffff
     }
 }
@@ -193,13 +195,30 @@ struct Transport {
     plain: bool,
 }
 
+/// Covers the bytes before an IP header: Ethernet's, and those of all tags.
+const NETWORK_MASK: usize = 0x1f;
+
+const _: () = assert!(ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_TAG_LENGTH <= NETWORK_MASK);
+
 /// Parses a SYN for one of `ports` (0 where unused), or a RST; with `dialogs` also segments of
 /// dialogs. None for any other frame.
-#[inline(always)]
 pub fn parse<F: Frame + ?Sized>(
     frame: &F,
     ports: &[u16; MAX_PORTS],
     dialogs: bool,
+) -> Option<Segment> {
+    parse_with(frame, ports, dialogs, |offset, kind| {
+        Extension::read(frame, offset, kind)
+    })
+}
+
+/// [`parse`] with a function of the caller's for [`Extension::read`].
+#[inline(always)]
+pub fn parse_with<F: Frame + ?Sized>(
+    frame: &F,
+    ports: &[u16; MAX_PORTS],
+    dialogs: bool,
+    read: impl Fn(usize, u8) -> Extension,
 ) -> Option<Segment> {
     let ethernet: [u8; ETHERNET_LENGTH] = frame.read(0)?;
     let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
@@ -218,9 +237,10 @@ pub fn parse<F: Frame + ?Sized>(
             VLAN_STACKED
         };
     }
+    let network = forget(network as u64, u64::from(ethertype)) as usize & NETWORK_MASK;
     let transport = match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, network),
-        ETHERTYPE_IPV6 if crate::Mechanism::Ipv6.is_on() => ipv6(frame, network),
+        ETHERTYPE_IPV6 if crate::Mechanism::Ipv6.is_on() => ipv6(frame, network, read),
         _ => None,
     }?;
     tcp(frame, &transport, network, vlan, ports, dialogs)
@@ -254,8 +274,65 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
+/// An extension header of IPv6 in one word: its length in bytes, 0 if it is none that is
+/// skipped; above 16 bits the kind of the next header; above 24 whether it is that of a first
+/// fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension(pub u64);
+
+const LENGTH_MASK: u64 = 0xffff;
+const NEXT_SHIFT: u32 = 16;
+const FIRST_FRAGMENT: u64 = 1 << 24;
+/// Covers the bytes of the longest chain of extension headers.
+const SKIPPED_MASK: usize = 0x3fff;
+
+const _: () = assert!(MAX_EXTENSION_HEADERS * 256 * 8 <= SKIPPED_MASK);
+
+impl Extension {
+    /// Not an extension header that is skipped.
+    const NONE: Self = Self(0);
+
+    /// The extension header of this kind at `offset`.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F, offset: usize, kind: u8) -> Self {
+        let Some(header): Option<[u8; 4]> = frame.read(offset) else {
+            return Self::NONE;
+        };
+        let length = u64::from(header[1]);
+        let fragment = half(&header, 2);
+        let next = u64::from(header[0]) << NEXT_SHIFT;
+        Self(match kind {
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => next | (length + 1) * 8,
+            // With segments left, this host is not the destination.
+            PROTOCOL_ROUTING if header[3] == 0 => next | (length + 1) * 8,
+            PROTOCOL_AUTHENTICATION => next | (length + 2) * 4,
+            PROTOCOL_FRAGMENT if fragment & 0xfff8 == 0 && fragment & 1 != 0 => {
+                next | FIRST_FRAGMENT | 8
+            }
+            PROTOCOL_FRAGMENT if fragment & 0xfff8 == 0 => next | 8,
+            _ => return Self::NONE,
+        })
+    }
+
+    const fn length(self) -> usize {
+        (self.0 & LENGTH_MASK) as usize
+    }
+
+    const fn next(self) -> u8 {
+        (self.0 >> NEXT_SHIFT) as u8
+    }
+
+    const fn is_first_fragment(self) -> bool {
+        self.0 & FIRST_FRAGMENT != 0
+    }
+}
+
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
+fn ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    read: impl Fn(usize, u8) -> Extension,
+) -> Option<Transport> {
     // In two reads: most IPv6 that is not TCP needs only the first.
     let fixed: [u8; 8] = frame.read(offset)?;
     if fixed[0] >> 4 != 6 {
@@ -263,30 +340,21 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     }
     let mut next = fixed[6];
     let mut skipped = 0;
-    let mut first_fragment = false;
+    let mut seen = 0;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
             break;
         }
-        let header: [u8; 4] = frame.read(offset + IPV6_LENGTH + skipped)?;
-        let length = usize::from(header[1]);
-        skipped += match next {
-            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => (length + 1) * 8,
-            // With segments left, this host is not the destination.
-            PROTOCOL_ROUTING if header[3] == 0 => (length + 1) * 8,
-            PROTOCOL_AUTHENTICATION => (length + 2) * 4,
-            PROTOCOL_FRAGMENT => {
-                let fragment = u16::from_be_bytes([header[2], header[3]]);
-                if fragment & 0xfff8 != 0 {
-                    return None;
-                }
-                first_fragment |= fragment & 1 != 0;
-                8
-            }
-            _ => return None,
-        };
-        next = header[0];
+        let extension = read(offset + IPV6_LENGTH + skipped, next);
+        if extension.length() == 0 {
+            return None;
+        }
+        skipped += extension.length();
+        next = extension.next();
+        seen |= extension.0;
     }
+    let first_fragment = Extension(seen).is_first_fragment();
+    let skipped = forget(skipped as u64, seen) as usize & SKIPPED_MASK;
     if next != PROTOCOL_TCP {
         return None;
     }
@@ -326,11 +394,43 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Transport> {
     })
 }
 
+/// The kind of a segment with this TCP header; `length` is that of the IP packet from the TCP
+/// header on. None for a segment that is not asked for.
+#[inline(always)]
+pub(crate) fn kind(
+    header: &[u8; TCP_LENGTH_MIN],
+    length: usize,
+    dialogs: impl Fn() -> bool,
+) -> Option<Kind> {
+    let flags = header[13];
+    if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+        let header_length = (header[12] >> 4) as usize * 4;
+        let is_malformed = flags & (TCP_FIN | TCP_RST) != 0
+            || header_length < TCP_LENGTH_MIN
+            || header_length > length
+            || crate::Mechanism::DataAndEcnAccepted.is_off()
+                && (flags & !TCP_SYN != 0 || header_length != length);
+        Some(if is_malformed {
+            Kind::Malformed
+        } else {
+            Kind::Syn
+        })
+    } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
+        && (flags & TCP_ACK == 0 || dialogs() || acknowledges_challenge(header))
+    {
+        Some(Kind::Reset)
+    } else if flags & (TCP_RST | TCP_ACK) == TCP_ACK && dialogs() {
+        Some(Kind::Dialog)
+    } else {
+        None
+    }
+}
+
 /// Whether a header acknowledges a challenge: its sequence number is 0, and its SYN counts for
 /// one. The RST of a connection hardly ever does.
 #[inline(always)]
 const fn acknowledges_challenge(header: &[u8; TCP_LENGTH_MIN]) -> bool {
-    u32::from_be_bytes([header[8], header[9], header[10], header[11]]) <= 1
+    word(header, 8) <= 1
 }
 
 #[inline(always)]
@@ -354,28 +454,7 @@ fn tcp<F: Frame + ?Sized>(
         (0, port, 0, Kind::Malformed)
     } else {
         let header: [u8; TCP_LENGTH_MIN] = frame.read(transport.offset)?;
-        let flags = header[13];
-        let header_length = usize::from(header[12] >> 4) * 4;
-        let kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
-            if flags & (TCP_FIN | TCP_RST) != 0
-                || header_length < TCP_LENGTH_MIN
-                || header_length > transport.length
-                || crate::Mechanism::DataAndEcnAccepted.is_off()
-                    && (flags & !TCP_SYN != 0 || header_length != transport.length)
-            {
-                Kind::Malformed
-            } else {
-                Kind::Syn
-            }
-        } else if flags & (TCP_SYN | TCP_RST) == TCP_RST
-            && (dialogs || flags & TCP_ACK == 0 || acknowledges_challenge(&header))
-        {
-            Kind::Reset
-        } else if dialogs && flags & (TCP_RST | TCP_ACK) == TCP_ACK {
-            Kind::Dialog
-        } else {
-            return None;
-        };
+        let kind = kind(&header, transport.length, || dialogs)?;
         (
             u16::from_be_bytes([header[0], header[1]]),
             u16::from_be_bytes([header[2], header[3]]),

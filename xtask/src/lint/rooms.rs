@@ -44,6 +44,7 @@ pub(super) const PACKAGES: &[Package] = &[
             ("siphash", Uses::Ground),
             ("source", Uses::Ground),
             ("verdict", Uses::Ground),
+            ("verifier", Uses::Ground),
             ("wire", Uses::Only(&[])),
             ("guard", Uses::Only(&["wire"])),
             ("stateless", Uses::Only(&["wire", "guard"])),

@@ -13,7 +13,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("benches", 10),
     ("fuzz", 0),
     ("nomail-agent", 10),
-    ("nomail-common", 5),
+    ("nomail-common", 6),
     ("nomail-ebpf", 51),
     ("tests", 11),
 ];

@@ -3,8 +3,7 @@
 //! The verifier goes through the rest of a program once for each combination of constants that
 //! it knows of, and through it once for a number that it does not know.
 
-/// The value, of which the compiler knows nothing any more. Costs nothing: it stays in its
-/// register.
+/// The value, of which the compiler knows nothing any more. Costs one instruction.
 #[inline(always)]
 #[must_use]
 pub fn opaque(value: u64) -> u64 {

@@ -302,10 +302,10 @@ impl Extension {
         let fragment = half(&header, 2);
         let next = u64::from(header[0]) << NEXT_SHIFT;
         Self(match kind {
-            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => next | (length + 1) * 8,
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_DESTINATION_OPTIONS => next | ((length + 1) * 8),
             // With segments left, this host is not the destination.
-            PROTOCOL_ROUTING if header[3] == 0 => next | (length + 1) * 8,
-            PROTOCOL_AUTHENTICATION => next | (length + 2) * 4,
+            PROTOCOL_ROUTING if header[3] == 0 => next | ((length + 1) * 8),
+            PROTOCOL_AUTHENTICATION => next | ((length + 2) * 4),
             PROTOCOL_FRAGMENT if fragment & 0xfff8 == 0 && fragment & 1 != 0 => {
                 next | FIRST_FRAGMENT | 8
             }

@@ -147,3 +147,18 @@ proptest! {
         }
     }
 }
+
+/// On every kernel, and when the byte wraps.
+#[test]
+fn a_line_is_recent_for_two_to_eight_seconds() {
+    for hz in [100, 250, 300, 1000] {
+        let shift = crate::guard::challenge::slot_shift(hz);
+        let seconds = |seconds: u64| seconds * u64::from(hz);
+        for charged in [0, seconds(1), seconds(1023), 1 << 40] {
+            let byte = epoch(charged, shift);
+            let is_recent = |after: u64| is_recent(byte, epoch(charged + after, shift));
+            assert!(is_recent(0) && is_recent(seconds(2)), "{hz} {charged}");
+            assert!(!is_recent(seconds(8)), "{hz} {charged}");
+        }
+    }
+}

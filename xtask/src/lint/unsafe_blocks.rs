@@ -14,7 +14,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("fuzz", 0),
     ("nomail-agent", 10),
     ("nomail-common", 6),
-    ("nomail-ebpf", 51),
+    ("nomail-ebpf", 56),
     ("tests", 11),
 ];
 

@@ -7,6 +7,8 @@ use std::{
     fs,
     io::Read as _,
     net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nomail_tests::{
@@ -73,6 +75,25 @@ fn doctor(host: &Namespace, agent: &Agent) -> Value {
     let mut findings = found.as_array().unwrap().iter();
     let wanted = findings.find(|one| one["check"] == "sight");
     wanted.unwrap_or_else(|| panic!("{found:#}"))["result"].clone()
+}
+
+/// The kernel says of such a connection that it arrived over the interface that has the address.
+#[test]
+fn connections_of_the_host_to_itself_are_not_missed() {
+    let lab = Lab::new();
+    let _program = answerable(&lab.client, CLIENT_INTERFACE);
+    let agent = Agent::start(&lab.host, &["--iface", HOST_INTERFACE]);
+    // As long as the agent needs to notice connections that it misses.
+    let end = Instant::now() + Duration::from_secs(16);
+    while Instant::now() < end {
+        for to in [HOST_IPV4, HOST_IPV6] {
+            connect(&lab.host, to, 25);
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(of_interface(&agent, "xdp_mode"), "native");
+    assert!(of_interface(&agent, "trouble").is_null());
+    assert_eq!(health(&lab.host).0, 200);
 }
 
 #[test]

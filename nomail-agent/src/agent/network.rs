@@ -134,7 +134,7 @@ impl Network {
         // Before interfaces that came back are attached to: the survey has them without.
         let seen = Seen {
             surveys: &survey.links,
-            connections: &self.plan.connections(&listeners.responder.arrivals()),
+            connections: &self.plan.connections(&listeners.responder.take_arrivals()),
             sends_answers: keeper.settings.sends_answers(),
         };
         let (links, guard) = (&mut self.links, &mut keeper.guard);

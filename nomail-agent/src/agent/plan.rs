@@ -17,7 +17,7 @@ use crate::{
     config::ListenAddress,
     exit::{Exit, Failure},
     net::{ConfiguredAddress, Interface, Links, LocalAddress},
-    smtp::Arrivals,
+    smtp::Arrival,
 };
 
 /// Port of SMTP.
@@ -243,13 +243,20 @@ impl ListenPlan {
         pairs.collect()
     }
 
-    /// How many of these connections arrived for guarded pairs, by the number of the interface.
-    pub(super) fn connections(&self, arrivals: &Arrivals) -> HashMap<u32, u64> {
+    /// How many of these connections came from other hosts for guarded pairs, by the number of
+    /// the interface. XDP does not see what this host sends to itself.
+    pub(super) fn connections(&self, arrivals: &[Arrival]) -> HashMap<u32, u64> {
         let guarded = self.guarded();
         let mut connections = HashMap::new();
-        for ((interface, address), count) in arrivals {
-            if guarded.contains(&(address.ip(), address.port())) {
-                *connections.entry(*interface).or_default() += count;
+        for Arrival {
+            interface,
+            to,
+            from,
+        } in arrivals
+        {
+            let is_own = from.is_loopback() || self.own.contains(from);
+            if !is_own && guarded.contains(&(to.ip(), to.port())) {
+                *connections.entry(*interface).or_default() += 1;
             }
         }
         connections

@@ -17,8 +17,8 @@ const QUEUED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Sight {
     begun: Instant,
-    /// SYNs and connections at the last look.
-    before: Option<(u64, u64)>,
+    /// SYNs at the last look.
+    before: Option<u64>,
     window: Window,
     /// SYNs in the window before.
     earlier_syns: u64,
@@ -59,15 +59,13 @@ impl Sight {
         }
     }
 
-    /// Takes the counts of SYNs and of connections, and returns whether the guard is blind: as
-    /// before, if they do not tell.
+    /// Takes the count of SYNs, and the connections since the last look. Returns whether the
+    /// guard is blind: as before, if they do not tell.
     pub(super) fn look(&mut self, now: Instant, syns: u64, connections: u64) -> bool {
-        let Some((syns_before, connections_before)) = self.before.replace((syns, connections))
-        else {
+        let Some(before) = self.before.replace(syns) else {
             return self.blind;
         };
-        let syns = syns.saturating_sub(syns_before);
-        let connections = connections.saturating_sub(connections_before);
+        let syns = syns.saturating_sub(before);
         self.sees |= syns > 0;
         self.window.syns += syns;
         if connections > 0 && now.saturating_duration_since(self.begun) >= QUEUED {
@@ -106,15 +104,14 @@ mod tests {
     fn looks(steps: &[(u64, u64)]) -> Vec<bool> {
         let begun = Instant::now();
         let mut sight = Sight::new(begun);
-        let (mut syns, mut connections) = (500, 70);
-        sight.look(begun, syns, connections);
+        let mut syns = 500;
+        sight.look(begun, syns, 70);
         let later = begun + QUEUED;
         let mut now = later;
         let said = steps.iter().map(|(new_syns, new_connections)| {
             syns += new_syns;
-            connections += new_connections;
             now += Duration::from_secs(1);
-            sight.look(now, syns, connections)
+            sight.look(now, syns, *new_connections)
         });
         said.collect()
     }
@@ -168,7 +165,7 @@ mod tests {
         let mut sight = Sight::new(begun);
         for second in 0..QUEUED.as_secs() {
             let now = begun + Duration::from_secs(second);
-            assert!(!sight.look(now, 0, 100 * second));
+            assert!(!sight.look(now, 0, 100));
         }
     }
 }

@@ -66,7 +66,8 @@ struct Watched {
 /// What there is to see at a look.
 pub(super) struct Seen<'a> {
     pub(super) surveys: &'a LinkSurveys,
-    /// The connections that arrived for guarded addresses, by the number of the interface.
+    /// The connections that arrived for guarded addresses since the last look, by the number
+    /// of the interface.
     pub(super) connections: &'a HashMap<u32, u64>,
     /// Whether XDP sends anything at all.
     pub(super) sends_answers: bool,

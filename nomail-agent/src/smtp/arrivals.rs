@@ -1,8 +1,7 @@
 //! Over which interfaces connections arrive: what a guard must have seen the SYNs of.
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -14,12 +13,20 @@ use super::socket::arrived_over;
 /// connections costs no more.
 const LOOKS_PER_SECOND: u32 = 16;
 
-/// Pairs of interface and address that are counted. Those beyond are not.
-const PAIRS_MAX: usize = 1024;
+/// Arrivals that wait to be taken. Those beyond are lost.
+const ARRIVALS_MAX: usize = 1024;
 
-/// Connections, or some of them, by the number of the interface that they arrived over, and by
-/// the address that they were for.
-pub type Arrivals = HashMap<(u32, SocketAddr), u64>;
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The number of the interface that it arrived over. For a connection of this host to
+    /// itself the kernel names the interface that has the address.
+    pub interface: u32,
+    /// The address that it was for.
+    pub to: SocketAddr,
+    /// The client.
+    pub from: IpAddr,
+}
 
 /// Limits the looks.
 #[derive(Debug)]
@@ -37,7 +44,12 @@ impl ArrivalSample {
     }
 
     /// Looks at a connection, or at none if there were enough in this second.
-    pub(super) fn look(&mut self, stream: &TcpStream, now: Instant) -> Option<(u32, SocketAddr)> {
+    pub(super) fn look(
+        &mut self,
+        stream: &TcpStream,
+        from: IpAddr,
+        now: Instant,
+    ) -> Option<Arrival> {
         if now.saturating_duration_since(self.begun) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
@@ -45,14 +57,18 @@ impl ArrivalSample {
             return None;
         }
         self.looks += 1;
-        Some((arrived_over(stream)?, stream.local_addr().ok()?))
+        Some(Arrival {
+            interface: arrived_over(stream)?,
+            to: stream.local_addr().ok()?,
+            from,
+        })
     }
 }
 
-/// Counts a connection.
-pub(super) fn count(arrivals: &mut Arrivals, pair: (u32, SocketAddr)) {
-    if arrivals.len() < PAIRS_MAX || arrivals.contains_key(&pair) {
-        *arrivals.entry(pair).or_default() += 1;
+/// Keeps an arrival until it is taken.
+pub(super) fn keep(arrivals: &mut Vec<Arrival>, arrival: Arrival) {
+    if arrivals.len() < ARRIVALS_MAX {
+        arrivals.push(arrival);
     }
 }
 
@@ -82,23 +98,33 @@ mod tests {
         let now = Instant::now();
         let mut sample = ArrivalSample::new(now);
         let local = stream.local_addr().unwrap();
+        let from = local.ip();
+        let arrival = Arrival {
+            interface: LOOPBACK,
+            to: local,
+            from,
+        };
         for _ in 0..LOOKS_PER_SECOND {
-            assert_eq!(sample.look(&stream, now), Some((LOOPBACK, local)));
+            assert_eq!(sample.look(&stream, from, now), Some(arrival));
         }
-        assert_eq!(sample.look(&stream, now), None, "enough in this second");
+        let more = sample.look(&stream, from, now);
+        assert_eq!(more, None, "enough in this second");
         let later = now + Duration::from_secs(1);
-        assert_eq!(sample.look(&stream, later), Some((LOOPBACK, local)));
+        assert_eq!(sample.look(&stream, from, later), Some(arrival));
     }
 
     #[test]
-    fn the_table_is_bounded() {
-        let mut arrivals = Arrivals::new();
-        for port in 0..2 * PAIRS_MAX {
-            let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port as u16);
-            count(&mut arrivals, (LOOPBACK, address));
-            count(&mut arrivals, (LOOPBACK, address));
+    fn arrivals_that_nobody_takes_are_bounded() {
+        let mut arrivals = Vec::new();
+        let from = Ipv4Addr::LOCALHOST.into();
+        for port in 0..2 * ARRIVALS_MAX {
+            let arrival = Arrival {
+                interface: LOOPBACK,
+                to: SocketAddr::new(from, port as u16),
+                from,
+            };
+            keep(&mut arrivals, arrival);
         }
-        assert_eq!(arrivals.len(), PAIRS_MAX);
-        assert!(arrivals.values().all(|&count| count == 2));
+        assert_eq!(arrivals.len(), ARRIVALS_MAX);
     }
 }

@@ -34,7 +34,7 @@ pub mod settings;
 pub mod socket;
 pub mod stats;
 
-pub use arrivals::Arrivals;
+pub use arrivals::Arrival;
 pub use dialog::{Dialog, Outcome};
 pub use epoch::unix_now;
 pub use foreign::{ForeignDomain, ForeignDomains};

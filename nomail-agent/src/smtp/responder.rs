@@ -19,7 +19,7 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::{
-    arrivals::Arrivals,
+    arrivals::Arrival,
     foreign::ForeignDomains,
     senders::Senders,
     server::{ListenerId, Order, SmtpServer},
@@ -116,9 +116,9 @@ impl Responder {
         self.stats.lock().sources()
     }
 
-    /// Returns over which interfaces connections have arrived.
-    pub fn arrivals(&self) -> Arrivals {
-        self.stats.lock().arrivals.clone()
+    /// Returns connections that have arrived since the last call, or some of them.
+    pub fn take_arrivals(&self) -> Vec<Arrival> {
+        std::mem::take(&mut self.stats.lock().arrivals)
     }
 
     /// Returns what happened since the last call.

@@ -310,8 +310,8 @@ impl SmtpServer {
             line, end, refused, ..
         } = action;
         let greeted = stream.write(line).is_ok_and(|count| count == line.len());
-        if let Some(pair) = self.sample.look(&stream, now) {
-            arrivals::count(&mut self.stats.lock().arrivals, pair);
+        if let Some(arrival) = self.sample.look(&stream, peer, now) {
+            arrivals::keep(&mut self.stats.lock().arrivals, arrival);
         }
         if let Some(at) = refused.filter(|_| greeted) {
             self.stats.lock().counts.refused[at] += 1;

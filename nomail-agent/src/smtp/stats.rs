@@ -18,8 +18,8 @@ use nomail_common::{counted, counted::Counted as _, source::Source};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arrivals::Arrivals, command::Verb, dialog::Outcome, foreign::ForeignDomains,
-    protocol::Protocol, senders::Senders,
+    arrivals::Arrival, command::Verb, dialog::Outcome, foreign::ForeignDomains, protocol::Protocol,
+    senders::Senders,
 };
 use crate::{counts::Counts, refusal::RefusalPoint};
 
@@ -228,7 +228,7 @@ pub(super) struct StatsInner {
     pub(super) counts: Connections,
     pub(super) senders: Senders,
     pub(super) foreign: ForeignDomains,
-    pub(super) arrivals: Arrivals,
+    pub(super) arrivals: Vec<Arrival>,
     history: LruCache<Source, SourceRecord>,
     activity: Activity,
 }
@@ -245,7 +245,7 @@ impl Stats {
             counts: Connections::default(),
             senders,
             foreign: ForeignDomains::default(),
-            arrivals: Arrivals::new(),
+            arrivals: Vec::new(),
             history: LruCache::new(SOURCES_MAX),
             activity: Activity::default(),
         }))

@@ -58,6 +58,8 @@ pub(super) struct Keeper {
     decisions: Option<DecisionFiles>,
     /// The kernel did not take the decisions.
     undenied: bool,
+    /// The decisions have changed since the settings were begun.
+    decided: bool,
     tick: Interval,
 }
 
@@ -93,6 +95,7 @@ impl Keeper {
             syncookies: true,
             decisions,
             undenied: false,
+            decided: false,
             tick: interval(TICK_INTERVAL),
         }
     }
@@ -204,10 +207,10 @@ impl Keeper {
         let Some(decisions) = &mut self.decisions else {
             return;
         };
-        let changed = decisions.look(now);
-        if changed || self.undenied && self.next.is_none() {
-            let settings = self.next.take();
-            self.begin(settings.unwrap_or_else(|| self.settings.clone()));
+        self.decided |= decisions.look(now);
+        // What was begun ends first: decisions may change more often than long lists take.
+        if (self.decided || self.undenied) && self.next.is_none() {
+            self.begin(self.settings.clone());
         }
     }
 
@@ -238,6 +241,12 @@ impl Keeper {
     /// were begun before.
     pub(super) fn begin(&mut self, settings: GuardSettings) {
         self.next = Some(settings.banning(self.banned()));
+        self.decided = false;
+    }
+
+    /// Gives up what was begun, except for decisions.
+    pub(super) fn abandon(&mut self) {
+        self.decided |= self.next.take().is_some() && self.decisions.is_some();
     }
 
     /// Writes a slice of the lists of the settings that were begun. Returns how it ended when

@@ -87,7 +87,9 @@ impl Reloader {
     pub(super) fn reload(&mut self, keeper: &mut Keeper, listeners: &Listeners) -> bool {
         info!("reloading the configuration");
         let begun = self.try_reload(keeper, listeners);
-        begun.map_err(|failure| self.refuse(&failure)).is_ok()
+        begun
+            .map_err(|failure| self.refuse(&failure, keeper))
+            .is_ok()
     }
 
     fn try_reload(&mut self, keeper: &mut Keeper, listeners: &Listeners) -> Result<(), Failure> {
@@ -105,12 +107,17 @@ impl Reloader {
         self.begin(new, Some(needs_restart), keeper)
     }
 
-    fn refuse(&mut self, failure: &Failure) {
+    fn refuse(&mut self, failure: &Failure, keeper: &mut Keeper) {
         for line in failure.lines() {
             error!("{line}");
         }
         error!("the configuration stays as it was");
         self.last = self.last.failed(failure);
+        // Nor does one that was begun before come into force and hide the failure.
+        self.next = None;
+        keeper.abandon();
+        // Its list files, if they have changed, are read again.
+        self.watched = WatchedLists::new(&self.config);
         // Of long lists.
         memory::give_back();
     }
@@ -166,7 +173,7 @@ impl Reloader {
                     }
                 }
             }
-            Err(error) if next.needs_restart.is_some() => self.refuse(&error.into()),
+            Err(error) if next.needs_restart.is_some() => self.refuse(&error.into(), keeper),
             Err(error) => self.retry_later(&error.into()),
         }
         // Of long lists, those before them.
@@ -200,17 +207,16 @@ impl Reloader {
             return;
         }
         self.look = now + LOOK_INTERVAL;
+        // What was begun ends first: files may change more often than long lists take.
+        if self.next.is_some() {
+            return;
+        }
         let retries = self.retry.take_if(|retry| now >= *retry).is_some();
         if !self.watched.look() && !retries {
             return;
         }
-        // Of a reload that was begun, too.
-        let (before, needs_restart) = match &self.next {
-            Some(next) => (&next.config, next.needs_restart.clone()),
-            None => (&self.config, None),
-        };
-        let new = before.with_lists_read_again();
-        let lost: Vec<_> = new.lost_since(before).collect();
+        let new = self.config.with_lists_read_again();
+        let lost: Vec<_> = new.lost_since(&self.config).collect();
         if !lost.is_empty() {
             list_files::warn_of_lost(&lost);
             self.lists.keep(&lost);
@@ -219,7 +225,7 @@ impl Reloader {
         if !retries {
             list_files::warn_of(&new);
         }
-        if let Err(failure) = self.begin(new, needs_restart, keeper) {
+        if let Err(failure) = self.begin(new, None, keeper) {
             self.retry_later(&failure);
         }
     }

@@ -175,7 +175,11 @@ impl Set {
     /// is unknown.
     fn write_slice(&mut self, lists: &Arc<Lists>) -> Result<bool, BpfError> {
         let mut changes = match mem::replace(&mut self.content, Content::Unknown) {
-            Content::Incomplete(changes) if Arc::ptr_eq(&changes.lists, lists) => changes,
+            Content::Incomplete(changes)
+                if Arc::ptr_eq(&changes.lists, lists) || changes.lists == *lists =>
+            {
+                changes
+            }
             Content::Complete(held) => Changes::new(&held, lists),
             // Also if it is a part of other lists.
             Content::Unknown | Content::Incomplete(_) => {

@@ -36,7 +36,6 @@ use crate::{
     exit::{Exit, Failure},
     guard::Pins,
     host::{
-        memory::FilePages,
         privilege::{self, Account, Confinement, Thread},
         service::{InheritedSockets, Manager},
         state::State,
@@ -94,7 +93,6 @@ pub(super) struct Confined {
     pub(super) observers: Observers,
     pub(super) journal: Journal,
     pub(super) signals: Signals,
-    pub(super) file_pages: FilePages,
 }
 
 impl Opened {
@@ -211,8 +209,6 @@ impl Attached {
         let mut keep = vec![Capability::CAP_NET_BIND_SERVICE];
         keep.extend(guarded.then_some(Capability::CAP_BPF));
         let paths = files::reachable_paths(config, state.is_some());
-        // Later the sandbox hides them.
-        let file_pages = FilePages::find();
         root.give_up(common.account, &keep, &paths)?;
         files::warn_of_unreadable(config, common.account);
         files::warn_of_shared_directories(config);
@@ -243,7 +239,6 @@ impl Attached {
             listeners,
             observers: common.observers,
             signals: common.signals,
-            file_pages,
         })
     }
 }

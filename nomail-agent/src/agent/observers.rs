@@ -18,7 +18,7 @@ use crate::{
     config,
     exit::{Exit, Failure},
     host::{
-        memory::{self, FilePages},
+        memory,
         privilege::{self, Account},
         service::{Manager, STATUS_INTERVAL},
     },
@@ -40,8 +40,6 @@ pub(super) struct Observers {
     queries: mpsc::Receiver<Query>,
     figures: Interval,
     retry: Interval,
-    /// Those of the process; none before the agent serves.
-    file_pages: Option<FilePages>,
     /// The agent started, or a client was answered, since the last figures: that takes memory.
     used_memory: bool,
 }
@@ -97,15 +95,12 @@ impl Observers {
             // The service manager has the first ones when the agent is ready.
             figures: interval_at(time::Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL),
             retry,
-            file_pages: None,
             used_memory: true,
         })
     }
 
     /// Begins to answer clients, and reports to the service manager that the agent serves.
-    /// Keeps `file_pages`, to give back those that are not in use.
-    pub(super) fn start(&mut self, inputs: &StatusInputs<'_>, file_pages: FilePages) {
-        self.file_pages = Some(file_pages);
+    pub(super) fn start(&mut self, inputs: &StatusInputs<'_>) {
         self.started = Instant::now();
         let (control, asker) = (Arc::clone(&self.control), self.asker.clone());
         self.control_task = Some(tokio::spawn(async move {
@@ -156,7 +151,6 @@ impl Observers {
                 self.manager.figures(&inputs.figures());
                 if mem::take(&mut self.used_memory) {
                     memory::give_back();
-                    self.file_pages.iter().for_each(FilePages::give_back);
                 }
             }
             ObserversEvent::RetryMetrics => {

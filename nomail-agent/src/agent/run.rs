@@ -77,7 +77,6 @@ impl Agent {
             observers,
             journal,
             signals,
-            file_pages,
         } = confined;
         info!(
             "{} does not accept mail: {} {}",
@@ -98,7 +97,7 @@ impl Agent {
             signals,
         };
         let (observers, inputs) = agent.observed();
-        observers.start(&inputs, file_pages);
+        observers.start(&inputs);
         agent
     }
 

@@ -12,7 +12,7 @@ use crate::shell;
 const UNSAFE: &[(&str, usize)] = &[
     ("benches", 10),
     ("fuzz", 0),
-    ("nomail-agent", 10),
+    ("nomail-agent", 9),
     ("nomail-common", 6),
     ("nomail-ebpf", 56),
     ("tests", 11),

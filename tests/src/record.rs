@@ -25,6 +25,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The compiler or the kernel that made the figures.
+    pub fn maker(&self) -> &'static str {
+        self.text.split('|').nth(1).unwrap_or_default().trim()
+    }
+
     /// Compares the rows with those recorded, and prints them, with what was recorded behind
     /// each figure that is another one. With `NOMAIL_GOLDEN_WRITE` writes the file instead.
     /// `maker` is the compiler or the kernel that made the figures.
@@ -41,7 +46,7 @@ impl Record {
         }
         let recorded = read(self.text);
         println!("{}", table(maker, columns, rows, &recorded));
-        let recorded_maker = self.text.split('|').nth(1).unwrap_or_default().trim();
+        let recorded_maker = self.maker();
         let elsewhere = maker != recorded_maker;
         let mut faults = String::new();
         for (name, figures) in rows {

@@ -16,6 +16,10 @@ const VERIFIED: Record = Record {
     command: "cargo xtask test bpf -- the_programs_cost_the_verifier_what_is_recorded",
 };
 
+/// The most that another kernel than the recorded one may walk through, a quarter of what it
+/// gives up at. Older ones forget less: Linux 6.1 walks 110,175 and 139,248.
+const ELSEWHERE_MAX: u64 = 250_000;
+
 /// Where the responder answers, a SYN is looked at with the lease held and with it ended,
 /// because XDP may stand in for listeners.
 #[test]
@@ -33,11 +37,17 @@ fn the_programs_cost_the_verifier_what_is_recorded() {
     ));
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let version: Vec<_> = release.split('.').take(2).collect();
-    VERIFIED.check(
-        &format!("Linux {}", version.join(".")),
-        &["verified instructions"],
-        &all,
-    );
+    let kernel = format!("Linux {}", version.join("."));
+    let records = std::env::var_os("NOMAIL_GOLDEN_WRITE").is_some();
+    if records || kernel == VERIFIED.maker() {
+        VERIFIED.check(&kernel, &["verified instructions"], &all);
+    } else {
+        println!("{kernel}: {all:?}");
+        assert!(
+            all.iter().all(|(_, counts)| counts[0] <= ELSEWHERE_MAX),
+            "{all:?}"
+        );
+    }
 }
 
 /// On each kernel of the tiers bpf and vm: what takes the program is not said to lack

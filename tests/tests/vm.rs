@@ -43,6 +43,11 @@ const EXCLUDED: &[(&str, &[&str], &str)] = &[
     ("prometheus", &[], PEERS),
     ("service", &["systemd_likes_the_units"], PEERS),
     (
+        "sight",
+        &["a_guard_that_misses_what_connects_is_noticed"],
+        PEERS,
+    ),
+    (
         "socketless",
         &[
             "a_greeting_that_is_lost_for_good_is_sent_again",

@@ -27,10 +27,14 @@ use super::epoch::is_recent;
 use crate::refusal::RefusalPoint;
 
 /// Bytes of a saved memory.
-pub const FILE_LEN: usize = HEADER.len() + 4 + 4 + Table::SAVED_LEN;
+pub const FILE_LEN: usize = HEADER.len() + 4 + 4 + Table::SAVED_LEN + END.len();
 
 /// What a saved memory begins with.
 const HEADER: &[u8] = b"nomail senders 2\n";
+
+/// What it ends with. The blocks of a file that a power failure has cut off may be zeros, which
+/// would be networks that never connected.
+const END: &[u8] = b"end\n";
 
 /// For this long after a greeting no unknown network is greeted. As a rule a sender has
 /// returned by then: the first retry comes after minutes, or an hour at most.
@@ -140,6 +144,7 @@ impl Senders {
         file.extend(self.forgotten.to_le_bytes());
         file.extend(self.greeted.to_le_bytes());
         self.table.save(&mut file);
+        file.extend(END);
         file
     }
 
@@ -153,9 +158,10 @@ impl Senders {
         let length = StateError::Length(file.len());
         let (forgotten, rest) = rest.split_first_chunk().ok_or(length.clone())?;
         let (greeted, rest) = rest.split_first_chunk().ok_or(length.clone())?;
-        if rest.len() != Table::SAVED_LEN {
+        if rest.len() != Table::SAVED_LEN + END.len() {
             return Err(length);
         }
+        let rest = rest.strip_suffix(END).ok_or(StateError::Entry)?;
         let time = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes).min(now);
         Ok(Self {
             age: age_secs,

@@ -280,11 +280,16 @@ fn saved_with(offset: usize, word: u32) -> Vec<u8> {
 #[rstest]
 #[case(Vec::new(), "not a memory of this version of nomail")]
 #[case(b"nomail senders 1\n192.0.2.0/24 1764000000 rcpt\n".to_vec(), "not a memory of this version of nomail")]
-#[case(HEADER.to_vec(), "17 bytes, and not 393241")]
-#[case([Senders::new(AGE).save(), vec![0]].concat(), "393242 bytes, and not 393241")]
+#[case(HEADER.to_vec(), "17 bytes, and not 393245")]
+#[case([Senders::new(AGE).save(), vec![0]].concat(), "393246 bytes, and not 393245")]
 #[case(saved_with(0, 4), "an entry that nomail does not write")]
 #[case(saved_with(0, NOW >> 6 << 4 | 3 << 2 | 1), "an entry that nomail does not write")]
 #[case(saved_with(4, u32::MAX), "an entry that nomail does not write")]
+#[case::zeros_at_the_end({
+    let mut file = Senders::new(AGE).save();
+    file[4096..].fill(0);
+    file
+}, "an entry that nomail does not write")]
 #[case::wrong_set(saved_with(4 * 65536 + 68, NOW >> 6 << 4 | 1), "an entry that nomail does not write")]
 fn a_file_that_is_not_as_written_is_an_error(#[case] file: Vec<u8>, #[case] expected: &str) {
     let error = Senders::restore(&file, NOW, AGE).unwrap_err();

@@ -54,7 +54,9 @@ pub(crate) fn answer<const N: usize>(
     network: usize,
     turn: impl FnOnce(&mut [u8; N]),
 ) -> u32 {
-    let length = context.data_end() - context.data();
+    // Of the whole frame: a long one ends in fragments, behind the linear part.
+    // SAFETY: the context is this run's.
+    let length = unsafe { bpf_xdp_get_buff_len(context.ctx) } as usize;
     let network = network & NETWORK_MASK;
     let wanted = network + N;
     // Never longer than the frame that arrived.

@@ -82,6 +82,30 @@ fn a_challenge_is_right_in_every_field() {
     assert_eq!(verdicts(&guard, Verdict::Flood), 6);
 }
 
+/// Also of a jumbo frame, whose end is in fragments.
+#[test]
+fn nothing_but_padding_follows_an_answer() {
+    let mut guard = program::guard(&Policy {
+        source: program::TIGHT,
+        ..program::policy()
+    });
+    for segment in [program::ipv4(), program::ipv6()] {
+        // Its source is over the limit from then on.
+        run(&guard, &segment.frame());
+        let headers = segment.frame().len();
+        for payload in [0, 64, 65, 1400, 4000, 8900] {
+            let frame = segment.frame_with(0, &[], &vec![0xab; payload]);
+            let (action, answer) = guard.test_answer(&frame).unwrap();
+            assert_eq!(action, XDP_TX, "{payload} bytes");
+            let padding = answer.len() - headers;
+            assert!(
+                padding <= 64 && padding <= payload,
+                "{padding} of {payload} bytes"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_reset_proves_the_tuple_and_its_next_syn_passes() {
     let mut guard = guard(&policy());

@@ -14,7 +14,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("fuzz", 0),
     ("nomail-agent", 9),
     ("nomail-common", 6),
-    ("nomail-ebpf", 56),
+    ("nomail-ebpf", 57),
     ("tests", 11),
 ];
 

@@ -79,7 +79,7 @@ fn take_reset(syn: &mut SynContext<'_>) -> u32 {
     if !syn.is_hashed()
         || syn.config.observe != 0
         // Never challenged.
-        || maps::is_ours(syn.segment.peer_port)
+        || maps::PORTS.load().contains(&syn.segment.peer_port)
     {
         return passes;
     }

@@ -14,6 +14,7 @@ use nomail_common::{
 };
 use nomail_tests::{
     frames::{ETHERNET_LENGTH, RST, Segment},
+    lab::Lab,
     poll::until,
     program::{
         self, CLIENT_HARDWARE, HOST_HARDWARE, TIGHT, XDP_DROP, XDP_PASS, XDP_TX, answers,
@@ -260,6 +261,43 @@ fn beyond_the_limit_of_wrong_answers_a_client_answers_twice() {
     });
     assert_eq!(run(&guard, &reset), XDP_DROP);
     assert_eq!(run(&guard, &other.frame()), XDP_PASS);
+}
+
+/// No SYN from there is challenged: XDP never answers a port of ours, nor port 0.
+#[test]
+fn a_reset_from_a_port_that_is_never_challenged_is_not_charged() {
+    let (lab, mut guard) = (Lab::new(), guard(&policy()));
+    // Faster than a limit has room again.
+    lab.attach(&mut guard);
+    for port in [0, 25] {
+        let forged = from_port(ipv4(), port);
+        let challenges = answers(&guard, Answer::Challenge);
+        guard.test_run(&forged.frame(), 2).unwrap();
+        assert_eq!(answers(&guard, Answer::Challenge), challenges, "{port}");
+        let wrong = Segment {
+            flags: RST,
+            sequence: 77,
+            ..forged
+        };
+        let before = answers(&guard, Answer::Proven);
+        let mut challenged = 0;
+        for client in 0..20 {
+            let segment = from_port(ipv4(), 40_000 + port + client);
+            let (action, answer) = guard.test_answer(&segment.frame()).unwrap();
+            // One a second passes.
+            if action == XDP_TX {
+                challenged += 1;
+                guard.test_run(&wrong.frame(), RESETS_BURST * 2).unwrap();
+                run(&guard, &reset_for(segment, &answer));
+            }
+        }
+        assert!(challenged > 10, "{challenged}");
+        assert_eq!(
+            answers(&guard, Answer::Proven),
+            before + challenged,
+            "{port}"
+        );
+    }
 }
 
 /// One address that proves a tuple after the other does not turn the table over.

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use tempfile::TempDir;
@@ -49,6 +50,17 @@ impl Files {
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.path(name), text).expect("a file is written");
     }
+}
+
+/// Copies a program that is about to be run. A process of its own writes it: in this one,
+/// what another thread forks meanwhile would hold the file open for writing, and execve(2)
+/// of such a file fails (ETXTBSY).
+///
+/// # Panics
+/// When that fails.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "{} is not copied to {}", from.display(), to.display());
 }
 
 impl Default for Files {

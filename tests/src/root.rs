@@ -17,6 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    files::copy_program,
     lab::{Namespace, succeeded},
     poll::DEADLINE,
     repository::repository,
@@ -172,8 +173,8 @@ impl Root {
             let to = directory.path().join("upper").join(relative(to));
             let parent = to.parent().expect("a file is in a directory");
             fs::create_dir_all(parent)
-                .and_then(|()| fs::copy(from, &to))
-                .unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+                .unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+            copy_program(from, &to);
         }
         let mut command = Command::new("nsenter");
         command

@@ -15,7 +15,7 @@ use std::{
 use nix::sys::{signal::Signal, stat::Mode};
 use nomail_tests::{
     agent::{self, Agent},
-    files::Files,
+    files::{Files, copy_program},
     lab::{HOST_INTERFACE, HOST_IPV4, Lab, succeeded},
     poll::{DEADLINE, until},
     repository::repository,
@@ -104,7 +104,7 @@ fn check_config(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = directory.path().join("nomail-agent");
-    fs::copy(agent::binary(), &binary).unwrap();
+    copy_program(&agent::binary(), &binary);
     Command::new(binary)
         .arg("check-config")
         .args(arguments)

@@ -20,6 +20,7 @@ use nix::{
 };
 use nomail_tests::{
     agent::{self, Agent},
+    files::copy_program,
     flood::answerable,
     frames::{FrameSender, Segment},
     lab::{CLIENT_INTERFACE, HOST_INTERFACE, Lab, run},
@@ -348,7 +349,7 @@ fn a_kept_guard_is_read_without_its_agent() {
 
     // Who is not root is told so. The binary may be where only root gets to.
     let binary = kept.directory.path().join("nomail-agent");
-    fs::copy(agent::binary(), &binary).unwrap();
+    copy_program(&agent::binary(), &binary);
     let output = Command::new(binary)
         .args([
             "status",

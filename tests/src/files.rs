@@ -59,8 +59,16 @@ impl Files {
 /// # Panics
 /// When that fails.
 pub fn copy_program(from: &Path, to: &Path) {
-    let copied = Command::new("cp").args([from, to]).status().expect("cp runs");
-    assert!(copied.success(), "{} is not copied to {}", from.display(), to.display());
+    let copied = Command::new("cp")
+        .args([from, to])
+        .status()
+        .expect("cp runs");
+    assert!(
+        copied.success(),
+        "{} is not copied to {}",
+        from.display(),
+        to.display()
+    );
 }
 
 impl Default for Files {

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
+    ops::Range,
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -24,6 +25,10 @@ pub const FLOOD_MAX: Duration = Duration::from_secs(10);
 /// Different frames of a flood.
 const FRAMES: u32 = 8192;
 
+/// Source ports of the forged SYNs: below the ephemeral ports of Linux, so that none of
+/// them is of a tuple that an honest client at the same address uses.
+const PORTS: Range<u32> = 1024..32_768;
+
 /// SYNs to `to`; `source` makes an address from a random number.
 ///
 /// # Panics
@@ -33,7 +38,7 @@ pub fn syns(to: &str, source: impl Fn(u32) -> String) -> Vec<Segment> {
         .map(|n| {
             // Any order will do, as long as it repeats neither port nor number.
             let noise = n.wrapping_mul(0x9e37_79b9);
-            let port = 1024 + (noise >> 17);
+            let port = PORTS.start + ((u64::from(noise) * PORTS.len() as u64) >> 32) as u32;
             let from = source(noise).parse().expect("an address");
             let from = SocketAddr::new(from, port as u16);
             Segment {

@@ -114,10 +114,7 @@ const MECHANISMS: &[(Mechanism, &[&str])] = &[
     ),
     (
         TicketSequence,
-        &[
-            "flood::forging_an_address_does_not_silence_it",
-            "bpf_challenge::the_reset_proves_the_tuple_and_its_next_syn_passes",
-        ],
+        &["bpf_challenge::the_reset_proves_the_tuple_and_its_next_syn_passes"],
     ),
     (
         TicketTime,

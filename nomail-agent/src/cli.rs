@@ -39,26 +39,26 @@ static VERSION: LazyLock<String> =
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum Commands {
     /// Guard and refuse, until a signal ends it.
-    Run(Run),
+    Run(RunArgs),
     /// Show what a running agent does.
-    Status(Status),
+    Status(StatusArgs),
     /// Show what a running agent does, live.
-    Top(Top),
+    Top(TopArgs),
     /// Validate a configuration.
-    CheckConfig(CheckConfig),
+    CheckConfig(CheckConfigArgs),
     /// Check everything nomail depends on.
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
     /// Remove what an agent has left pinned.
-    Detach(Detach),
+    Detach(DetachArgs),
     /// Pull CrowdSec's decisions for the agent.
-    Crowdsec(Crowdsec),
+    Crowdsec(CrowdsecArgs),
 }
 
 /// `nomail-agent run`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Run {
+pub struct RunArgs {
     /// Options and environment.
     pub overrides: Overrides,
     /// Number of `-v`.
@@ -67,7 +67,7 @@ pub struct Run {
 
 /// `nomail-agent status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct StatusArgs {
     /// As JSON instead of text.
     pub json: bool,
     /// Most sources to show.
@@ -80,7 +80,7 @@ pub struct Status {
 
 /// `nomail-agent top`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Top {
+pub struct TopArgs {
     /// Between two samples.
     pub interval: Duration,
     /// Frames of plain text instead of a live view.
@@ -97,7 +97,7 @@ pub struct Top {
 
 /// `nomail-agent check-config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckConfig {
+pub struct CheckConfigArgs {
     /// The file, and options; the environment only with [`Self::show`], so that a check has the
     /// same result in every shell.
     pub overrides: Overrides,
@@ -107,7 +107,7 @@ pub struct CheckConfig {
 
 /// `nomail-agent doctor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doctor {
+pub struct DoctorArgs {
     /// The interfaces to check. None: those that the agent guards.
     pub interfaces: Vec<String>,
     /// Domains without mail, not checked yet.
@@ -124,7 +124,7 @@ pub struct Doctor {
 
 /// `nomail-agent detach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Detach {
+pub struct DetachArgs {
     /// The interface to detach from. None: all of them.
     pub interface: Option<String>,
     /// The file that names the directory of the pins.
@@ -133,7 +133,7 @@ pub struct Detach {
 
 /// `nomail-agent crowdsec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Crowdsec {
+pub struct CrowdsecArgs {
     /// The file of the agent.
     pub config: Option<PathBuf>,
     /// Number of `-v`.
@@ -442,10 +442,10 @@ fn verbose_arg() -> Arg {
 /// A wrong command line, or a request for help or version; see [`report`].
 pub fn parse(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-) -> Result<Command, clap::Error> {
+) -> Result<Commands, clap::Error> {
     let matches = command().try_get_matches_from(words)?;
     Ok(match matches.subcommand() {
-        Some(("status", matches)) => Command::Status(Status {
+        Some(("status", matches)) => Commands::Status(StatusArgs {
             json: matches.get_flag("json"),
             sources: matches
                 .get_one::<u32>("sources")
@@ -453,7 +453,7 @@ pub fn parse(
             control: path(matches, "control"),
             config: path(matches, "config"),
         }),
-        Some(("top", matches)) => Command::Top(Top {
+        Some(("top", matches)) => Commands::Top(TopArgs {
             // It has a default.
             interval: matches
                 .get_one("interval")
@@ -469,12 +469,12 @@ pub fn parse(
         }),
         Some(("check-config", matches)) => {
             let show = matches.get_flag("show");
-            Command::CheckConfig(CheckConfig {
+            Commands::CheckConfig(CheckConfigArgs {
                 overrides: overrides(matches, path(matches, "config"), show),
                 show,
             })
         }
-        Some(("doctor", matches)) => Command::Doctor(Doctor {
+        Some(("doctor", matches)) => Commands::Doctor(DoctorArgs {
             interfaces: values(matches, "iface"),
             domains: values(matches, "domain"),
             config: path(matches, "config"),
@@ -482,21 +482,21 @@ pub fn parse(
             json: matches.get_flag("json"),
             quiet: matches.get_flag("quiet"),
         }),
-        Some(("detach", matches)) => Command::Detach(Detach {
+        Some(("detach", matches)) => Commands::Detach(DetachArgs {
             interface: matches.get_one("iface").cloned(),
             config: path(matches, "config"),
         }),
-        Some(("crowdsec", matches)) => Command::Crowdsec(Crowdsec {
+        Some(("crowdsec", matches)) => Commands::Crowdsec(CrowdsecArgs {
             config: path(matches, "config").map(absolute),
             verbose: matches.get_count("verbose"),
         }),
-        Some((_, matches)) => Command::Run(run(matches)),
-        None => Command::Run(run(&matches)),
+        Some((_, matches)) => Commands::Run(run(matches)),
+        None => Commands::Run(run(&matches)),
     })
 }
 
-fn run(matches: &ArgMatches) -> Run {
-    Run {
+fn run(matches: &ArgMatches) -> RunArgs {
+    RunArgs {
         overrides: overrides(matches, path(matches, "config").map(absolute), true),
         verbose: matches.get_count("verbose"),
     }

@@ -11,7 +11,10 @@ use std::{
 use log::{error, warn};
 use nomail_agent::{
     agent::{self, StatusClient},
-    cli::{self, CheckConfig, Command, Crowdsec, Detach, Doctor, Run, Status, Top},
+    cli::{
+        self, CheckConfigArgs, Commands, CrowdsecArgs, DetachArgs, DoctorArgs, RunArgs, StatusArgs,
+        TopArgs,
+    },
     commands::{
         crowdsec::{self, ApiKey},
         detach, doctor, top,
@@ -28,20 +31,20 @@ fn main() -> ExitCode {
         Err(error) => return cli::report(&error).into(),
     };
     let done = match command {
-        Command::Run(Run { overrides, verbose }) => run(&overrides, verbose),
-        Command::Status(asked) => {
+        Commands::Run(Run { overrides, verbose }) => run(&overrides, verbose),
+        Commands::Status(asked) => {
             logging::start(0, LogFormat::Text);
             status(asked).map_err(Failure::from)
         }
-        Command::Top(asked) => {
+        Commands::Top(asked) => {
             logging::start(0, LogFormat::Text);
             top(&asked).map_err(Failure::from)
         }
-        Command::CheckConfig(asked) => {
+        Commands::CheckConfig(asked) => {
             logging::start(0, LogFormat::Text);
             check_config(&asked)
         }
-        Command::Doctor(asked) => {
+        Commands::Doctor(asked) => {
             logging::start(0, LogFormat::Text);
             match examine(&asked) {
                 Ok(true) => Ok(()),
@@ -50,11 +53,11 @@ fn main() -> ExitCode {
                 Err(failure) => Err(failure),
             }
         }
-        Command::Detach(asked) => {
+        Commands::Detach(asked) => {
             logging::start(0, LogFormat::Text);
             detach(&asked)
         }
-        Command::Crowdsec(Crowdsec { config, verbose }) => {
+        Commands::Crowdsec(Crowdsec { config, verbose }) => {
             crowdsec::run(config.as_deref(), verbose)
         }
     };
@@ -77,7 +80,7 @@ fn run(overrides: &Overrides, verbose: u8) -> Result<(), Failure> {
     agent::run(config, overrides)
 }
 
-fn status(asked: Status) -> anyhow::Result<()> {
+fn status(asked: StatusArgs) -> anyhow::Result<()> {
     let status = StatusClient::new(asked.control, asked.config).ask(asked.sources)?;
     let text = match asked.json {
         true => serde_json::to_string(&status)? + "\n",
@@ -92,12 +95,12 @@ fn is_coloured() -> bool {
     stdout().is_terminal() && !unwanted
 }
 
-fn top(asked: &Top) -> anyhow::Result<()> {
+fn top(asked: &TopArgs) -> anyhow::Result<()> {
     let client = StatusClient::new(asked.control.clone(), asked.config.clone());
     top::run(asked, move |sources| client.ask(sources))
 }
 
-fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
+fn check_config(asked: &CheckConfigArgs) -> Result<(), Failure> {
     if asked.show {
         let shown = config::show(&asked.overrides)?;
         return Ok(print(&shown)?);
@@ -118,7 +121,7 @@ fn check_config(asked: &CheckConfig) -> Result<(), Failure> {
 }
 
 /// Whether nothing failed.
-fn examine(asked: &Doctor) -> Result<bool, Failure> {
+fn examine(asked: &DoctorArgs) -> Result<bool, Failure> {
     let findings = doctor::examine(asked)?;
     let text = match asked.json {
         true => doctor::json(&findings).map_err(anyhow::Error::from)? + "\n",
@@ -158,7 +161,7 @@ fn check_key(crowdsec: &config::Crowdsec) -> Result<(), Failure> {
     }
 }
 
-fn detach(asked: &Detach) -> Result<(), Failure> {
+fn detach(asked: &DetachArgs) -> Result<(), Failure> {
     let lines = detach::run(asked)?;
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     Ok(print(&text)?)

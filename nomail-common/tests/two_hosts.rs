@@ -22,7 +22,7 @@ use nomail_common::{
     reach::Reach,
     siphash::{Key, siphash},
     source::Source,
-    stateless::dialog::{self, Environment, Outcome, PeerKey, Received},
+    stateless::dialog::{self, Environment, PeerKey, Reaction, Received},
     stateless::dialog_state::DialogState,
     stateless::line_scan::LineScan,
     stateless::retransmit::{FRAME_LENGTH, Missing, Retransmission},
@@ -306,13 +306,13 @@ impl Machine {
         }
         let (segment, peer) = (self.segment, self.peer());
         match dialog::respond(self, &segment, &received(packet), peer) {
-            Outcome::Foreign => None,
-            Outcome::Silence => Some(Vec::new()),
-            Outcome::Say(reply, _) => Some(vec![self.said(&reply)]),
+            Reaction::Foreign => None,
+            Reaction::Silence => Some(Vec::new()),
+            Reaction::Say(reply, _) => Some(vec![self.said(&reply)]),
         }
     }
 
-    fn said(&self, reply: &dialog::Reply) -> Packet {
+    fn said(&self, reply: &dialog::ReplySegment) -> Packet {
         let [greeting, refusal, goodbye] = TEXTS;
         let text = [
             greeting.repeat(reply.greeting as usize),

@@ -16,7 +16,7 @@ use nomail_common::{
     guard::tickets::Proof,
     reach::Reach,
     source::Source,
-    stateless::dialog::{self, Environment, Outcome, PeerKey, Received, Reply},
+    stateless::dialog::{self, Environment, PeerKey, Reaction, Received, ReplySegment},
     stateless::dialog_state::DialogState,
     stateless::line_scan::LineScan,
     verdict::Answer,
@@ -47,7 +47,7 @@ pub(crate) fn refuse(context: &XdpContext) -> u32 {
     if find(context.ctx, &raw mut segment, 1) == 0 {
         return XDP_PASS;
     }
-    let mut reply = Reply::NOTHING;
+    let mut reply = ReplySegment::NOTHING;
     let outcome = respond(context.ctx, &raw const segment, &raw mut reply);
     if outcome & SAY == 0 {
         return outcome;
@@ -68,7 +68,11 @@ pub(crate) fn refuse(context: &XdpContext) -> u32 {
 /// Decides about a segment; returns an XDP action or [`SAY`]. Global.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn respond(context: *mut xdp_md, segment: *const Segment, reply: *mut Reply) -> u32 {
+extern "C" fn respond(
+    context: *mut xdp_md,
+    segment: *const Segment,
+    reply: *mut ReplySegment,
+) -> u32 {
     // SAFETY: the caller's own, or null, as far as the verifier knows.
     let (Some(segment), Some(reply)) = (unsafe { (segment.as_ref(), reply.as_mut()) }) else {
         return XDP_PASS;
@@ -78,7 +82,7 @@ extern "C" fn respond(context: *mut xdp_md, segment: *const Segment, reply: *mut
 }
 
 #[inline(always)]
-fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> Option<u32> {
+fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut ReplySegment) -> Option<u32> {
     let entry = answerable(context.ctx, segment);
     if entry == NOT_ANSWERABLE {
         return None;
@@ -102,7 +106,7 @@ fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> 
         Kind::Syn => {
             let generation = config.generation;
             let reply = dialog::greet_syn(&mut kernel, segment, peer, generation);
-            Outcome::Say(reply, generation)
+            Reaction::Say(reply, generation)
         }
         Kind::Dialog => {
             let received = Received::of(&XdpFrame::new(context), segment)?;
@@ -112,14 +116,14 @@ fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> 
             let received = Received::of(&XdpFrame::new(context), segment)?;
             dialog::reset(&mut kernel, segment, &received, peer);
             // The network stack gets it too.
-            Outcome::Foreign
+            Reaction::Foreign
         }
-        Kind::Malformed => Outcome::Foreign,
+        Kind::Malformed => Reaction::Foreign,
     };
     match outcome {
-        Outcome::Foreign => None,
-        Outcome::Silence => Some(XDP_DROP),
-        Outcome::Say(decided, generation) => {
+        Reaction::Foreign => None,
+        Reaction::Silence => Some(XDP_DROP),
+        Reaction::Say(decided, generation) => {
             *reply = decided;
             Some(SAY | generation << GENERATION_SHIFT | entry << ENTRY_SHIFT)
         }
@@ -127,7 +131,7 @@ fn respond_inner(context: &XdpContext, segment: &Segment, reply: &mut Reply) -> 
 }
 
 #[inline(always)]
-fn count(counters: &CpuCounters, reply: &Reply, action: u32) {
+fn count(counters: &CpuCounters, reply: &ReplySegment, action: u32) {
     if action != XDP_TX {
         counters.count_answer(Answer::UnanswerableDropped);
         return;
@@ -147,7 +151,7 @@ fn count(counters: &CpuCounters, reply: &Reply, action: u32) {
 extern "C" fn send(
     context: *mut xdp_md,
     segment: *const Segment,
-    reply: *const Reply,
+    reply: *const ReplySegment,
     generation: u32,
 ) -> u32 {
     // SAFETY: as in `respond`.
@@ -164,7 +168,12 @@ extern "C" fn send(
 }
 
 #[inline(always)]
-fn send_inner(context: &XdpContext, segment: &Segment, reply: &Reply, texts: &Texts) -> Option<()> {
+fn send_inner(
+    context: &XdpContext,
+    segment: &Segment,
+    reply: &ReplySegment,
+    texts: &Texts,
+) -> Option<()> {
     let header = reply.header(texts);
     let (network, length) = (segment.network as usize, header.text_length);
     let (begun, words) = if segment.is_ipv6() {

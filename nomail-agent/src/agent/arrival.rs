@@ -9,7 +9,7 @@ const ANSWERS_MIN: u64 = 4;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub(super) struct Arrival {
+pub(super) struct AnswersSeen {
     before: Option<(u64, u64)>,
     lost: bool,
     /// Looks in a row against `lost`, and their answers.
@@ -17,7 +17,7 @@ pub(super) struct Arrival {
     answers: u64,
 }
 
-impl Arrival {
+impl AnswersSeen {
     /// Takes the current counters and returns whether answers are lost: as before, if there
     /// was none.
     pub(super) fn look(&mut self, answers: u64, unsent: u64) -> bool {
@@ -52,7 +52,7 @@ mod tests {
 
     /// Looks at counters that grow by these steps.
     fn after(steps: &[(u64, u64)]) -> bool {
-        let mut arrival = Arrival::default();
+        let mut arrival = AnswersSeen::default();
         let (mut answers, mut unsent) = (1_000, 70);
         arrival.look(answers, unsent);
         let mut lost = false;
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn counters_that_begin_anew_are_no_loss() {
-        let mut arrival = Arrival::default();
+        let mut arrival = AnswersSeen::default();
         for (answers, unsent) in [(500, 500), (0, 0), (4, 0), (8, 0), (12, 0)] {
             assert!(!arrival.look(answers, unsent));
         }

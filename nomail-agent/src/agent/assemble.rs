@@ -8,7 +8,7 @@ use nomail_common::{abi, counted::Counted as _, verdict::Verdict};
 use super::{counters::busiest, keeper::Keeper, network::Network, reload::Reloader};
 use crate::{
     host::service::Figures,
-    smtp::{self, Responder},
+    smtp::{self, SmtpThread},
     status::{
         DurationStatus, MetricsStatus, Status, foreign_domains,
         http::{SOURCES_SHOWN, View},
@@ -20,7 +20,7 @@ pub(super) struct StatusInputs<'a> {
     pub(super) reloader: &'a Reloader,
     pub(super) keeper: &'a Keeper,
     pub(super) network: &'a Network,
-    pub(super) responder: &'a Responder,
+    pub(super) responder: &'a SmtpThread,
 }
 
 impl StatusInputs<'_> {

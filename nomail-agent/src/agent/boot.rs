@@ -38,10 +38,10 @@ use crate::{
     host::{
         privilege::{self, Account, Confinement, Thread},
         service::{InheritedSockets, Manager},
-        state::State,
+        state::SavedState,
     },
     net::{Interface, Links, Notices},
-    smtp::{self, Responder, Senders},
+    smtp::{self, Senders, SmtpThread},
 };
 
 /// What the process starts with.
@@ -81,7 +81,7 @@ pub(super) struct Attached {
     root: Root,
     common: Common,
     keeper: Keeper,
-    state: Option<State>,
+    state: Option<SavedState>,
 }
 
 /// Root's rights are given up, and the threads run, each with its own system calls.
@@ -213,7 +213,10 @@ impl Attached {
         files::warn_of_unreadable(config, common.account);
         files::warn_of_shared_directories(config);
         let senders = load_senders(&mut state, config.limits.sender_age_secs);
-        let mut domains = state.as_ref().map(State::load_domains).unwrap_or_default();
+        let mut domains = state
+            .as_ref()
+            .map(SavedState::load_domains)
+            .unwrap_or_default();
         domains.set_own(common.reloader.aliases());
         privilege::die_of_faults().map_err(not_confined)?;
         let (responder, ended) = start_responder(common.smtp, senders)?;
@@ -245,7 +248,7 @@ impl Attached {
 
 /// Loads the memory of `auto`, and saves it, so that a directory that cannot be written is
 /// reported at the start.
-fn load_senders(state: &mut Option<State>, age_secs: u32) -> Senders {
+fn load_senders(state: &mut Option<SavedState>, age_secs: u32) -> Senders {
     let Some(state) = state else {
         return Senders::new(age_secs);
     };
@@ -259,10 +262,10 @@ fn load_senders(state: &mut Option<State>, age_secs: u32) -> Senders {
 fn start_responder(
     settings: smtp::Settings,
     senders: Senders,
-) -> Result<(Responder, tokio::sync::oneshot::Receiver<()>), Failure> {
+) -> Result<(SmtpThread, tokio::sync::oneshot::Receiver<()>), Failure> {
     let confinement = Confinement::default();
     let of_thread = confinement.clone();
-    let started = Responder::start(settings, senders, move || of_thread.confine(Thread::Smtp))
+    let started = SmtpThread::start(settings, senders, move || of_thread.confine(Thread::Smtp))
         .context("the thread that serves cannot be started")?;
     confinement.check().map_err(not_confined)?;
     Ok(started)

@@ -15,7 +15,7 @@ use crate::{
     exit::Failure,
     host::{
         privilege::{self, Account, Paths},
-        state::State,
+        state::SavedState,
     },
 };
 
@@ -28,13 +28,13 @@ pub(super) fn prepare_state(
     _: &Root,
     config: &Config,
     account: Account,
-) -> Result<Option<State>, Failure> {
+) -> Result<Option<SavedState>, Failure> {
     let directory = &config.state_dir.path;
     if !config.state_dir.is_default {
         privilege::create_directory(directory, 0o750, account, false)
             .with_context(|| format!("state_dir = {directory:?} cannot be created"))?;
     }
-    Ok(State::new(directory))
+    Ok(SavedState::new(directory))
 }
 
 /// Creates the directory above CrowdSec's decisions, which the sandbox has to reach.

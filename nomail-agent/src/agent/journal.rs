@@ -11,9 +11,9 @@ use tokio::{
 use super::{attach::AttachedGuard, foreign};
 use crate::{
     config,
-    host::state::State,
+    host::state::SavedState,
     logging::report::Reporter,
-    smtp::{Activity, Responder},
+    smtp::{Activity, SmtpThread},
 };
 
 /// How often the state is saved.
@@ -24,7 +24,7 @@ const DOMAINS_INTERVAL: Duration = Duration::from_secs(1);
 /// The report and the state.
 pub(super) struct Journal {
     reporter: Reporter,
-    state: Option<State>,
+    state: Option<SavedState>,
     sources_max: usize,
     interval_secs: u64,
     /// When the last report was due.
@@ -44,7 +44,7 @@ pub(super) enum JournalEvent {
 
 impl Journal {
     /// Reports as `log` says, and saves to `state` if there is a directory.
-    pub(super) fn new(log: &config::Log, state: Option<State>) -> Self {
+    pub(super) fn new(log: &config::Log, state: Option<SavedState>) -> Self {
         Self {
             reporter: Reporter::default(),
             state,
@@ -78,7 +78,7 @@ impl Journal {
     pub(super) fn handle(
         &mut self,
         event: JournalEvent,
-        responder: &Responder,
+        responder: &SmtpThread,
         guard: &AttachedGuard,
     ) {
         match event {
@@ -89,7 +89,7 @@ impl Journal {
     }
 
     /// Logs what connections did since the last report.
-    pub(super) fn report(&mut self, responder: &Responder, guard: &AttachedGuard) {
+    pub(super) fn report(&mut self, responder: &SmtpThread, guard: &AttachedGuard) {
         // The last report is early, others may be late.
         let elapsed = self.reported.elapsed() + Duration::from_millis(500);
         self.reported = Instant::now();
@@ -110,7 +110,7 @@ impl Journal {
     }
 
     /// Saves the memory of `auto`, and the domains that mail arrived for.
-    pub(super) fn save(&mut self, responder: &Responder) {
+    pub(super) fn save(&mut self, responder: &SmtpThread) {
         if let Some(state) = &mut self.state {
             state.save_all(&responder.senders(), &responder.foreign_domains());
         }

@@ -27,7 +27,7 @@ use crate::{
     counts::Counts,
     guard::BpfError,
     logging::limited::LimitedLog,
-    smtp::{self, Responder},
+    smtp::{self, SmtpThread},
     status::{
         CrowdsecStatus, ResponderStatus, Speaker, StatelessCounter,
         http::{Chart, History},
@@ -110,7 +110,7 @@ impl Keeper {
     }
 
     /// Does what is due each second.
-    pub(super) fn tick(&mut self, responder: &Responder) {
+    pub(super) fn tick(&mut self, responder: &SmtpThread) {
         let now = Instant::now();
         if self.settings.falls_back() {
             self.watch_for_takeovers(now);
@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     /// Logs the sources that were limited since the last time.
-    pub(super) fn log_limited(&mut self, now: Instant, responder: &Responder) {
+    pub(super) fn log_limited(&mut self, now: Instant, responder: &SmtpThread) {
         let events = self.guard.take_limited();
         if events.is_empty() {
             return;

@@ -21,11 +21,11 @@ use super::{
     plan::{ListenPlan, ListenSocket},
 };
 use crate::{
-    config::{Config, Responder as ConfiguredResponder},
+    config::{Config, Responder},
     exit::{Exit, Failure},
     host::service::{InheritedSockets, Watchdog},
     net::listening_process,
-    smtp::{self, LISTEN_BACKLOG, ListenerId, Responder},
+    smtp::{self, LISTEN_BACKLOG, ListenerId, SmtpThread},
 };
 
 /// How often a bind is tried again that another server was in the way of.
@@ -48,7 +48,7 @@ pub(super) struct ListenSockets {
 
 /// The sockets with the thread that serves them.
 pub(super) struct Listeners {
-    pub(super) responder: Responder,
+    pub(super) responder: SmtpThread,
     /// Resolves when the thread has ended.
     ended: oneshot::Receiver<()>,
     sockets: ListenSockets,
@@ -76,7 +76,7 @@ pub(super) enum ListenersEvent {
 impl ListenSockets {
     /// No socket yet but the inherited ones.
     pub(super) fn new(config: &Config, inherited: InheritedSockets) -> Result<Self, Failure> {
-        let stateless = config.responder == ConfiguredResponder::Xdp;
+        let stateless = config.responder == Responder::Xdp;
         if stateless && !inherited.listen().is_empty() {
             return Err(no_socket_wanted());
         }
@@ -118,7 +118,7 @@ impl ListenSockets {
 
     /// Serves what was bound since, and closes all sockets that are not of the plan. Their
     /// open sessions go on.
-    fn serve(&mut self, plan: &ListenPlan, responder: &Responder) {
+    fn serve(&mut self, plan: &ListenPlan, responder: &SmtpThread) {
         for (socket, listener) in self.bound.drain(..) {
             self.serving.insert(socket, responder.listen(listener));
         }
@@ -138,7 +138,7 @@ impl Listeners {
     /// Serves the sockets by a thread that has started, whose end `ended` tells.
     pub(super) fn new(
         sockets: ListenSockets,
-        responder: Responder,
+        responder: SmtpThread,
         ended: oneshot::Receiver<()>,
         falls_back: bool,
     ) -> Self {

@@ -13,7 +13,7 @@ use log::{error, info, warn};
 use nomail_common::verdict::Answer;
 
 use super::{
-    arrival::Arrival,
+    arrival::AnswersSeen,
     attach::{AttachedGuard, mode_of},
     links::GuardedLinks,
     mode::{AttachMode, ONE_SIDED, ONE_SIDED_REMEDY},
@@ -52,7 +52,7 @@ pub(super) struct Watch {
 struct Watched {
     /// Its number; with another one all starts over.
     index: u32,
-    arrival: Arrival,
+    arrival: AnswersSeen,
     sight: Sight,
     /// Why it went on in generic mode, which happens once; empty before.
     switched: &'static str,
@@ -160,7 +160,7 @@ impl Watched {
     fn new(index: u32) -> Self {
         Self {
             index,
-            arrival: Arrival::default(),
+            arrival: AnswersSeen::default(),
             sight: Sight::new(Instant::now()),
             switched: "",
             next: None,
@@ -171,7 +171,7 @@ impl Watched {
 
     /// The program was attached anew: what was seen before tells nothing.
     fn start_over(&mut self) {
-        self.arrival = Arrival::default();
+        self.arrival = AnswersSeen::default();
         self.sight = Sight::new(Instant::now());
     }
 

@@ -7,7 +7,7 @@ use nix::unistd::Uid;
 use nomail_common::abi;
 
 use crate::{
-    cli::Detach,
+    cli::DetachArgs,
     config,
     exit::{Exit, Failure},
     guard::{self, BpfError, Pins},
@@ -23,7 +23,7 @@ const DETACH_POLLS: u32 = 200;
 ///
 /// # Errors
 /// Without root, while an agent holds the pins, and when the kernel does not detach.
-pub fn run(asked: &Detach) -> Result<Vec<String>, Failure> {
+pub fn run(asked: &DetachArgs) -> Result<Vec<String>, Failure> {
     if !Uid::effective().is_root() {
         return Err(Failure::new(
             Exit::Permission,

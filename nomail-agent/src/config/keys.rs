@@ -35,8 +35,8 @@ use super::{
     layer::Layers,
     names::{self, Hostname},
     origin::Origin,
-    resolved::{Lists, Relay},
-    table::{Flag, Key, Table, Values, table},
+    resolved::{ListSources, Relay},
+    table::{FileKey, Flag, KeyTable, Values, table},
     values::{self, StateDir, User},
 };
 
@@ -195,7 +195,7 @@ table! {
         /// `[limits]`.
         limits: Limits = Limits::default();
         /// `[lists]`.
-        lists: Arc<Lists> = Arc::default();
+        lists: Arc<ListSources> = Arc::default();
         /// `[relay]`. None: this host is no MX.
         relay: Option<Arc<Relay>> = None;
         /// `[log]`.
@@ -434,7 +434,7 @@ table! {
 }
 
 /// All tables, in the order of the file.
-pub fn tables() -> [Table; 7] {
+pub fn tables() -> [KeyTable; 7] {
     [
         Config::table(),
         Limits::table(),

@@ -237,7 +237,7 @@ impl ValueKind for RelayReply {
 }
 
 /// A list of strings.
-pub(super) struct List<T> {
+pub(super) struct StringList<T> {
     example: &'static str,
     may_be_empty: bool,
     check: fn(&str, &[T]) -> Result<T, ValueError>,
@@ -248,8 +248,8 @@ pub(super) struct List<T> {
 pub(super) const fn list<T: Display>(
     example: &'static str,
     check: fn(&str, &[T]) -> Result<T, ValueError>,
-) -> List<T> {
-    List {
+) -> StringList<T> {
+    StringList {
         example,
         may_be_empty: true,
         check,
@@ -261,8 +261,8 @@ pub(super) const fn list<T: Display>(
 pub(super) const fn paths(
     example: &'static str,
     check: fn(&str, &[PathBuf]) -> Result<PathBuf, ValueError>,
-) -> List<PathBuf> {
-    List {
+) -> StringList<PathBuf> {
+    StringList {
         example,
         may_be_empty: true,
         check,
@@ -270,7 +270,7 @@ pub(super) const fn paths(
     }
 }
 
-impl<T> List<T> {
+impl<T> StringList<T> {
     /// The same, with at least one value.
     pub(super) const fn not_empty(mut self) -> Self {
         self.may_be_empty = false;
@@ -278,7 +278,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T> ValueKind for List<T> {
+impl<T> ValueKind for StringList<T> {
     type Value = Vec<T>;
 
     fn takes(&self) -> Takes {

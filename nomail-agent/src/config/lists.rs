@@ -20,7 +20,7 @@ use super::{
     lines::{EntryError, LineFile, List, ListLine, begin_of},
     origin::{Origin, Position},
     prefixes::{Listed, listed},
-    resolved::{ListFile, Lists, WrittenLists},
+    resolved::{ListFile, ListSources, WrittenLists},
 };
 
 /// Most prefixes of each of the two lists.
@@ -30,7 +30,7 @@ pub const LIST_PREFIXES_MAX: usize = 1 << 20;
 const WARNINGS_MAX: usize = 32;
 
 /// Puts the lists together, of the configuration and of the files that it names.
-pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
+pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<ListSources> {
     reject_files_of_both(&keys.allow_files, layers);
     let ListKeys {
         allow,
@@ -50,7 +50,7 @@ pub(super) fn resolve(keys: ListKeys, layers: &mut Layers) -> Arc<Lists> {
 }
 
 /// The same lists, with their files as they are now. `file` is the configuration's.
-pub(super) fn read_again(lists: &Lists, file: &Path) -> Lists {
+pub(super) fn read_again(lists: &ListSources, file: &Path) -> ListSources {
     let entries = |texts: &[String]| {
         let texts = texts.iter().cloned();
         texts
@@ -76,7 +76,7 @@ fn build(
     denied: Vec<(String, Origin)>,
     written: WrittenLists,
     problems: &mut Vec<Problem>,
-) -> Lists {
+) -> ListSources {
     let mut files = Vec::new();
     let mut allow = PrefixList::new(LIST_PREFIXES_MAX, None);
     allow.add_all("lists.allow", allowed, problems, &mut files);
@@ -97,7 +97,7 @@ fn build(
         true => Arc::default(),
         false => deny.into_sorted(),
     };
-    Lists {
+    ListSources {
         allow: allow.into_sorted(),
         deny,
         denies_nothing,

@@ -56,9 +56,9 @@ pub use self::{
     names::Hostname,
     overrides::{GivenBy, Overrides},
     reload::reload,
-    resolved::{ListFile, Lists, Relay, RelayDomain},
+    resolved::{ListFile, ListSources, Relay, RelayDomain},
     stamp::Stamp,
-    table::{Flag, Key, Table},
+    table::{FileKey, Flag, KeyTable},
     values::{StateDir, User},
     watch::WatchedLists,
 };

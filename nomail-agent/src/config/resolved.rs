@@ -8,7 +8,7 @@ use super::{choices::RelayCode, stamp::Stamp};
 
 /// The sources of `[lists]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
+pub struct ListSources {
     /// Networks without host bits, IPv4 before IPv6, sorted, each once. Those that
     /// the configuration itself names are not in [`Self::deny`] too.
     pub allow: Arc<[IpNet]>,

@@ -8,7 +8,7 @@ use super::{
 
 /// A table of the file, or the keys before the first table.
 #[derive(Debug)]
-pub struct Table {
+pub struct KeyTable {
     /// `limits`; empty for the keys before the first table.
     pub name: &'static str,
     /// The lines of its description.
@@ -16,12 +16,12 @@ pub struct Table {
     /// What holds without the table, where that is not the same as an empty one.
     pub without: Option<&'static str>,
     /// In the order of the rows.
-    pub keys: Vec<Key>,
+    pub keys: Vec<FileKey>,
 }
 
 /// A key of the file.
 #[derive(Debug)]
-pub struct Key {
+pub struct FileKey {
     /// With its table's name: `limits.syn_rate`.
     pub name: &'static str,
     /// The lines of its description.
@@ -38,7 +38,7 @@ pub struct Key {
     pub flag: Option<Flag>,
 }
 
-impl Key {
+impl FileKey {
     /// The name within its table: `syn_rate`.
     pub fn last_name(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
@@ -74,7 +74,7 @@ pub struct Flag {
 /// The values of a table of the file. [`table!`] implements it.
 pub(super) trait Values: Default {
     /// The table and its keys.
-    fn table() -> Table;
+    fn table() -> KeyTable;
 
     /// Reads every key. What is wrong goes to `layers.problems`.
     fn read(layers: &mut Layers) -> Self;
@@ -131,13 +131,13 @@ macro_rules! table {
         }
 
         impl Values for $of {
-            fn table() -> Table {
+            fn table() -> KeyTable {
                 let default = Self::default();
-                Table {
+                KeyTable {
                     name: $prefix.trim_end_matches('.'),
                     about: &[$($about),+],
                     without: None $(.or(Some($without)))?,
-                    keys: vec![$(Key {
+                    keys: vec![$(FileKey {
                         name: concat!($prefix, stringify!($key)),
                         doc: &[$($doc),+],
                         default: $kind.shown(&default.$key),

@@ -88,7 +88,7 @@ fn defaults() {
     assert!(config.state_dir.is_default);
     assert_eq!(config.relay, None);
     assert_eq!(config.crowdsec, None);
-    assert_eq!(*config.lists, Lists::default());
+    assert_eq!(*config.lists, ListSources::default());
     let expected = Log {
         format: LogFormat::Text,
         interval_secs: 60,
@@ -203,7 +203,7 @@ fn every_key() {
             sender_age_secs: 3600,
             ..Limits::default()
         },
-        lists: Arc::new(Lists {
+        lists: Arc::new(ListSources {
             allow: ["192.0.2.7/32".parse().unwrap()].into(),
             deny: ["192.0.2.0/24", "2001:db8::/32"]
                 .map(|net| net.parse().unwrap())

@@ -24,7 +24,7 @@ const NEW: &str = ".new";
 
 /// The state directory.
 #[derive(Debug)]
-pub struct State {
+pub struct SavedState {
     directory: PathBuf,
     /// The last write failed, which was logged.
     failing: bool,
@@ -32,7 +32,7 @@ pub struct State {
     written: BTreeMap<&'static str, u64>,
 }
 
-impl State {
+impl SavedState {
     /// The directory, if it exists.
     pub fn new(directory: &Path) -> Option<Self> {
         directory.is_dir().then(|| Self {
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded_and_only_its_owner_may_read_it() {
         let directory = tempfile::tempdir().unwrap();
-        let mut state = State::new(directory.path()).unwrap();
+        let mut state = SavedState::new(directory.path()).unwrap();
         let mut senders = state.load(AGE);
         assert_eq!(senders.contact(PEER, unix_now()), RefusalPoint::Greeting);
         assert!(state.save(&senders));
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_means_rcpt_for_all() {
         let directory = tempfile::tempdir().unwrap();
-        let state = State::new(directory.path()).unwrap();
+        let state = SavedState::new(directory.path()).unwrap();
         let cut = b"nomail senders 1\n192.0.2.0/24 17640";
         let zeros = [&b"nomail senders 1\n"[..], &[0; 32]].concat();
         for content in [&b"nonsense"[..], b"\xff\xfe", b"", cut, &zeros] {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn domains_are_kept_over_a_restart_and_nonsense_is_none() {
         let directory = tempfile::tempdir().unwrap();
-        let mut state = State::new(directory.path()).unwrap();
+        let mut state = SavedState::new(directory.path()).unwrap();
         let mut domains = state.load_domains();
         assert!(domains.list(unix_now()).is_empty());
         domains.record(b"example.org", PEER, unix_now(), true);
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_warning_is_remembered_and_what_is_the_same_is_not_written_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut state = State::new(directory.path()).unwrap();
+        let mut state = SavedState::new(directory.path()).unwrap();
         let (senders, mut domains) = (Senders::new(AGE), ForeignDomains::default());
         for last in [1, 200] {
             let peer = IpAddr::from([192, 0, last, 7]);
@@ -256,7 +256,7 @@ mod tests {
         let precious = directory.path().join("precious");
         fs::write(&precious, "precious").unwrap();
         std::os::unix::fs::symlink(&precious, directory.path().join(NEW_FILE)).unwrap();
-        let mut state = State::new(directory.path()).unwrap();
+        let mut state = SavedState::new(directory.path()).unwrap();
         assert!(!state.save(&Senders::new(AGE)));
         assert!(state.failing);
         assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
@@ -264,6 +264,6 @@ mod tests {
 
     #[test]
     fn without_the_directory_nothing_is_kept() {
-        assert!(State::new(Path::new("/nonexistent/nomail")).is_none());
+        assert!(SavedState::new(Path::new("/nonexistent/nomail")).is_none());
     }
 }

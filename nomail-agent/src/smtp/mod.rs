@@ -40,7 +40,7 @@ pub use epoch::unix_now;
 pub use foreign::{ForeignDomain, ForeignDomains};
 pub use relay::RefusedDomains;
 pub use replies::{InvalidHostname, Replies};
-pub use responder::Responder;
+pub use responder::SmtpThread;
 pub use senders::Senders;
 pub use server::ListenerId;
 pub use settings::Settings;

@@ -11,12 +11,12 @@ const SHOWN_MAX: usize = 256;
 
 /// The limits of both kinds of line.
 #[derive(Debug)]
-pub(super) struct Notices {
+pub(super) struct LineLimits {
     details: LineLimiter,
     envelopes: LineLimiter,
 }
 
-impl Notices {
+impl LineLimits {
     pub(super) fn new() -> Self {
         Self {
             details: LineLimiter::default(),

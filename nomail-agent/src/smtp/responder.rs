@@ -29,14 +29,14 @@ use super::{
 
 /// The handle of the thread that speaks SMTP.
 #[derive(Debug)]
-pub struct Responder {
+pub struct SmtpThread {
     pub(super) stats: Arc<Stats>,
     orders: mpsc::Sender<Order>,
     waker: Waker,
     next: AtomicUsize,
 }
 
-impl Responder {
+impl SmtpThread {
     /// Starts the thread, which runs `prepare` first. The receiver resolves when
     /// the thread has ended: to `Ok` after [`Self::stop`], else to an error.
     ///

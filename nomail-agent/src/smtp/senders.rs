@@ -22,12 +22,12 @@ mod tests;
 
 use std::net::IpAddr;
 
-use self::table::{EHLO_REFUSALS_MAX, NextRefusal, Record, Table};
+use self::table::{EHLO_REFUSALS_MAX, NetworkTable, NextRefusal, Record};
 use super::epoch::is_recent;
 use crate::refusal::RefusalPoint;
 
 /// Bytes of a saved memory.
-pub const FILE_LEN: usize = HEADER.len() + 4 + 4 + Table::SAVED_LEN + END.len();
+pub const FILE_LEN: usize = HEADER.len() + 4 + 4 + NetworkTable::SAVED_LEN + END.len();
 
 /// What a saved memory begins with.
 const HEADER: &[u8] = b"nomail senders 2\n";
@@ -49,7 +49,7 @@ const STEADY_SECS: u32 = 24 * 60 * 60;
 pub struct Senders {
     /// After this time without a contact a network expires.
     age: u32,
-    table: Table,
+    table: NetworkTable,
     /// When an earlier memory was lost; 0 if none was.
     forgotten: u32,
     /// When one was greeted last; 0 if none was.
@@ -61,7 +61,7 @@ impl Senders {
     pub fn new(age_secs: u32) -> Self {
         Self {
             age: age_secs,
-            table: Table::default(),
+            table: NetworkTable::default(),
             forgotten: 0,
             greeted: 0,
         }
@@ -158,14 +158,14 @@ impl Senders {
         let length = StateError::Length(file.len());
         let (forgotten, rest) = rest.split_first_chunk().ok_or(length.clone())?;
         let (greeted, rest) = rest.split_first_chunk().ok_or(length.clone())?;
-        if rest.len() != Table::SAVED_LEN + END.len() {
+        if rest.len() != NetworkTable::SAVED_LEN + END.len() {
             return Err(length);
         }
         let rest = rest.strip_suffix(END).ok_or(StateError::Entry)?;
         let time = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes).min(now);
         Ok(Self {
             age: age_secs,
-            table: Table::restore(rest, now, age_secs).ok_or(StateError::Entry)?,
+            table: NetworkTable::restore(rest, now, age_secs).ok_or(StateError::Entry)?,
             forgotten: time(forgotten),
             greeted: time(greeted),
         })

@@ -38,7 +38,7 @@ use super::{
     epoch::unix_now,
     eviction::EvictionOrder,
     network::SenderNetwork,
-    notices::Notices,
+    notices::LineLimits,
     session::{LINGER_BYTES_MAX, LINGER_MAX, Progress, Session, SessionContext, SessionPhase},
     settings::Settings,
     socket::{LISTEN_BACKLOG, concerns_one_connection, queue_is_full},
@@ -101,7 +101,7 @@ pub(super) struct SmtpServer {
     per_source: HashMap<Source, usize>,
     /// All active connections.
     active: EvictionOrder,
-    notices: Notices,
+    notices: LineLimits,
     sample: ArrivalSample,
     /// When the thread ends at the latest.
     stopping: Option<Instant>,
@@ -129,7 +129,7 @@ impl SmtpServer {
             deadlines: BTreeSet::new(),
             per_source: HashMap::new(),
             active: EvictionOrder::new(),
-            notices: Notices::new(),
+            notices: LineLimits::new(),
             sample: ArrivalSample::new(Instant::now()),
             stopping: None,
         };

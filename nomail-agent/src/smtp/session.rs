@@ -13,7 +13,7 @@ use super::{
     command::Recipient,
     dialog::{Dialog, DialogAction, Observed, Outcome},
     epoch::unix_now,
-    notices::Notices,
+    notices::LineLimits,
     settings::Settings,
     stats::{Counter, EndReason, Stats},
 };
@@ -83,7 +83,7 @@ pub(super) enum Progress {
 /// What one step of a session needs besides the session.
 pub(super) struct SessionContext<'a> {
     pub(super) stats: &'a Stats,
-    pub(super) notices: &'a mut Notices,
+    pub(super) notices: &'a mut LineLimits,
     pub(super) now: Instant,
 }
 

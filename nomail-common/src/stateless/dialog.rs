@@ -70,7 +70,7 @@ impl Received {
 /// A segment to send, in host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct ReplySegment {
     /// Its sequence number.
     pub sequence: u32,
     /// Its acknowledgment number.
@@ -85,7 +85,7 @@ pub struct Reply {
     pub goodbye: u32,
 }
 
-impl Reply {
+impl ReplySegment {
     /// An empty reply to be filled.
     pub const NOTHING: Self = Self::bare(0, 0, 0);
 
@@ -226,13 +226,13 @@ pub struct PeerKey {
 
 /// What to do with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Reaction {
     /// It belongs to no dialog: the network stack gets it.
     Foreign,
     /// It belongs to a dialog, and needs no reply.
     Silence,
     /// Send this reply, with the texts of this generation.
-    Say(Reply, u32),
+    Say(ReplySegment, u32),
 }
 
 /// Answers the SYN of a proven tuple.
@@ -242,7 +242,7 @@ pub fn greet_syn(
     segment: &Segment,
     peer: PeerKey,
     generation: u32,
-) -> Reply {
+) -> ReplySegment {
     let sequence = segment.sequence;
     let cookie = Cookie::of(segment, peer.key, peer.slot).sequence(generation);
     let (index, tag) = DialogState::key(peer.hash, cookie);
@@ -259,7 +259,7 @@ pub fn greet_syn(
     let greeted = cookie.wrapping_add(1).wrapping_add(greeting);
     let (index, tag) = DialogState::key(peer.hash, greeted);
     environment.set_dialog_state(index, DialogState::silent(tag, sequence));
-    Reply::to_syn(sequence, cookie, syns)
+    ReplySegment::to_syn(sequence, cookie, syns)
 }
 
 /// Takes a RST of a tuple: its greeting is no longer retransmitted. A RST that acknowledges
@@ -304,7 +304,7 @@ pub fn respond(
     segment: &Segment,
     received: &Received,
     peer: PeerKey,
-) -> Outcome {
+) -> Reaction {
     let acknowledgment = received.acknowledgment;
     let slot = peer.slot;
     let known = match phase_of(environment, segment, peer.key, slot, acknowledgment) {
@@ -315,7 +315,7 @@ pub fn respond(
         known => known,
     };
     let Some((generation, position, phase)) = known else {
-        return Outcome::Foreign;
+        return Reaction::Foreign;
     };
     let sequence = segment.sequence;
     let syn = received.has(TCP_SYN);
@@ -332,12 +332,12 @@ pub fn respond(
             environment.is_proven(sequence)
         };
         if syn && !is_of_proven {
-            return Outcome::Say(Reply::reset(acknowledgment), generation);
+            return Reaction::Say(ReplySegment::reset(acknowledgment), generation);
         }
         // A client is greeted for its acknowledgment. One that sends text before it is
         // greeted may be another host that greets, and neither would ever end.
         if length > 0 && crate::Mechanism::SilenceBeforeGreeting.is_on() {
-            return Outcome::Silence;
+            return Reaction::Silence;
         }
         if let Some((_, line)) = state.of(tag, sequence)
             && line & SYNS_MASK > BARE_SYNS
@@ -345,10 +345,10 @@ pub fn respond(
             environment.set_dialog_state(index, state.acknowledged());
         }
         let Some(texts) = environment.texts(generation) else {
-            return Outcome::Foreign;
+            return Reaction::Foreign;
         };
         let next = sequence.wrapping_add(u32::from(syn));
-        return Outcome::Say(Reply::greet(texts, first, next), generation);
+        return Reaction::Say(ReplySegment::greet(texts, first, next), generation);
     }
     if matches!(phase, Phase::Open(0) | Phase::Over) {
         let first = acknowledgment.wrapping_sub(1).wrapping_sub(position);
@@ -360,11 +360,14 @@ pub fn respond(
         }
     }
     if syn || length + fin == 0 {
-        return Outcome::Silence;
+        return Reaction::Silence;
     }
     let Phase::Open(commands) = phase else {
         let next = sequence.wrapping_add(length + fin);
-        return Outcome::Say(Reply::bare(TCP_ACK, acknowledgment, next), generation);
+        return Reaction::Say(
+            ReplySegment::bare(TCP_ACK, acknowledgment, next),
+            generation,
+        );
     };
     let (index, tag) = DialogState::key(peer.hash, acknowledgment);
     let state = environment.dialog_state(index).of(tag, sequence);
@@ -372,10 +375,13 @@ pub fn respond(
     let from = next.wrapping_sub(sequence);
     if from > length {
         // All of it is known, or something before it is missing.
-        return Outcome::Say(Reply::bare(TCP_ACK, acknowledgment, next), generation);
+        return Reaction::Say(
+            ReplySegment::bare(TCP_ACK, acknowledgment, next),
+            generation,
+        );
     }
     let Some(texts) = environment.texts(generation) else {
-        return Outcome::Foreign;
+        return Reaction::Foreign;
     };
     let left = COMMANDS_MAX.saturating_sub(commands);
     let replies_max = texts.replies_max().min(left);
@@ -383,7 +389,7 @@ pub fn respond(
     let until = length.min(WINDOW as u32);
     let scan = LineScan::new(from.min(until), line, replies_max);
     let Some(scan) = environment.scan(received.payload, until, scan) else {
-        return Outcome::Foreign;
+        return Reaction::Foreign;
     };
     let refusals = scan.refusals();
     let over = scan.end() == QUIT_END || scan.end() == GARBAGE_END;
@@ -396,10 +402,10 @@ pub fn respond(
     let quit = u32::from(scan.end() == QUIT_END);
     let sent = refusals * refusal + quit * goodbye;
     let flags = TCP_ACK | if sent > 0 { PUSH } else { 0 } | if closes { TCP_FIN } else { 0 };
-    let reply = Reply {
+    let reply = ReplySegment {
         refusals,
         goodbye: quit,
-        ..Reply::bare(
+        ..ReplySegment::bare(
             flags,
             acknowledgment,
             next.wrapping_add(u32::from(peer_ends)),
@@ -415,7 +421,7 @@ pub fn respond(
     if !later {
         environment.set_dialog_state(index, DialogState::new(tag, next, scan.line()));
     }
-    Outcome::Say(reply, generation)
+    Reaction::Say(reply, generation)
 }
 
 /// The generation, position and phase of a dialog that began in this slot. A function, not a

@@ -16,7 +16,7 @@
 
 use super::{
     cookie,
-    dialog::Reply,
+    dialog::ReplySegment,
     dialog_state::DialogState,
     texts::{Text, Texts},
 };
@@ -99,10 +99,10 @@ impl Retransmission {
             Missing::Nothing => return None,
             Missing::SynAck => {
                 let sequence = self.acknowledgment.wrapping_sub(1);
-                (Reply::syn_ack(sequence, next), &Text::EMPTY)
+                (ReplySegment::syn_ack(sequence, next), &Text::EMPTY)
             }
             Missing::Greeting => {
-                let reply = Reply::greet(texts, self.acknowledgment, next);
+                let reply = ReplySegment::greet(texts, self.acknowledgment, next);
                 (reply, &texts.greeting)
             }
         };

@@ -32,6 +32,9 @@ pub(super) const WRAPPED: &[(&str, &str, &str)] = &[
     ("aya_obj", "nomail-agent", "nomail-agent/src/guard/"),
 ];
 
+/// The packages that make the program.
+pub(super) const SHIPPED: [&str; 3] = ["nomail-common", "nomail-ebpf", "nomail-agent"];
+
 pub(super) const PACKAGES: &[Package] = &[
     Package {
         name: "nomail-common",

@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::{Result, bail};
 
-use super::rooms::{Package, WRAPPED, room_of};
+use super::rooms::{Package, SHIPPED, WRAPPED, room_of};
 use super::source::{Arrow, Sources};
 
 /// Longest file, without a `mod tests` at its end.
@@ -21,9 +21,17 @@ pub(super) enum Rule {
     Circle,
     /// No file has more than [`LINES_MAX`] lines.
     Length,
+    /// No two types of the program have one name.
+    Name,
 }
 
-const RULES: [Rule; 4] = [Rule::Room, Rule::Upward, Rule::Circle, Rule::Length];
+const RULES: [Rule; 5] = [
+    Rule::Room,
+    Rule::Upward,
+    Rule::Circle,
+    Rule::Length,
+    Rule::Name,
+];
 
 impl Rule {
     fn name(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Rule {
             Self::Upward => "upward",
             Self::Circle => "circle",
             Self::Length => "length",
+            Self::Name => "name",
         }
     }
 
@@ -44,6 +53,7 @@ impl Rule {
             Self::Upward => "move the name into a file of its own beside this one",
             Self::Circle => "move what both need into a third file",
             Self::Length => "split it by subject, and move its tests into a file of their own",
+            Self::Name => "name each after what it is, or make one of the two",
         }
     }
 }
@@ -122,6 +132,7 @@ pub(super) fn faults<'a>(
     found.extend(wrapped(sources, packages));
     found.extend(upward(sources, &arrows));
     found.extend(length(sources, packages));
+    found.extend(names(sources, packages));
 
     let mut graph = Graph::new(sources, &arrows);
     let ends = |known: &Exception<'_>| {
@@ -243,6 +254,31 @@ fn length(sources: &Sources, packages: &[Package]) -> Vec<Fault> {
         what: format!("{} lines without tests, more than {LINES_MAX}", file.lines),
     })
     .collect()
+}
+
+/// Types that have the name of one in an earlier file.
+fn names(sources: &Sources, packages: &[Package]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut known = BTreeMap::<&str, &str>::new();
+    for file in &sources.files {
+        let package = room_of(&file.path, packages).map(|(package, _)| package.name);
+        if !package.is_some_and(|name| SHIPPED.contains(&name)) {
+            continue;
+        }
+        for (name, line) in &file.types {
+            let other = *known.entry(name).or_insert(&file.path);
+            if other != file.path {
+                faults.push(Fault {
+                    rule: Rule::Name,
+                    file: file.path.clone(),
+                    other: other.to_owned(),
+                    line: *line,
+                    what: format!("{name} is the name of a type in {other}, too"),
+                });
+            }
+        }
+    }
+    faults
 }
 
 /// Which files each file uses, those that declare it left out.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use syn::Item;
+use syn::spanned::Spanned as _;
 use syn::visit::Visit as _;
 
 use super::syntax::{Import, Reader, names_of, production_lines};
@@ -33,6 +34,8 @@ pub(super) struct File {
     top: usize,
     /// Lines without a `#[cfg(test)] mod` at the end.
     pub(super) lines: usize,
+    /// The types and traits that it defines, with their lines.
+    pub(super) types: Vec<(String, usize)>,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,7 @@ impl Sources {
             module: module.to_vec(),
             top,
             lines: production_lines(&text, &syntax.items),
+            types: Vec::new(),
         });
         let folder = folder_of(path, parent.is_none());
         let place = Place {
@@ -133,6 +137,11 @@ impl Sources {
         let mut reader = Reader::default();
         for item in items {
             for name in names_of(item) {
+                // All others are in snake case or in capitals.
+                if name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase) {
+                    let line = item.span().start().line;
+                    self.files[place.file].types.push((name.clone(), line));
+                }
                 self.modules[id].items.insert(name, place.file);
             }
             if let Item::Macro(definition) = item

@@ -55,7 +55,7 @@ pub(super) struct XdpProgram {
 
 /// The mode in which XDP runs on an interface, or would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum DeviceMode {
     Off,
     Native,
     Generic,
@@ -199,21 +199,21 @@ impl Device {
         interfaces.find(|interface| interface.name == self.name)
     }
 
-    pub(super) fn runs(&self, config: &Config, status: Option<&Status>) -> Mode {
+    pub(super) fn runs(&self, config: &Config, status: Option<&Status>) -> DeviceMode {
         match self.status_of(status).map(|on| on.xdp_mode.as_str()) {
-            Some("native") => return Mode::Native,
-            Some("generic") => return Mode::Generic,
+            Some("native") => return DeviceMode::Native,
+            Some("generic") => return DeviceMode::Generic,
             _ => {}
         }
         match (config.xdp_mode, self.can_native()) {
-            (XdpMode::Off, _) => Mode::Off,
+            (XdpMode::Off, _) => DeviceMode::Off,
             (XdpMode::Auto, _) if self.native_is_blind || self.peer_takes() == Some(false) => {
-                Mode::Generic
+                DeviceMode::Generic
             }
-            (XdpMode::Auto, None) if self.kind.as_deref() == Some(VETH) => Mode::Generic,
-            (XdpMode::Native, _) | (XdpMode::Auto, Some(true)) => Mode::Native,
-            (XdpMode::Generic, _) | (XdpMode::Auto, Some(false)) => Mode::Generic,
-            (XdpMode::Auto, None) => Mode::Unknown,
+            (XdpMode::Auto, None) if self.kind.as_deref() == Some(VETH) => DeviceMode::Generic,
+            (XdpMode::Native, _) | (XdpMode::Auto, Some(true)) => DeviceMode::Native,
+            (XdpMode::Generic, _) | (XdpMode::Auto, Some(false)) => DeviceMode::Generic,
+            (XdpMode::Auto, None) => DeviceMode::Unknown,
         }
     }
 }

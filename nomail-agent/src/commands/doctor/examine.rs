@@ -11,7 +11,7 @@ use super::{
     interface, kernel, lists, name, own_mail, port, reach,
 };
 use crate::{
-    cli::Doctor,
+    cli::DoctorArgs,
     config::{self, Overrides},
     exit::Failure,
     net::Interfaces,
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// # Errors
 /// When a `--domain` is no domain name (78), or netlink cannot be used (1).
-pub fn examine(asked: &Doctor) -> Result<Vec<Finding>, Failure> {
+pub fn examine(asked: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
     let domains = asked
         .domains
         .iter()
@@ -41,7 +41,7 @@ pub fn examine(asked: &Doctor) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-async fn all(asked: &Doctor, domains: &[String]) -> Result<Vec<Finding>, Failure> {
+async fn all(asked: &DoctorArgs, domains: &[String]) -> Result<Vec<Finding>, Failure> {
     let root = Uid::effective().is_root();
     let mut findings = kernel::check(root);
 

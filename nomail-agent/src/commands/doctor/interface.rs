@@ -3,7 +3,7 @@
 use nomail_common::{abi, verdict::Answer};
 
 use super::{
-    device::{Device, Mode, VETH},
+    device::{Device, DeviceMode, VETH},
     finding::{Check, Finding},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn check(
     let runs = device.runs(config, status);
     let mut findings = vec![interface(device, runs), topology(device)];
     findings.push(xdp_program(device, runs, status, root));
-    if runs == Mode::Off {
+    if runs == DeviceMode::Off {
         let off = |check| Finding::skip(check, format!("{}: xdp_mode is off", device.name));
         let checks = [
             Check::XdpNative,
@@ -56,10 +56,10 @@ pub(super) fn check(
     findings
 }
 
-fn interface(device: &Device, runs: Mode) -> Finding {
+fn interface(device: &Device, runs: DeviceMode) -> Finding {
     let check = Check::Interface;
     let name = &device.name;
-    if !device.ethernet && runs != Mode::Off {
+    if !device.ethernet && runs != DeviceMode::Off {
         return Finding::fail(
             check,
             format!(
@@ -129,7 +129,7 @@ fn topology(device: &Device) -> Finding {
     Finding::ok(check, format!("{name} is not a port of a bridge or bond"))
 }
 
-fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool) -> Finding {
+fn xdp_program(device: &Device, runs: DeviceMode, status: Option<&Status>, root: bool) -> Finding {
     let check = Check::XdpProgram;
     let name = &device.name;
     let on = device.status_of(status);
@@ -170,7 +170,7 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
         None if !root => {
             Finding::needs_root(check, &format!("which XDP program {id} on {name} is"))
         }
-        _ if runs == Mode::Off => Finding::ok(
+        _ if runs == DeviceMode::Off => Finding::ok(
             check,
             format!("{name} has another program (id {id}), and xdp_mode is off"),
         ),
@@ -188,12 +188,12 @@ fn xdp_program(device: &Device, runs: Mode, status: Option<&Status>, root: bool)
     }
 }
 
-fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
+fn xdp_native(device: &Device, runs: DeviceMode, wanted: XdpMode) -> Finding {
     let check = Check::XdpNative;
     let name = &device.name;
     let kind = device.shown_kind();
     match (runs, device.can_native()) {
-        (Mode::Generic, Some(true)) if device.peer_takes() == Some(false) => Finding::ok(
+        (DeviceMode::Generic, Some(true)) if device.peer_takes() == Some(false) => Finding::ok(
             check,
             format!("{name}: {kind} has native XDP, but could not answer in that mode"),
         ),
@@ -202,7 +202,7 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
             format!("{name}: {kind} has no native XDP"),
             "xdp_mode = \"auto\"",
         ),
-        (Mode::Generic, Some(true)) => Finding::warn(
+        (DeviceMode::Generic, Some(true)) => Finding::warn(
             check,
             format!("{name}: {kind} has native XDP, but generic mode is used, which costs more"),
             "xdp_mode = \"native\", and restart the agent: it says so if that is refused, and why",
@@ -213,7 +213,7 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
             format!("{name}: {kind} has no native XDP; in generic mode each packet costs more"),
             "a network card or driver with native XDP; or, to accept it: xdp_mode = \"generic\"",
         ),
-        (Mode::Native, None) if wanted != XdpMode::Native => {
+        (DeviceMode::Native, None) if wanted != XdpMode::Native => {
             Finding::ok(check, format!("{name}: {kind} runs it in native mode"))
         }
         (_, None) => Finding::unseen(
@@ -225,7 +225,7 @@ fn xdp_native(device: &Device, runs: Mode, wanted: XdpMode) -> Finding {
 }
 
 /// Whether the XDP program sees the SYNs of what connects.
-fn sight(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
+fn sight(device: &Device, runs: DeviceMode, status: Option<&Status>) -> Finding {
     let check = Check::Sight;
     let name = &device.name;
     let on = device.status_of(status);
@@ -234,7 +234,7 @@ fn sight(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
             check,
             format!("{name}: {}: they are not limited", on.reason),
             match runs {
-                Mode::Native => {
+                DeviceMode::Native => {
                     "xdp_mode = \"generic\", and restart the agent; unless a tunnel, \
                                  IPsec or a rule that redirects explains it"
                 }
@@ -243,7 +243,7 @@ fn sight(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
         );
     }
     match (runs, device.native_is_blind) {
-        (Mode::Native, true) => Finding::fail(
+        (DeviceMode::Native, true) => Finding::fail(
             check,
             format!("{name}: virtio_net without mergeable buffers never runs a native XDP program"),
             "xdp_mode = \"auto\"; or mrg_rxbuf=on for the device of the virtual machine",
@@ -260,7 +260,7 @@ fn sight(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
 }
 
 /// Whether what XDP sends leaves the host.
-fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
+fn answers(device: &Device, runs: DeviceMode, status: Option<&Status>) -> Finding {
     let check = Check::Answers;
     let name = &device.name;
     let on = device.status_of(status);
@@ -269,13 +269,13 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
             check,
             format!("{name}: {}: clients get no answer from XDP", on.reason),
             match runs {
-                Mode::Native => "xdp_mode = \"auto\", and restart the agent",
+                DeviceMode::Native => "xdp_mode = \"auto\", and restart the agent",
                 _ => "`ip -s link` and `ethtool -S` show what the driver drops",
             },
         );
     }
     match (runs, device.peer_takes()) {
-        (Mode::Native, Some(false)) => {
+        (DeviceMode::Native, Some(false)) => {
             return Finding::fail(
                 check,
                 format!(
@@ -285,7 +285,7 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
                 "xdp_mode = \"auto\"; or there: ethtool -K INTERFACE gro on",
             );
         }
-        (Mode::Generic, Some(false)) => {
+        (DeviceMode::Generic, Some(false)) => {
             return Finding::ok(
                 check,
                 format!(
@@ -308,7 +308,9 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
             "if honest clients are not served during a flood: xdp_mode = \"generic\"",
         );
     }
-    if device.kind.as_deref() == Some(VETH) && runs == Mode::Native && device.xdp_features.is_none()
+    if device.kind.as_deref() == Some(VETH)
+        && runs == DeviceMode::Native
+        && device.xdp_features.is_none()
     {
         return Finding::unseen(
             check,
@@ -323,10 +325,10 @@ fn answers(device: &Device, runs: Mode, status: Option<&Status>) -> Finding {
     Finding::ok(check, format!("{name}: no cause of lost answers is known"))
 }
 
-fn mtu(device: &Device, runs: Mode) -> Finding {
+fn mtu(device: &Device, runs: DeviceMode) -> Finding {
     let check = Check::Mtu;
     let Device { name, mtu, .. } = device;
-    if *mtu <= SINGLE_BUFFER_MTU || runs == Mode::Generic {
+    if *mtu <= SINGLE_BUFFER_MTU || runs == DeviceMode::Generic {
         return Finding::ok(check, format!("{name}: {mtu}"));
     }
     let kind = device.shown_kind();
@@ -351,11 +353,11 @@ fn mtu(device: &Device, runs: Mode) -> Finding {
     }
 }
 
-fn offloads(device: &Device, runs: Mode) -> Finding {
+fn offloads(device: &Device, runs: DeviceMode) -> Finding {
     let check = Check::Offloads;
     let name = &device.name;
     // So on Linux 6.18; the kernel shows it at the other end only.
-    if device.kind.as_deref() == Some("veth") && runs == Mode::Native {
+    if device.kind.as_deref() == Some("veth") && runs == DeviceMode::Native {
         return Finding::warn(
             check,
             format!("{name}: in native mode the other end of the veth pair sends without TSO"),
@@ -396,15 +398,17 @@ fn offloads(device: &Device, runs: Mode) -> Finding {
     )
 }
 
-fn checksums(device: &Device, runs: Mode) -> Finding {
+fn checksums(device: &Device, runs: DeviceMode) -> Finding {
     let check = Check::Checksums;
     let name = &device.name;
     let local = device.kind.iter().chain(&device.driver);
     let local = local.map(String::as_str).find(|kind| LOCAL.contains(kind));
     match (runs, local) {
         (_, None) => Finding::ok(check, format!("{name}: its neighbours are other machines")),
-        (Mode::Native, Some(_)) => Finding::ok(check, format!("{name}: complete in native mode")),
-        (Mode::Unknown, Some(kind)) => Finding::unseen(
+        (DeviceMode::Native, Some(_)) => {
+            Finding::ok(check, format!("{name}: complete in native mode"))
+        }
+        (DeviceMode::Unknown, Some(kind)) => Finding::unseen(
             check,
             format!("{name}: {kind} may need generic mode"),
             "start nomail-agent: its log names the mode",

@@ -61,7 +61,7 @@ enum Fate {
 
 /// A SYN to an address, injected at an interface, and what happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Tried {
+struct TriedSyn {
     interface: String,
     from: IpAddr,
     to: SocketAddr,
@@ -71,7 +71,7 @@ struct Tried {
 /// What was tried, or why nothing was.
 #[derive(Debug)]
 pub(super) struct ReachTest {
-    tried: Result<Vec<Tried>, Finding>,
+    tried: Result<Vec<TriedSyn>, Finding>,
     /// Addresses beyond [`ATTEMPTS_MAX`].
     left_out: usize,
 }
@@ -83,7 +83,7 @@ impl ReachTest {
             let is_any = listener.ip().is_unspecified();
             tried.to.port() == listener.port() && (is_any || tried.to.ip() == listener.ip())
         });
-        let known = |tried: &Tried| match tried.fate {
+        let known = |tried: &TriedSyn| match tried.fate {
             Fate::Reached(_) => Some(true),
             Fate::Lost => Some(false),
             Fate::Cookies | Fate::NoWayBack => None,
@@ -181,7 +181,7 @@ async fn let_in(
     kernel: &Interfaces,
     targets: &[(&Device, SocketAddr)],
     local: &BTreeSet<LocalAddress>,
-) -> anyhow::Result<Vec<Tried>> {
+) -> anyhow::Result<Vec<TriedSyn>> {
     // Without a port to guard it passes everything.
     let guard = Guard::load(&HashSet::new())?;
     let random = getrandom::u64()?;
@@ -201,7 +201,7 @@ async fn let_in(
             guard.let_in(device.index, &attempt.syn())?;
             attempts.push((tried.len(), device.index, attempt));
         }
-        tried.push(Tried {
+        tried.push(TriedSyn {
             interface: device.name.clone(),
             from: from.ip(),
             to: *to,
@@ -327,11 +327,11 @@ pub(super) fn findings(host: &Host, reach: &ReachTest) -> Vec<Finding> {
     findings
 }
 
-fn judged(tried: &[Tried], listening: &[SocketAddr]) -> Vec<Finding> {
+fn judged(tried: &[TriedSyn], listening: &[SocketAddr]) -> Vec<Finding> {
     let check = Check::Firewall;
     let mut findings = Vec::new();
     let mut reached = Vec::new();
-    for Tried {
+    for TriedSyn {
         interface,
         from,
         to,

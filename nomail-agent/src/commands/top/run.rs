@@ -25,7 +25,7 @@ use super::{
     model::{KeyPress, Model},
     view,
 };
-use crate::{cli::Top, status::Status};
+use crate::{cli::TopArgs, status::Status};
 
 /// Sources of a status: those with the most SYNs so far.
 const SOURCES_ASKED: usize = 1000;
@@ -38,7 +38,7 @@ type Poll = (Duration, Result<Status, String>);
 /// # Errors
 /// When the first status cannot be had, or the terminal cannot be used.
 pub fn run(
-    asked: &Top,
+    asked: &TopArgs,
     mut ask: impl FnMut(usize) -> Result<Status> + Send + 'static,
 ) -> Result<()> {
     let begun = Instant::now();
@@ -79,7 +79,7 @@ pub fn run(
 }
 
 /// Prints frames, the first after one interval: a rate needs two statuses.
-fn batch(asked: &Top, mut model: Model, mut poll: impl FnMut() -> Poll) -> Result<()> {
+fn batch(asked: &TopArgs, mut model: Model, mut poll: impl FnMut() -> Poll) -> Result<()> {
     let mut out = io::stdout().lock();
     let mut due = Instant::now();
     let mut number = 0;

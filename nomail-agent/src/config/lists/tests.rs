@@ -30,7 +30,7 @@ fn load_beside(text: &str, files: &[(&str, &[u8])]) -> Result<Config, String> {
         .map_err(|error| error.to_string().replace(&at, "@"))
 }
 
-fn lists_of(text: &str, files: &[(&str, &[u8])]) -> Arc<Lists> {
+fn lists_of(text: &str, files: &[(&str, &[u8])]) -> Arc<ListSources> {
     load_beside(text, files).unwrap().lists
 }
 
@@ -107,7 +107,7 @@ fn every_key() {
 #[case::no_key("[lists]")]
 #[case::lists("[lists]\nallow = []\ndeny = []\nallow_files = []\ndeny_files = []")]
 fn empty(#[case] text: &str) {
-    assert_eq!(*lists_of(text, &[]), Lists::default());
+    assert_eq!(*lists_of(text, &[]), ListSources::default());
 }
 
 #[rstest]

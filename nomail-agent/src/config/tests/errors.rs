@@ -6,7 +6,7 @@ use super::*;
 fn keys_of(name: &str) -> String {
     let tables = tables();
     let table = tables.iter().find(|table| table.name == name).unwrap();
-    let keys: Vec<_> = table.keys.iter().map(Key::last_name).collect();
+    let keys: Vec<_> = table.keys.iter().map(FileKey::last_name).collect();
     keys.join(", ")
 }
 

@@ -55,7 +55,7 @@ fn settings() -> Settings {
 
 /// A responder on a port of 127.0.0.1.
 struct TestServer {
-    responder: Responder,
+    responder: SmtpThread,
     listener: ListenerId,
     address: SocketAddr,
     ended: Option<oneshot::Receiver<()>>,
@@ -76,7 +76,7 @@ impl TestServer {
     fn on(listener: std::net::TcpListener, settings: Settings) -> Self {
         let address = listener.local_addr().unwrap();
         let senders = Senders::new(settings.sender_age_secs);
-        let (responder, ended) = Responder::start(settings, senders, || {}).unwrap();
+        let (responder, ended) = SmtpThread::start(settings, senders, || {}).unwrap();
         let listener = responder.listen(listener);
         Self {
             responder,

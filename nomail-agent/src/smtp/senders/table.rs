@@ -81,13 +81,13 @@ impl Record {
 }
 
 /// A network by its place.
-enum Network {
+enum NetworkPlace {
     Ipv4(usize),
     /// The upper 32 bits of its addresses.
     Ipv6(u32),
 }
 
-impl From<IpAddr> for Network {
+impl From<IpAddr> for NetworkPlace {
     /// An IPv4-mapped IPv6 address counts as the IPv4 address.
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -107,7 +107,7 @@ fn set_of(network: u32) -> std::ops::Range<usize> {
 
 /// The words of all networks; 0 where there is none.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct NetworkTable {
     ipv4: Box<[u32]>,
     /// Network and word.
     ipv6: Box<[(u32, u32)]>,
@@ -115,7 +115,7 @@ pub(super) struct Table {
     used: usize,
 }
 
-impl Default for Table {
+impl Default for NetworkTable {
     fn default() -> Self {
         Self {
             ipv4: vec![0; IPV4_PLACES].into(),
@@ -125,7 +125,7 @@ impl Default for Table {
     }
 }
 
-impl Table {
+impl NetworkTable {
     /// Bytes of a saved table.
     pub(super) const SAVED_LEN: usize = 4 * IPV4_PLACES + 8 * SETS * WAYS;
 
@@ -134,9 +134,9 @@ impl Table {
     }
 
     pub(super) fn get(&self, peer: IpAddr) -> Option<Record> {
-        let word = match Network::from(peer) {
-            Network::Ipv4(place) => self.ipv4[place],
-            Network::Ipv6(network) => {
+        let word = match NetworkPlace::from(peer) {
+            NetworkPlace::Ipv4(place) => self.ipv4[place],
+            NetworkPlace::Ipv6(network) => {
                 let mut places = self.ipv6[set_of(network)].iter();
                 places
                     .find(|(found, word)| *found == network && *word != 0)?
@@ -148,9 +148,9 @@ impl Table {
 
     /// Remembers a network. It takes the place of another one only if its set is full.
     pub(super) fn set(&mut self, peer: IpAddr, record: Record, now: u32, age: u32) {
-        let before = match Network::from(peer) {
-            Network::Ipv4(place) => std::mem::replace(&mut self.ipv4[place], record.word()),
-            Network::Ipv6(network) => {
+        let before = match NetworkPlace::from(peer) {
+            NetworkPlace::Ipv4(place) => std::mem::replace(&mut self.ipv4[place], record.word()),
+            NetworkPlace::Ipv6(network) => {
                 let places = &mut self.ipv6[set_of(network)];
                 let own = places
                     .iter()
@@ -177,7 +177,7 @@ impl Table {
         }
     }
 
-    /// Restores what [`Table::save`] wrote, [`Table::SAVED_LEN`] bytes, without expired
+    /// Restores what [`NetworkTable::save`] wrote, [`NetworkTable::SAVED_LEN`] bytes, without expired
     /// networks; none if it did not.
     pub(super) fn restore(file: &[u8], now: u32, age: u32) -> Option<Self> {
         let mut table = Self::default();

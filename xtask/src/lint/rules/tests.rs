@@ -211,3 +211,18 @@ fn a_line_of_a_known_fault_names_a_rule_and_a_file() {
         assert!(Exception::parse(line).is_err(), "{line}");
     }
 }
+
+#[test]
+fn a_name_that_two_types_of_the_program_have_is_a_fault() {
+    let mut files = changed(
+        "smtp.rs",
+        "pub struct S;\npub enum Line {}\nconst LINE: u8 = 0;",
+    );
+    files.retain(|(name, _)| *name != "text.rs");
+    files.push((
+        "text.rs",
+        "pub struct T;\nstruct Line;\nconst LINE: u8 = 0;",
+    ));
+    let (faults, _) = check(&files, &[]);
+    assert_eq!(brief(&faults), [(Rule::Name, "text.rs", 2, "smtp.rs")]);
+}

@@ -58,17 +58,17 @@ fn whose_interfaces() {
 }
 
 #[rstest]
-#[case(XdpMode::Auto, Some(XDP_BASIC), None, Mode::Native)]
-#[case(XdpMode::Auto, Some(0), None, Mode::Generic)]
-#[case(XdpMode::Auto, None, None, Mode::Unknown)]
-#[case(XdpMode::Auto, Some(XDP_BASIC), Some("generic"), Mode::Generic)]
-#[case(XdpMode::Off, Some(XDP_BASIC), None, Mode::Off)]
-#[case(XdpMode::Native, None, None, Mode::Native)]
+#[case(XdpMode::Auto, Some(XDP_BASIC), None, DeviceMode::Native)]
+#[case(XdpMode::Auto, Some(0), None, DeviceMode::Generic)]
+#[case(XdpMode::Auto, None, None, DeviceMode::Unknown)]
+#[case(XdpMode::Auto, Some(XDP_BASIC), Some("generic"), DeviceMode::Generic)]
+#[case(XdpMode::Off, Some(XDP_BASIC), None, DeviceMode::Off)]
+#[case(XdpMode::Native, None, None, DeviceMode::Native)]
 fn modes(
     #[case] wanted: XdpMode,
     #[case] features: Option<u64>,
     #[case] mode: Option<&str>,
-    #[case] runs: Mode,
+    #[case] runs: DeviceMode,
 ) {
     let config = Config {
         xdp_mode: wanted,
@@ -81,21 +81,21 @@ fn modes(
 #[test]
 fn interfaces() {
     let result = |change: fn(&mut Device), runs| interface(&device_with(change), runs).result;
-    assert_eq!(result(|_| (), Mode::Native), CheckResult::Ok);
+    assert_eq!(result(|_| (), DeviceMode::Native), CheckResult::Ok);
     assert_eq!(
-        result(|device| device.up = false, Mode::Native),
+        result(|device| device.up = false, DeviceMode::Native),
         CheckResult::Warn
     );
     assert_eq!(
-        result(|device| device.carrier = false, Mode::Native),
+        result(|device| device.carrier = false, DeviceMode::Native),
         CheckResult::Warn
     );
     assert_eq!(
-        result(|device| device.ethernet = false, Mode::Native),
+        result(|device| device.ethernet = false, DeviceMode::Native),
         CheckResult::Fail
     );
     assert_eq!(
-        result(|device| device.ethernet = false, Mode::Off),
+        result(|device| device.ethernet = false, DeviceMode::Off),
         CheckResult::Ok
     );
 }
@@ -133,46 +133,51 @@ fn programs() {
     };
     let agent = agent("native");
     assert_eq!(
-        xdp_program(&device_with(|_| ()), Mode::Native, None, true).result,
+        xdp_program(&device_with(|_| ()), DeviceMode::Native, None, true).result,
         CheckResult::Ok
     );
     assert_eq!(
-        result(7, Some("nomail"), Mode::Native, Some(&agent), true),
+        result(7, Some("nomail"), DeviceMode::Native, Some(&agent), true),
         CheckResult::Ok
     );
     assert_eq!(
-        result(7, None, Mode::Native, Some(&agent), false),
+        result(7, None, DeviceMode::Native, Some(&agent), false),
         CheckResult::Ok
     );
     assert_eq!(
-        result(8, Some("nomail"), Mode::Native, Some(&agent), true),
+        result(8, Some("nomail"), DeviceMode::Native, Some(&agent), true),
         CheckResult::Warn
     );
     assert_eq!(
-        result(8, Some("other"), Mode::Native, Some(&agent), true),
+        result(8, Some("other"), DeviceMode::Native, Some(&agent), true),
         CheckResult::Fail
     );
     assert_eq!(
-        result(8, None, Mode::Native, None, false),
+        result(8, None, DeviceMode::Native, None, false),
         CheckResult::Skip
     );
     assert_eq!(
-        result(8, Some("other"), Mode::Off, None, true),
+        result(8, Some("other"), DeviceMode::Off, None, true),
         CheckResult::Ok
     );
 }
 
 #[rstest]
-#[case(Some(XDP_BASIC), Mode::Native, XdpMode::Auto, CheckResult::Ok)]
-#[case(Some(XDP_BASIC), Mode::Generic, XdpMode::Generic, CheckResult::Warn)]
-#[case(Some(0), Mode::Generic, XdpMode::Auto, CheckResult::Warn)]
-#[case(Some(0), Mode::Native, XdpMode::Native, CheckResult::Fail)]
-#[case(None, Mode::Native, XdpMode::Auto, CheckResult::Ok)]
-#[case(None, Mode::Unknown, XdpMode::Auto, CheckResult::Skip)]
-#[case(None, Mode::Native, XdpMode::Native, CheckResult::Skip)]
+#[case(Some(XDP_BASIC), DeviceMode::Native, XdpMode::Auto, CheckResult::Ok)]
+#[case(
+    Some(XDP_BASIC),
+    DeviceMode::Generic,
+    XdpMode::Generic,
+    CheckResult::Warn
+)]
+#[case(Some(0), DeviceMode::Generic, XdpMode::Auto, CheckResult::Warn)]
+#[case(Some(0), DeviceMode::Native, XdpMode::Native, CheckResult::Fail)]
+#[case(None, DeviceMode::Native, XdpMode::Auto, CheckResult::Ok)]
+#[case(None, DeviceMode::Unknown, XdpMode::Auto, CheckResult::Skip)]
+#[case(None, DeviceMode::Native, XdpMode::Native, CheckResult::Skip)]
 fn native(
     #[case] features: Option<u64>,
-    #[case] runs: Mode,
+    #[case] runs: DeviceMode,
     #[case] wanted: XdpMode,
     #[case] result: CheckResult,
 ) {
@@ -181,13 +186,17 @@ fn native(
 }
 
 #[rstest]
-#[case(Some(XDP_BASIC), Mode::Native, CheckResult::Fail)]
-#[case(Some(XDP_BASIC), Mode::Generic, CheckResult::Ok)]
-#[case(Some(XDP_BASIC | XDP_SENDS), Mode::Native, CheckResult::Ok)]
-#[case(None, Mode::Native, CheckResult::Skip)]
-#[case(None, Mode::Generic, CheckResult::Ok)]
-#[case(Some(0), Mode::Generic, CheckResult::Ok)]
-fn answers_of_veth(#[case] features: Option<u64>, #[case] runs: Mode, #[case] result: CheckResult) {
+#[case(Some(XDP_BASIC), DeviceMode::Native, CheckResult::Fail)]
+#[case(Some(XDP_BASIC), DeviceMode::Generic, CheckResult::Ok)]
+#[case(Some(XDP_BASIC | XDP_SENDS), DeviceMode::Native, CheckResult::Ok)]
+#[case(None, DeviceMode::Native, CheckResult::Skip)]
+#[case(None, DeviceMode::Generic, CheckResult::Ok)]
+#[case(Some(0), DeviceMode::Generic, CheckResult::Ok)]
+fn answers_of_veth(
+    #[case] features: Option<u64>,
+    #[case] runs: DeviceMode,
+    #[case] result: CheckResult,
+) {
     let veth = |device: &mut Device| {
         (device.kind, device.xdp_features) = (Some(VETH.to_owned()), features);
     };
@@ -200,14 +209,14 @@ fn answers_of_veth(#[case] features: Option<u64>, #[case] runs: Mode, #[case] re
 fn where_auto_leads_on_veth() {
     let one_sided = device_with(|device| device.kind = Some(VETH.to_owned()));
     let config = Config::default();
-    assert_eq!(one_sided.runs(&config, None), Mode::Generic);
+    assert_eq!(one_sided.runs(&config, None), DeviceMode::Generic);
     let untold = device_with(|device| {
         (device.kind, device.xdp_features) = (Some(VETH.to_owned()), None);
     });
-    assert_eq!(untold.runs(&config, None), Mode::Generic);
+    assert_eq!(untold.runs(&config, None), DeviceMode::Generic);
     let hardware = device_with(|device| device.xdp_features = None);
-    assert_eq!(hardware.runs(&config, None), Mode::Unknown);
-    let found = xdp_native(&one_sided, Mode::Generic, XdpMode::Auto);
+    assert_eq!(hardware.runs(&config, None), DeviceMode::Unknown);
+    let found = xdp_native(&one_sided, DeviceMode::Generic, XdpMode::Auto);
     assert_eq!(
         found.result,
         CheckResult::Ok,
@@ -221,9 +230,9 @@ fn what_the_agent_told_of_its_guard() {
     let mut agent = agent("native");
     let result = |agent: &Status| {
         [
-            xdp_program(&plain, Mode::Native, Some(agent), true).result,
-            answers(&plain, Mode::Native, Some(agent)).result,
-            sight(&plain, Mode::Native, Some(agent)).result,
+            xdp_program(&plain, DeviceMode::Native, Some(agent), true).result,
+            answers(&plain, DeviceMode::Native, Some(agent)).result,
+            sight(&plain, DeviceMode::Native, Some(agent)).result,
         ]
     };
     assert_eq!(
@@ -247,16 +256,16 @@ fn what_the_agent_told_of_its_guard() {
 }
 
 #[rstest]
-#[case(1500, Some(XDP_BASIC), Mode::Native, CheckResult::Ok)]
-#[case(3506, Some(XDP_BASIC), Mode::Native, CheckResult::Ok)]
-#[case(3507, Some(XDP_BASIC), Mode::Native, CheckResult::Warn)]
-#[case(9000, Some(XDP_BASIC), Mode::Generic, CheckResult::Ok)]
-#[case(9000, Some(XDP_BASIC | XDP_FRAGS), Mode::Native, CheckResult::Ok)]
-#[case(9000, None, Mode::Unknown, CheckResult::Skip)]
+#[case(1500, Some(XDP_BASIC), DeviceMode::Native, CheckResult::Ok)]
+#[case(3506, Some(XDP_BASIC), DeviceMode::Native, CheckResult::Ok)]
+#[case(3507, Some(XDP_BASIC), DeviceMode::Native, CheckResult::Warn)]
+#[case(9000, Some(XDP_BASIC), DeviceMode::Generic, CheckResult::Ok)]
+#[case(9000, Some(XDP_BASIC | XDP_FRAGS), DeviceMode::Native, CheckResult::Ok)]
+#[case(9000, None, DeviceMode::Unknown, CheckResult::Skip)]
 fn mtus(
     #[case] size: u32,
     #[case] features: Option<u64>,
-    #[case] runs: Mode,
+    #[case] runs: DeviceMode,
     #[case] result: CheckResult,
 ) {
     let device = device_with(|device| (device.mtu, device.xdp_features) = (size, features));
@@ -266,17 +275,23 @@ fn mtus(
 #[test]
 fn offloads_that_are_lost() {
     assert_eq!(
-        offloads(&device_with(|_| ()), Mode::Native).result,
+        offloads(&device_with(|_| ()), DeviceMode::Native).result,
         CheckResult::Ok
     );
     let untold = device_with(|device| device.features_on = None);
-    assert_eq!(offloads(&untold, Mode::Native).result, CheckResult::Skip);
+    assert_eq!(
+        offloads(&untold, DeviceMode::Native).result,
+        CheckResult::Skip
+    );
     let veth = device_with(|device| device.kind = Some("veth".to_owned()));
-    assert_eq!(offloads(&veth, Mode::Native).result, CheckResult::Warn);
-    assert_eq!(offloads(&veth, Mode::Generic).result, CheckResult::Ok);
+    assert_eq!(
+        offloads(&veth, DeviceMode::Native).result,
+        CheckResult::Warn
+    );
+    assert_eq!(offloads(&veth, DeviceMode::Generic).result, CheckResult::Ok);
     let on = ["rx-lro".to_owned(), "rx-gro-hw".to_owned()];
     let lost = device_with(|device| device.features_on = Some(on.to_vec()));
-    let lost = offloads(&lost, Mode::Generic);
+    let lost = offloads(&lost, DeviceMode::Generic);
     assert_eq!(lost.result, CheckResult::Warn);
     let remedy = lost.remedy.unwrap();
     assert!(
@@ -290,21 +305,39 @@ fn checksums_of_local_neighbours() {
     let veth = device_with(|device| device.kind = Some("veth".to_owned()));
     let virtio = device_with(|device| device.driver = Some("virtio_net".to_owned()));
     assert_eq!(
-        checksums(&device_with(|_| ()), Mode::Generic).result,
+        checksums(&device_with(|_| ()), DeviceMode::Generic).result,
         CheckResult::Ok
     );
-    assert_eq!(checksums(&veth, Mode::Generic).result, CheckResult::Ok);
-    assert_eq!(checksums(&virtio, Mode::Generic).result, CheckResult::Warn);
+    assert_eq!(
+        checksums(&veth, DeviceMode::Generic).result,
+        CheckResult::Ok
+    );
+    assert_eq!(
+        checksums(&virtio, DeviceMode::Generic).result,
+        CheckResult::Warn
+    );
     for local in [veth, virtio] {
-        assert_eq!(checksums(&local, Mode::Native).result, CheckResult::Ok);
-        assert_eq!(checksums(&local, Mode::Unknown).result, CheckResult::Skip);
+        assert_eq!(
+            checksums(&local, DeviceMode::Native).result,
+            CheckResult::Ok
+        );
+        assert_eq!(
+            checksums(&local, DeviceMode::Unknown).result,
+            CheckResult::Skip
+        );
     }
 }
 
 #[test]
 fn a_device_on_which_native_mode_sees_nothing() {
     let blind = device_with(|device| device.native_is_blind = true);
-    assert_eq!(blind.runs(&Config::default(), None), Mode::Generic);
-    assert_eq!(sight(&blind, Mode::Native, None).result, CheckResult::Fail);
-    assert_eq!(sight(&blind, Mode::Generic, None).result, CheckResult::Ok);
+    assert_eq!(blind.runs(&Config::default(), None), DeviceMode::Generic);
+    assert_eq!(
+        sight(&blind, DeviceMode::Native, None).result,
+        CheckResult::Fail
+    );
+    assert_eq!(
+        sight(&blind, DeviceMode::Generic, None).result,
+        CheckResult::Ok
+    );
 }

@@ -29,7 +29,7 @@ fn strangers_are_nobodys() {
 }
 
 fn results(fate: Fate) -> Vec<CheckResult> {
-    let tried = Tried {
+    let tried = TriedSyn {
         interface: "eth0".to_owned(),
         from: "198.51.100.7".parse().unwrap(),
         to: "192.0.2.1:25".parse().unwrap(),
@@ -83,7 +83,7 @@ fn many_syns_and_no_connection_are_told() {
 
 #[test]
 fn a_listener_is_reached_or_not() {
-    let tried = |to: &str, fate| Tried {
+    let tried = |to: &str, fate| TriedSyn {
         interface: "eth0".to_owned(),
         from: "198.51.100.7".parse().unwrap(),
         to: to.parse().unwrap(),

@@ -60,6 +60,14 @@ fn each_program_takes_the_stack_that_is_recorded() {
     STACK.check(&compiler, &["bytes"], &rows);
 }
 
+/// A development object logs (`cargo xtask run --trace`); none of it is in another.
+#[test]
+fn the_object_logs_nothing() {
+    let (object, _) = object();
+    let maps = aya_obj::Object::parse(&object).unwrap().maps;
+    assert!(maps.contains_key(abi::CONFIG_MAP) && !maps.contains_key("AYA_LOGS"));
+}
+
 /// The object, and the version of its compiler.
 fn object() -> (Vec<u8>, String) {
     let path = env::var_os("NOMAIL_BPF_OBJECT");

@@ -175,11 +175,12 @@ pub fn serve(rig: &Rig, guard: Guard, limit: (u32, u32), listen: Option<&str>) -
     Agent::spawn_through(&rig.lab.host, &["taskset", "-c", &cpu], &arguments).serving()
 }
 
-/// What a panic said, in one line without the separator of a table.
+/// The first line of what a panic said, without the separator of a table.
 pub fn reason(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it failed").replace(['\n', '|'], " ")
+    let first = text.and_then(|text| text.lines().next());
+    first.unwrap_or("it failed").replace('|', " ")
 }

@@ -49,7 +49,7 @@ impl Rival {
             program.load()?;
             Ok(Program::of_id(program.info()?.id()))
         };
-        load().map_err(|error| format!("{}: {error}", self.name()).replace(['\n', '|'], " "))
+        load().map_err(|error| format!("{}: {error}", self.name()))
     }
 }
 

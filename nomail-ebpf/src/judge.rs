@@ -32,9 +32,6 @@ pub(crate) const TO_STATELESS: u32 = 16;
 pub(crate) fn judge(context: &XdpContext, segment: Segment) -> u32 {
     // In one register: the compiler would make a variable of each comparison.
     let kind = opaque(segment.kind as u64);
-    if kind == Kind::Dialog as u64 {
-        return TO_STATELESS;
-    }
     trace!(
         trace_segment,
         segment.peer.high,
@@ -46,6 +43,9 @@ pub(crate) fn judge(context: &XdpContext, segment: Segment) -> u32 {
             | u64::from(segment.peer_port) << 16
             | u64::from(segment.port)
     );
+    if kind == Kind::Dialog as u64 {
+        return TO_STATELESS;
+    }
     let Some(mut syn) = SynContext::new(context, segment, kind) else {
         trace!(trace_guarded, 0);
         return XDP_PASS;

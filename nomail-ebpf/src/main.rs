@@ -87,7 +87,9 @@ fn segment_of(context: &XdpContext, found: Glance) -> Option<Segment> {
 /// else passes: the stack resets it.
 #[xdp(frags)]
 fn nomail_responder(context: XdpContext) -> u32 {
-    stateless::refuse(&context)
+    let action = stateless::refuse(&context);
+    trace!(trace_action, action);
+    action
 }
 
 /// The clock of the buckets, for the agent: the low 32 bits of `jiffies64`.

@@ -61,7 +61,6 @@ mod steps {
         }
         trace_guarded "guarded: {}" {
             0 => "no",
-            1 => "yes",
         }
         trace_state "state: {}" {
             0 => "peace",

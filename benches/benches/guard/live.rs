@@ -41,6 +41,8 @@ const QUICK_COUNT: usize = 250;
 /// these rules of the host.
 const QUICK_SCENES: [&str; 4] = [STRANGERS.name, AT_MOST, BOTNET.name, PROVEN.name];
 const QUICK_PEERS: [Guard; 2] = [Guard::Kernel, Guard::Hashlimit];
+/// In the fastest flood.
+const QUICK_RIVALS: [Guard; 2] = [Guard::XdpSynproxy, Guard::InC];
 const QUICK_RULES: &str = "ct state";
 const AT_MOST: &str = "spoofed strangers, at most";
 
@@ -240,6 +242,7 @@ pub(crate) fn print(quick: bool) {
         let peers: &[Guard] = match quick {
             false => peers,
             true if scene.name == STRANGERS.name => &QUICK_PEERS,
+            true if scene.name == AT_MOST => &QUICK_RIVALS,
             true => &[],
         };
         let ours = measure(&scene, Guard::Nomail, &root, quick);
@@ -271,8 +274,7 @@ pub(crate) fn print(quick: bool) {
     if quick {
         println!(
             "- --quick: one round of {QUICK_COUNT} connections instead of {ROUNDS} of {COUNT}; \
-             only the floods above, others than nomail only in the first of them, and one kind of \
-             rules of the host."
+             only the floods above, few others than nomail, and one kind of rules of the host."
         );
     }
     for note in notes {

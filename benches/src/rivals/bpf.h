@@ -33,7 +33,7 @@ static long (*adjust_tail)(struct xdp_md *, int) = (void *)65;
 static u64 (*jiffies64)(void) = (void *)118;
 static long (*raw_gen_syncookie_ipv4)(void *, void *, u32) = (void *)204;
 
-char license[] SECTION("license") = "GPL";
+char LICENSE[] SECTION("license") = "GPL";
 
 // Of Ethernet, IPv4 without options, and TCP.
 #define IP 14

@@ -12,6 +12,8 @@ use nomail_tests::{
     root::Root,
 };
 
+use crate::rivals::Rival;
+
 /// SYNs a second and at once of a source, by default: of nomail and of the others.
 pub const LIMIT: (u32, u32) = (10, 20);
 
@@ -36,6 +38,10 @@ pub enum Guard {
     Hashlimit,
     /// The SYN proxy of iptables.
     Synproxy,
+    /// The same, with a program in C that sends the cookies.
+    XdpSynproxy,
+    /// nomail's algorithm in C.
+    InC,
 }
 
 impl Guard {
@@ -51,6 +57,8 @@ impl Guard {
             Self::Nft => "nft dynamic set at ingress",
             Self::Hashlimit => "iptables hashlimit",
             Self::Synproxy => "iptables SYNPROXY",
+            Self::XdpSynproxy => "iptables SYNPROXY, its cookies from XDP (as xdp_synproxy)",
+            Self::InC => "nomail's algorithm in C, for IPv4 alone",
         }
     }
 
@@ -81,7 +89,7 @@ echo done > /done"#,
                  --hashlimit-name guard --hashlimit-htable-size 65536 \
                  --hashlimit-htable-max 65536 -j DROP; echo done > /done",
             ),
-            Self::Synproxy => Some(
+            Self::Synproxy | Self::XdpSynproxy => Some(
                 "iptables -t raw -A PREROUTING -p tcp --dport 25 --syn -j CT --notrack; \
                  iptables -A INPUT -p tcp --dport 25 -m conntrack --ctstate INVALID,UNTRACKED \
                  -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460; \
@@ -120,8 +128,14 @@ pub fn set_up(rig: &Rig, guard: Guard, root: Result<&Root, &String>) -> Option<O
     match guard {
         Guard::Pass => Some(on_host(rig, &Program::load("pass"))),
         Guard::Return => Some(on_host(rig, &returner())),
+        Guard::XdpSynproxy => Some(on_host(rig, &rival(Rival::Cookies))),
+        Guard::InC => Some(on_host(rig, &rival(Rival::Challenges))),
         _ => None,
     }
+}
+
+fn rival(rival: Rival) -> Program {
+    rival.load().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Starts the server, the same for all of them, on the CPU that receives. A source may
@@ -161,11 +175,12 @@ pub fn serve(rig: &Rig, guard: Guard, limit: (u32, u32), listen: Option<&str>) -
     Agent::spawn_through(&rig.lab.host, &["taskset", "-c", &cpu], &arguments).serving()
 }
 
-/// What a panic said, in one line without the separator of a table.
+/// The first line of what a panic said, without the separator of a table.
 pub fn reason(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it failed").replace(['\n', '|'], " ")
+    let first = text.and_then(|text| text.lines().next());
+    first.unwrap_or("it failed").replace('|', " ")
 }

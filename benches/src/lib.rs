@@ -12,3 +12,4 @@ pub mod guards;
 pub mod load;
 pub mod peers;
 pub mod program;
+pub mod rivals;

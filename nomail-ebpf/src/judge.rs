@@ -21,6 +21,7 @@ use crate::{
     maps::{self, Lists},
     syn_context::SynContext,
     tickets::{charge_reset, reset},
+    trace::trace,
 };
 
 /// Result of [`judge`] for a segment that the stateless refusal answers: not an XDP action.
@@ -31,10 +32,22 @@ pub(crate) const TO_STATELESS: u32 = 16;
 pub(crate) fn judge(context: &XdpContext, segment: Segment) -> u32 {
     // In one register: the compiler would make a variable of each comparison.
     let kind = opaque(segment.kind as u64);
+    trace!(
+        trace_segment,
+        segment.peer.high,
+        segment.peer.low,
+        segment.local.high,
+        segment.local.low,
+        kind << 40
+            | u64::from(segment.flags) << 32
+            | u64::from(segment.peer_port) << 16
+            | u64::from(segment.port)
+    );
     if kind == Kind::Dialog as u64 {
         return TO_STATELESS;
     }
     let Some(mut syn) = SynContext::new(context, segment, kind) else {
+        trace!(trace_guarded, 0);
         return XDP_PASS;
     };
     let is_reset = syn.kind == Kind::Reset as u64;
@@ -85,6 +98,7 @@ fn take_reset(syn: &mut SynContext<'_>) -> u32 {
     }
     let (source, hash) = (syn.source, syn.hash());
     let answered = reset(source.0, hash.0, syn.segment.sequence, syn.jiffies);
+    trace!(trace_reset, answered);
     if answered == Answered::Not as u32 {
         charge_reset(source.0, syn.jiffies);
         return passes;
@@ -129,6 +143,7 @@ impl Facts for SynContext<'_> {
         let (now, ticks) = (self.jiffies as u32, self.config.proof_ticks);
         self.ticket = tickets::ticket_of(&line, hash, now, ticks);
         let proof = self.ticket.proof(self.segment.sequence);
+        trace!(trace_ticket, proof as u32);
         Proof::from_value(forget(proof as u64, self.jiffies) as u32)
     }
 
@@ -149,6 +164,7 @@ impl Facts for SynContext<'_> {
         } else {
             self.charge_if_known()
         };
+        trace!(trace_source, over & OVER);
         over & OVER != 0 && nomail_common::Mechanism::SourceBucket.is_on()
     }
 
@@ -162,6 +178,7 @@ impl Facts for SynContext<'_> {
         } else {
             Store::Prefixes
         });
+        trace!(trace_prefix, over & OVER);
         over & OVER != 0 && nomail_common::Mechanism::PrefixBucket.is_on()
     }
 
@@ -173,7 +190,9 @@ impl Facts for SynContext<'_> {
         {
             return true;
         }
-        self.is_over_cap() && nomail_common::Mechanism::Cap.is_on()
+        let is_over = self.is_over_cap();
+        trace!(trace_cap, u32::from(is_over));
+        is_over && nomail_common::Mechanism::Cap.is_on()
     }
 }
 
@@ -273,9 +292,11 @@ extern "C" fn is_listed(high: u64, low: u64, filled: u32, which: u32) -> u32 {
     let set = which >> SET_SHIFT & 1;
     let (lists, peer) = (Lists { filled, set }, Address { high, low });
     let ipv6 = which >> FLAGS_SHIFT & u32::from(IPV6) != 0;
-    u32::from(if which & ALLOW != 0 {
+    let is_listed = u32::from(if which & ALLOW != 0 {
         maps::allowed(lists, peer, ipv6)
     } else {
         maps::denied(lists, peer, ipv6)
-    })
+    });
+    trace!(trace_list, which & DENY | is_listed);
+    is_listed
 }

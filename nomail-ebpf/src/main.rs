@@ -26,6 +26,7 @@ mod maps;
 mod stateless;
 mod syn_context;
 mod tickets;
+mod trace;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS, helpers::generated::bpf_jiffies64, macros::xdp,
@@ -43,6 +44,7 @@ use crate::{
     find::find,
     frame::XdpFrame,
     judge::{TO_STATELESS, judge},
+    trace::trace,
 };
 
 /// Judges a frame. A frame that is not a SYN or a RST for a guarded port, nor a segment of a
@@ -59,6 +61,7 @@ fn nomail(context: XdpContext) -> u32 {
             None => return XDP_PASS,
         },
     };
+    trace!(trace_action, action);
     if action != TO_STATELESS {
         return action;
     }
@@ -84,7 +87,9 @@ fn segment_of(context: &XdpContext, found: Glance) -> Option<Segment> {
 /// else passes: the stack resets it.
 #[xdp(frags)]
 fn nomail_responder(context: XdpContext) -> u32 {
-    stateless::refuse(&context)
+    let action = stateless::refuse(&context);
+    trace!(trace_action, action);
+    action
 }
 
 /// The clock of the buckets, for the agent: the low 32 bits of `jiffies64`.

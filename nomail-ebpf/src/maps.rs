@@ -31,7 +31,7 @@ use nomail_common::{
     wire::packet::Address,
 };
 
-use crate::{atomic::Word, frame::TcpHeader};
+use crate::{atomic::Word, frame::TcpHeader, trace::trace};
 
 /// The payload of a segment.
 pub(crate) type Payload = [u8; WINDOW];
@@ -193,6 +193,7 @@ pub(crate) struct CpuCounters(*mut Counters);
 impl CpuCounters {
     #[inline(always)]
     pub(crate) fn count(&self, verdict: Verdict) {
+        trace!(trace_verdict, verdict as u32);
         // SAFETY: a value of a per-CPU map, and a program runs to its end
         // before another runs on the same CPU.
         unsafe { (*self.0).verdicts[verdict as usize] += 1 };
@@ -200,6 +201,7 @@ impl CpuCounters {
 
     #[inline(always)]
     pub(crate) fn count_answer(&self, answer: Answer) {
+        trace!(trace_answer, answer as u32);
         // SAFETY: as in `count`.
         unsafe { (*self.0).answers[answer as usize] += 1 };
     }

@@ -16,6 +16,7 @@ use crate::{
     buckets::over_shared,
     cookie,
     maps::{self, CpuCounters, SharedWord},
+    trace::trace,
 };
 
 /// A SYN or RST for a guarded pair, and what is needed to judge it.
@@ -80,6 +81,7 @@ impl<'a> SynContext<'a> {
         let exhausted = limit.interval != 0 && cap_word.or_full(now).is_over(now, limit);
         let proofs = last.load() > jiffies;
         let state = if exhausted { EXHAUSTED } else { 0 } | if proofs { PROOFS } else { 0 };
+        trace!(trace_state, state as u32);
         let syn = Self {
             context,
             segment,

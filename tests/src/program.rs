@@ -77,6 +77,8 @@ pub fn guarding(pairs: &[&str]) -> Policy {
 /// # Panics
 /// When the kernel does not take it.
 pub fn guard(policy: &Policy) -> Guard {
+    #[cfg(feature = "trace")]
+    show_trace();
     let ports = policy.guarded.iter().map(|(_, port)| *port).collect();
     let loaded = match policy.responder {
         Some(_) => Guard::load_responder(&ports),
@@ -85,6 +87,18 @@ pub fn guard(policy: &Policy) -> Guard {
     let mut guard = loaded.expect("the kernel takes the program");
     guard.configure(policy).expect("a policy within the bounds");
     guard
+}
+
+/// Has tests print each step of their segments; not again, and not where the test has a log of
+/// its own.
+#[cfg(feature = "trace")]
+fn show_trace() {
+    use std::io::Write as _;
+    let _ = env_logger::builder()
+        .is_test(true)
+        .filter_module("nomail_ebpf", log::LevelFilter::Trace)
+        .format(|out, record| writeln!(out, "{}", record.args()))
+        .try_init();
 }
 
 /// The action for one frame.

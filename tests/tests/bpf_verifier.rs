@@ -16,12 +16,12 @@ const VERIFIED: Record = Record {
     command: "cargo xtask test bpf -- the_programs_cost_the_verifier_what_is_recorded",
 };
 
-/// The most that another kernel than the recorded one may walk through, a quarter of what it
-/// gives up at. Older ones forget less: Linux 6.1 walks 110,175 and 139,248.
+/// The most that another kernel than the recorded one, or one that a development object is
+/// for, may walk through: a quarter of what it gives up at. Older ones forget less: Linux 6.1 walks 110,175 and 139,248.
 const ELSEWHERE_MAX: u64 = 250_000;
 
 /// Where the responder answers, a SYN is looked at with the lease held and with it ended,
-/// because XDP may stand in for listeners.
+/// because XDP may stand in for listeners. A development object has no record.
 #[test]
 fn the_programs_cost_the_verifier_what_is_recorded() {
     let rows = |guard: Guard, with: &str| {
@@ -39,7 +39,7 @@ fn the_programs_cost_the_verifier_what_is_recorded() {
     let version: Vec<_> = release.split('.').take(2).collect();
     let kernel = format!("Linux {}", version.join("."));
     let records = std::env::var_os("NOMAIL_GOLDEN_WRITE").is_some();
-    if records || kernel == VERIFIED.maker() {
+    if records || kernel == VERIFIED.maker() && cfg!(not(feature = "trace")) {
         VERIFIED.check(&kernel, &["verified instructions"], &all);
     } else {
         println!("{kernel}: {all:?}");

@@ -47,6 +47,8 @@ pub(crate) struct Built {
     pub(crate) object: PathBuf,
     /// The agent, with that object inside.
     pub(crate) agent: PathBuf,
+    /// Whether the object logs each step of a segment, and the agent shows it.
+    pub(crate) traces: bool,
 }
 
 /// Builds the BPF object (unless the environment names one) and the agent.
@@ -54,7 +56,20 @@ pub(crate) struct Built {
 /// # Errors
 /// When there is no BPF toolchain, or something does not compile.
 pub(crate) fn build(profile: Profile) -> Result<Built> {
-    let object = object()?;
+    build_either(profile, false)
+}
+
+/// The same for development: an object that logs each step of a segment, and an agent that
+/// shows it.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_traced(profile: Profile) -> Result<Built> {
+    build_either(profile, true)
+}
+
+fn build_either(profile: Profile, traces: bool) -> Result<Built> {
+    let object = object(traces)?;
     let folder = match profile {
         Profile::Debug => "debug",
         Profile::Release => "release",
@@ -64,6 +79,9 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
     cargo
         .args(["build", "--locked", "--package", "nomail-agent"])
         .env(OBJECT, &object);
+    if traces {
+        cargo.args(TRACE);
+    }
     if profile == Profile::Release {
         cargo.arg("--release");
         flag_release(&mut cargo)?;
@@ -73,15 +91,18 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
     if !agent.is_file() {
         bail!("cargo succeeded, but there is no {}", agent.display());
     }
-    Ok(Built { object, agent })
+    Ok(Built {
+        object,
+        agent,
+        traces,
+    })
 }
 
+/// Has cargo compile a package so that it logs each step of a segment.
+pub(crate) const TRACE: [&str; 2] = ["--features", "trace"];
+
 /// The BPF object: the prebuilt one that the environment names, or a fresh build.
-///
-/// # Errors
-/// When the named object is not there, there is no BPF toolchain, or nomail-ebpf does not
-/// compile.
-pub(crate) fn object() -> Result<PathBuf> {
+fn object(traces: bool) -> Result<PathBuf> {
     if let Some(object) = prebuilt_object()? {
         shell::say(format!(
             "taking the BPF object {} ({OBJECT})",
@@ -89,7 +110,7 @@ pub(crate) fn object() -> Result<PathBuf> {
         ));
         return Ok(object);
     }
-    build_object(&setup::ensure(Verbosity::Brief)?)
+    build_object(&setup::ensure(Verbosity::Brief)?, traces)
 }
 
 /// The object that the environment names, as an absolute path.
@@ -113,7 +134,8 @@ fn prebuilt_object() -> Result<Option<PathBuf>> {
 /// # Errors
 /// When the environment names an object that is not there.
 pub(crate) fn existing_object() -> Result<Option<PathBuf>> {
-    Ok(prebuilt_object()?.or(Some(object_path(&bpf_target_dir()?)).filter(|path| path.is_file())))
+    let built = object_path(&bpf_target_dir(false)?);
+    Ok(prebuilt_object()?.or(Some(built).filter(|path| path.is_file())))
 }
 
 /// BPF in the byte order of this machine, whose kernel loads it.
@@ -124,9 +146,10 @@ const BPF_TARGET: &str = if cfg!(target_endian = "big") {
 };
 
 /// A separate folder, so that the two builds neither wait for each other's lock nor discard
-/// each other's work.
-fn bpf_target_dir() -> Result<PathBuf> {
-    Ok(shell::target_dir()?.join("bpf"))
+/// each other's work; and one that traces is never taken for the other.
+fn bpf_target_dir(traces: bool) -> Result<PathBuf> {
+    let folder = if traces { "bpf-trace" } else { "bpf" };
+    Ok(shell::target_dir()?.join(folder))
 }
 
 /// The BPF object in a target folder for BPF.
@@ -134,9 +157,9 @@ pub(crate) fn object_path(target_dir: &Path) -> PathBuf {
     target_dir.join(BPF_TARGET).join("release/nomail-ebpf")
 }
 
-fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
+fn build_object(toolchain: &Toolchain, traces: bool) -> Result<PathBuf> {
     let compiler = &toolchain.compiler;
-    let target_dir = bpf_target_dir()?;
+    let target_dir = bpf_target_dir(traces)?;
     let object = object_path(&target_dir);
     let known = shell::output_of(Command::new(&compiler.rustc).args([
         "--target",
@@ -173,6 +196,9 @@ fn build_object(toolchain: &Toolchain) -> Result<PathBuf> {
             .concat()
             .join("\u{1f}"),
         );
+    if traces {
+        cargo.args(TRACE);
+    }
     shell::say(format!(
         "building the BPF object (the first time about a minute): {}",
         object.display()

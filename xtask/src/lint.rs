@@ -60,15 +60,21 @@ fn formatting() -> Result<()> {
 fn clippy_host() -> Result<()> {
     let mut clippy = shell::cargo()?;
     clippy.arg("clippy").args(HOST).arg("--all-targets");
+    // What only a development object needs, too.
+    clippy.args(["--features", "nomail-tests/trace"]);
     shell::check(with_object(&mut clippy)?.args(WARNINGS_ARE_ERRORS))
 }
 
 fn clippy_kernel() -> Result<()> {
-    let mut clippy = shell::cargo()?;
-    clippy
-        .args(["clippy", "--locked", "--package", "nomail-ebpf"])
-        .args(WARNINGS_ARE_ERRORS);
-    shell::check(for_host(&mut clippy))
+    for features in [&[][..], &build::TRACE] {
+        let mut clippy = shell::cargo()?;
+        clippy
+            .args(["clippy", "--locked", "--package", "nomail-ebpf"])
+            .args(features)
+            .args(WARNINGS_ARE_ERRORS);
+        shell::check(for_host(&mut clippy))?;
+    }
+    Ok(())
 }
 
 /// Links of doc comments to items that do not exist, also in private items.

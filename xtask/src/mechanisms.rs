@@ -359,6 +359,7 @@ impl Bench {
         fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let built = Built {
             object: build::object_path(&target.join("bpf")),
+            traces: false,
             agent: target.join("debug/nomail-agent"),
         };
         Ok(Self {

@@ -68,7 +68,11 @@ pub(crate) fn program_command(
 
 /// Compiles the package nomail-tests: its test programs, by name.
 pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
-    compile_tests(&["test", "--package", "nomail-tests"], built)
+    let mut command = vec!["test", "--package", "nomail-tests"];
+    if built.traces {
+        command.extend(build::TRACE);
+    }
+    compile_tests(&command, built)
 }
 
 /// Compiles programs with a cargo command that can also run them: their names and paths, in

@@ -19,6 +19,10 @@ pub(crate) struct Args {
     /// What to run; by default host, bpf and netns
     #[arg(value_enum)]
     tiers: Vec<TierName>,
+    /// The tier bpf with an XDP object that logs each step of a segment; `-- --nocapture`
+    /// shows it
+    #[arg(long)]
+    trace: bool,
     /// Arguments of the test programs: a filter, --nocapture, …
     #[arg(last = true, value_name = "TEST ARGS")]
     test_args: Vec<OsString>,
@@ -78,7 +82,13 @@ fn tiers_of(names: &[TierName]) -> Vec<Tier> {
 /// When something cannot be built, or any tier fails.
 pub(crate) fn test(args: &Args) -> Result<()> {
     let tiers = tiers_of(&args.tiers);
-    let built = build::build(Profile::Debug)?;
+    let built = if !args.trace {
+        build::build(Profile::Debug)?
+    } else if tiers == [Tier::Bpf] {
+        build::build_traced(Profile::Debug)?
+    } else {
+        bail!("--trace is of the tier bpf alone: cargo xtask test bpf --trace");
+    };
     let mut results = Vec::new();
     for tier in tiers {
         shell::say(format!("testing tier {tier}"));

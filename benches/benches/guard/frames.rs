@@ -7,7 +7,10 @@ use std::{
 };
 
 use nomail_agent::guard::{Guard, Lists, Mode, Policy, Rate};
-use nomail_benches::program::{NO_BOUND, deny};
+use nomail_benches::{
+    program::{NO_BOUND, deny},
+    rivals::Rival,
+};
 use nomail_common::{
     counted::Counted as _,
     guard::policy::FloodAnswer,
@@ -17,7 +20,7 @@ use nomail_common::{
 use nomail_tests::{
     foreign::Program,
     frames::{ACK, ETHERNET_LENGTH, FIN, RST, SYN, Segment},
-    generator::{Generator, Syns, Then},
+    generator::{Generator, Syns, Then, returner},
     lab::{HOST_INTERFACE, Lab},
     program::guard,
     rig::pin,
@@ -156,6 +159,8 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     .frame();
     let other_port = Segment::syn("198.51.100.1:40000", "192.0.2.1:443").frame();
     let other_address = Segment::syn("198.51.100.1:40000", "192.0.2.2:25").frame();
+    let full = segment.frame_with(0, &[1; 20], &[]);
+    assert_eq!(full.len(), MANY.length());
     let malformed = Segment {
         flags: SYN | FIN,
         ..segment
@@ -163,25 +168,36 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     .frame();
 
     let mut floor = Row::new("any, bare XDP_PASS", None);
+    let mut returned = Row::new("SYN, bare XDP_TX", None);
     let mut other = [
-        (Row::new("UDP", Some(1.2)), udp),
-        (Row::new("TCP of a connection", Some(1.2)), connection),
-        (Row::new("SYN to another port", Some(1.2)), other_port),
+        (Row::new("UDP", Some(1.06)), udp),
+        (Row::new("TCP of a connection", Some(1.12)), connection),
+        (Row::new("SYN to another port", Some(1.1)), other_port),
         (
-            Row::new("SYN to port 25 of an address that is not guarded", None),
+            Row::new(
+                "SYN to port 25 of an address that is not guarded",
+                Some(1.2),
+            ),
             other_address,
         ),
     ];
     // What a SYN pays before its source is looked at.
     let mut dropped = Row::new("SYN with FIN: dropped and counted", None);
     let mut uncapped = Row::new("SYN that passes, 256 sources, without a cap of all", None);
-    let mut few = Row::new("SYN that passes, 256 sources", Some(1.8));
-    let mut many = Row::new("SYN that passes, 16 million random sources", Some(2.7));
+    let mut few = Row::new("SYN that passes, 256 sources", Some(1.6));
+    let mut many = Row::new("SYN that passes, 16 million random sources", Some(2.6));
     let mut refused = Row::new("SYN over the cap, dropped, 16 million random sources", None);
-    let mut asked = Row::new("SYN that is challenged, 16 million random sources", None);
-    let mut proves = Row::new("RST for a tuple that has a ticket", None);
-    let mut proven = Row::new("SYN that has a ticket, 256 tuples", None);
-    let mut proven_over = Row::new("SYN that has a ticket, over its bucket, 256 tuples", None);
+    let mut asked = Row::new(
+        "SYN that is challenged, 16 million random sources",
+        Some(3.2),
+    );
+    let mut in_c = Row::new("the same by the same algorithm in C", None);
+    let mut proves = Row::new("RST for a tuple that has a ticket", Some(2.0));
+    let mut proven = Row::new("SYN that has a ticket, 256 tuples", Some(2.2));
+    let mut proven_over = Row::new(
+        "SYN that has a ticket, over its bucket, 256 tuples",
+        Some(2.2),
+    );
     let lists: Vec<Arc<Lists>> = [0, 100, 10_000, 100_000].map(deny).into();
     let mut denies: Vec<Row> = lists
         .iter()
@@ -198,6 +214,16 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
         .map(|l| (l.deny.len(), Vec::new()))
         .collect();
 
+    let returner = returner();
+    let returner_many = Generator::load(&MANY, &Then::Call(&returner));
+    let rival = Rival::Challenges.load();
+    let rival_many = rival
+        .as_ref()
+        .map(|program| Generator::load(&MANY, &Then::Call(program)));
+    if let Err(error) = &rival_many {
+        println!("| {} | not measured: {error} | | | |", in_c.name);
+    }
+
     let mut passing = guard(&policy());
     let passing_program = program_of(&mut passing);
     for round in 0..=rounds {
@@ -211,6 +237,14 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
         );
         if measured {
             floor.add(base, base);
+            returned.add(returner_many.test_run(RUNS) - making_many, base);
+        }
+        if let Ok(maker) = &rival_many {
+            maker.test_run(RUNS);
+            let time = maker.test_run(RUNS) - making_many;
+            if measured {
+                in_c.add(time, base);
+            }
         }
         for (row, frame) in &mut other {
             let before = counts(&passing);
@@ -281,6 +315,16 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
                 all_are(&guard, Verdict::Flood, 2 * RUNS);
                 let answered = counts(&guard).1[Answer::Challenge as usize];
                 let expected = flood_answer == FloodAnswer::Challenge;
+                if expected {
+                    // The next run of the generator would have to lengthen a shorter one, and
+                    // that time would be in the row.
+                    let (_, answer) = guard.test_answer(&full).unwrap();
+                    assert_eq!(
+                        answer.len(),
+                        MANY.length(),
+                        "the answer is as long as the SYN"
+                    );
+                }
                 assert_eq!(
                     answered > u64::from(RUNS),
                     expected,
@@ -318,6 +362,7 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
         }
     }
     floor.print();
+    returned.print();
     for (row, _) in &mut other {
         row.print();
     }
@@ -327,13 +372,13 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     for row in &mut denies {
         row.print();
     }
-    for row in [
-        &mut refused,
-        &mut asked,
-        &mut proves,
-        &mut proven,
-        &mut proven_over,
-    ] {
+    for row in [&mut refused, &mut asked] {
+        row.print();
+    }
+    if rival_many.is_ok() {
+        in_c.print();
+    }
+    for row in [&mut proves, &mut proven, &mut proven_over] {
         row.print();
     }
     let took = |times: &mut Vec<f64>| Duration::from_secs_f64(median(times));

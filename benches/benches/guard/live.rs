@@ -11,7 +11,8 @@ use std::{
 use nomail_benches::guards::{self, Guard, on_host, set_up};
 use nomail_tests::{
     firewall::{HOST_RULES, HostRules, Nft, conntrack_entries, netstat},
-    generator::{LISTENING_PORT, Syns, dropper},
+    foreign::Program,
+    generator::{LISTENING_PORT, Syns, dropper, returner},
     honest::{Outcome, Plan},
     rig::{FLOOD_MAX, HONEST_COUNT, HONEST_FIRST, RECEIVING_CPU, Rig, Work, honest_addresses},
     root::Root,
@@ -40,6 +41,8 @@ const QUICK_COUNT: usize = 250;
 /// these rules of the host.
 const QUICK_SCENES: [&str; 4] = [STRANGERS.name, AT_MOST, BOTNET.name, PROVEN.name];
 const QUICK_PEERS: [Guard; 2] = [Guard::Kernel, Guard::Hashlimit];
+/// In the fastest flood.
+const QUICK_RIVALS: [Guard; 2] = [Guard::XdpSynproxy, Guard::InC];
 const QUICK_RULES: &str = "ct state";
 const AT_MOST: &str = "spoofed strangers, at most";
 
@@ -57,8 +60,8 @@ struct Scene<'a> {
     timeout: Duration,
     /// Least share that is to be served.
     goal_served: f64,
-    /// Most time for a frame, to bare XDP_DROP.
-    goal_ratio: Option<f64>,
+    /// Most nanoseconds for a frame over those of bare XDP_TX, at the highest rate.
+    goal_over: Option<f64>,
     /// The host's own rules.
     rules: Option<&'static HostRules>,
 }
@@ -78,7 +81,7 @@ const STRANGERS: Scene<'static> = Scene {
     one_address: false,
     timeout: PATIENCE,
     goal_served: 0.998,
-    goal_ratio: Some(2.6),
+    goal_over: None,
     rules: None,
 };
 
@@ -122,7 +125,6 @@ const PROVEN: Scene<'static> = Scene {
         repeated: true,
         destination: HOST,
     },
-    goal_ratio: Some(1.5),
     ..STRANGERS
 };
 
@@ -135,7 +137,6 @@ const OWN: Scene<'static> = Scene {
     },
     one_address: true,
     goal_served: 0.995,
-    goal_ratio: None,
     ..STRANGERS
 };
 
@@ -147,7 +148,6 @@ const NEIGHBOURS: Scene<'static> = Scene {
         ..STRANGERS.syns
     },
     goal_served: 0.995,
-    goal_ratio: None,
     ..STRANGERS
 };
 
@@ -156,7 +156,6 @@ const LOSSY: Scene<'static> = Scene {
     loss: 5,
     timeout: Duration::from_secs(16),
     goal_served: 0.999,
-    goal_ratio: None,
     ..STRANGERS
 };
 
@@ -168,6 +167,8 @@ struct Cell {
     bare: Work,
     /// Time per frame to bare XDP_DROP, for each round.
     ratios: Vec<f64>,
+    /// Nanoseconds for a frame over those of bare XDP_TX, for each round at the highest rate.
+    over: Vec<f64>,
     /// SYNs that nomail counted for each frame received.
     counted: Option<f64>,
     /// Cookies that the kernel sent: its queue was full.
@@ -184,21 +185,28 @@ pub(crate) fn print(quick: bool) {
     println!("\n## Floods on a veth pair\n");
     println!(
         "| flood | guard | honest connections served (95 %) | greeted within 2 s | greeted after, ms | offered, Mpps | \
-         received | octets | ns per frame | bare XDP_DROP, ns | ratio | goal | |"
+         received | octets | ns per frame | bare XDP_DROP, ns | ratio | over bare XDP_TX, ns | goal | |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let root = guards::install();
-    let at_most = |scene: Scene<'static>, name, goal| Scene {
+    let at_most = |scene: Scene<'static>, name, goal_over| Scene {
         name,
         rate: 0,
-        goal_ratio: Some(goal),
+        goal_over,
         ..scene
     };
-    let rivals = [Guard::Kernel, Guard::Nft, Guard::Hashlimit, Guard::Synproxy];
+    let rivals = [
+        Guard::Kernel,
+        Guard::Nft,
+        Guard::Hashlimit,
+        Guard::Synproxy,
+        Guard::XdpSynproxy,
+    ];
     let all = [
         &[
             Guard::NomailCookie,
             Guard::NomailDrop,
+            Guard::InC,
             Guard::Return,
             Guard::Pass,
         ][..],
@@ -209,13 +217,18 @@ pub(crate) fn print(quick: bool) {
         (STRANGERS, &all),
         (STRANGERS_FAST, &[Guard::NomailCookie, Guard::Return]),
         (
-            at_most(STRANGERS, AT_MOST, 2.6),
-            &[Guard::NomailCookie, Guard::Return],
+            at_most(STRANGERS, AT_MOST, Some(60.0)),
+            &[
+                Guard::NomailCookie,
+                Guard::Return,
+                Guard::XdpSynproxy,
+                Guard::InC,
+            ],
         ),
         (STRANGERS_IPV6, &[Guard::NomailCookie, Guard::Return]),
         (BOTNET, &rivals),
         (PROVEN, &[]),
-        (at_most(PROVEN, "botnet of 256, proven, at most", 1.2), &[]),
+        (at_most(PROVEN, "botnet of 256, proven, at most", None), &[]),
         (OWN, &[Guard::NomailDrop]),
         (NEIGHBOURS, &[Guard::NomailDrop]),
         (LOSSY, &[Guard::NomailCookie, Guard::Kernel]),
@@ -229,6 +242,7 @@ pub(crate) fn print(quick: bool) {
         let peers: &[Guard] = match quick {
             false => peers,
             true if scene.name == STRANGERS.name => &QUICK_PEERS,
+            true if scene.name == AT_MOST => &QUICK_RIVALS,
             true => &[],
         };
         let ours = measure(&scene, Guard::Nomail, &root, quick);
@@ -237,7 +251,7 @@ pub(crate) fn print(quick: bool) {
         for &guard in peers {
             let cell = measure(&scene, guard, &root, quick);
             report(&scene, guard, &cell, &mut notes);
-            let is_rival = !guard.is_ours() && guard != Guard::Return;
+            let is_rival = !guard.is_ours() && ![Guard::Return, Guard::InC].contains(&guard);
             others.extend(cell.ok().filter(|_| is_rival));
         }
         if let Ok(ours) = &ours
@@ -249,7 +263,7 @@ pub(crate) fn print(quick: bool) {
     behind_rules(&wanted, &root, quick, &mut notes);
     println!(
         "\nEach round: a fresh pair of namespaces, bare XDP_DROP under the flood, then the guard \
-         under the same. The receiving thread has CPU {RECEIVING_CPU} before everything else there; \
+         under the same; at most: bare XDP_TX between them. The receiving thread has CPU {RECEIVING_CPU} before everything else there; \
          the generator, the honest clients ({HONEST_RATE} connections a second, {HONEST_COUNT} \
          addresses) and their interface have the other. Served: greeted, QUIT answered, closed, \
          within 5 s (16 s in the row that says so). A frame is whole with {} octets, {} by IPv6; honest ones are \
@@ -260,8 +274,7 @@ pub(crate) fn print(quick: bool) {
     if quick {
         println!(
             "- --quick: one round of {QUICK_COUNT} connections instead of {ROUNDS} of {COUNT}; \
-             only the floods above, others than nomail only in the first of them, and one kind of \
-             rules of the host."
+             only the floods above, few others than nomail, and one kind of rules of the host."
         );
     }
     for note in notes {
@@ -277,7 +290,6 @@ fn behind_rules(wanted: &str, root: &Result<Root, String>, quick: bool, notes: &
         let scene = Scene {
             name,
             goal_served: 0.995,
-            goal_ratio: None,
             rules: Some(rules),
             ..STRANGERS
         };
@@ -346,8 +358,8 @@ fn round(
     cell: &mut Cell,
 ) {
     let rig = Rig::new(scene.loss);
-    let bare = {
-        let _dropper = on_host(&rig, &dropper());
+    let bare_of = |program: &Program| {
+        let _attached = on_host(&rig, program);
         rig.flooded(&scene.syns, scene.rate, || {
             sleep(SETTLED / 2);
             let before = rig.read();
@@ -355,6 +367,9 @@ fn round(
             rig.since(&before)
         })
     };
+    let bare = bare_of(&dropper());
+    // At a lower rate the wake-ups of the receiver hide the difference.
+    let returned = (scene.rate == 0).then(|| bare_of(&returner()));
     let _set = set_up(&rig, guard, root);
     if let Some(rules) = scene.rules {
         rules.load(&Nft::install(), &rig.lab.host);
@@ -412,6 +427,8 @@ fn round(
     }
     agent.stop();
     cell.ratios.push(work.per_frame() / bare.per_frame());
+    let over = returned.map(|returned| work.per_frame() - returned.per_frame());
+    cell.over.extend(over);
     cell.honest.add(&honest);
     cell.work.add(&work);
     cell.bare.add(&bare);
@@ -433,8 +450,8 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
     let is_judged = guard == Guard::Nomail;
     let goal = if is_judged {
         let served = format!("{:.1} %", scene.goal_served * 100.0);
-        let ratio = scene.goal_ratio.map(|ratio| format!("; {ratio}"));
-        served + &ratio.unwrap_or_default()
+        let over = scene.goal_over.map(|over| format!("; {over} ns"));
+        served + &over.unwrap_or_default()
     } else {
         String::new()
     };
@@ -442,7 +459,7 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
         Ok(cell) => cell,
         Err(reason) => {
             println!(
-                "| {} | {} | not measured: {reason} | | | | | | | | | {goal} | |",
+                "| {} | {} | not measured: {reason} | | | | | | | | | | {goal} | |",
                 scene.name,
                 guard.name()
             );
@@ -468,6 +485,7 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
         format!("{:.2} %", 100.0 * soon as f64 / cell.honest.begun as f64)
     };
     let ratio = median(&mut cell.ratios.clone());
+    let over = (!cell.over.is_empty()).then(|| median(&mut cell.over.clone()));
     // The honest may take longer than a flood may last.
     let flooded = (FLOOD_MAX - SETTLED).as_secs_f64() * cell.ratios.len() as f64;
     let seconds = cell.work.seconds.min(flooded);
@@ -475,13 +493,15 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
     let said = if is_judged && offered * 1e6 < f64::from(scene.rate) * 0.9 {
         "not judged: the machine was too busy to offer that many"
     } else if is_judged {
-        let in_time = scene.goal_ratio.is_none_or(|goal| ratio <= goal + 0.005);
+        let in_time = scene
+            .goal_over
+            .is_none_or(|goal| over.is_some_and(|over| over <= goal));
         met(share >= scene.goal_served && in_time)
     } else {
         ""
     };
     println!(
-        "| {} | {} | {served} | {soon} | {} | {offered:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {ratio:.2} | {goal} | {said} |",
+        "| {} | {} | {served} | {soon} | {} | {offered:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {ratio:.2} | {} | {goal} | {said} |",
         scene.name,
         guard.name(),
         cell.honest.median().map_or("-".to_owned(), |time| format!(
@@ -492,6 +512,7 @@ fn report(scene: &Scene<'_>, guard: Guard, cell: &Result<Cell, String>, notes: &
         cell.work.mean_length(),
         cell.work.per_frame(),
         cell.bare.per_frame(),
+        over.map_or("-".to_owned(), |over| format!("{over:.0}")),
     );
     let counted = cell.counted.map_or(String::new(), |counted| {
         format!(
@@ -526,10 +547,10 @@ fn beside(scene: &Scene<'_>, ours: &Cell, others: &[Cell]) {
         .fold(0.0, f64::max);
     let share = ours.work.per_frame() / best;
     println!(
-        "| {} | nomail to the best of the others | {:.2} % to {:.2} % | | | | | | | | {share:.2} | 0.33; above all | {} |",
+        "| {} | nomail to the best of the others | {:.2} % to {:.2} % | | | | | | | | {share:.2} | | above all | {} |",
         scene.name,
         ours.honest.share().0 * 100.0,
         served * 100.0,
-        met(share <= 1.0 / 3.0 && ours.honest.share().0 >= served)
+        met(ours.honest.share().0 >= served)
     );
 }

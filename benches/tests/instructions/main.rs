@@ -11,6 +11,7 @@
 mod interpreter;
 mod memory;
 mod paths;
+mod sharing;
 mod stack;
 
 use std::{env, fs};
@@ -58,6 +59,20 @@ fn each_program_takes_the_stack_that_is_recorded() {
         (name.to_owned(), vec![stack])
     });
     STACK.check(&compiler, &["bytes"], &rows);
+}
+
+/// What a stranger writes, no CPU writes for another stranger, but for what is named.
+#[test]
+fn no_path_of_a_stranger_writes_a_line_that_another_cpu_writes() {
+    sharing::check(&object().0);
+}
+
+/// A development object logs (`cargo xtask run --trace`); none of it is in another.
+#[test]
+fn the_object_logs_nothing() {
+    let (object, _) = object();
+    let maps = aya_obj::Object::parse(&object).unwrap().maps;
+    assert!(maps.contains_key(abi::CONFIG_MAP) && !maps.contains_key("AYA_LOGS"));
 }
 
 /// The object, and the version of its compiler.

@@ -197,6 +197,11 @@ impl Memory {
         }
     }
 
+    /// The name of the map whose values are that region.
+    pub(crate) fn map_of(&self, region: u64) -> &str {
+        &self.maps[(region - VALUES) as usize].name
+    }
+
     fn number(&self, name: &str) -> usize {
         let found = self.maps.iter().position(|map| map.name == name);
         found.unwrap_or_else(|| panic!("the object has no map {name}"))

@@ -1,7 +1,7 @@
 //! The paths: frames, and what has to be there before each. Every one is checked to be what
 //! it is called, by its action and by what was counted.
 
-use std::{fmt::Debug, mem::offset_of, slice, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, mem::offset_of, slice, str::FromStr, sync::Arc};
 
 use ipnet::IpNet;
 use nomail_agent::guard::{Lists, Policy, Rate};
@@ -34,17 +34,17 @@ const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 const TABLE_SEED: u64 = 0xd1b5_4a32_d192_ed03;
 
 /// The action for a frame, and what is counted.
-type Outcome = (u32, Option<Verdict>, &'static [Answer]);
+pub(crate) type Outcome = (u32, Option<Verdict>, &'static [Answer]);
 
-const UNTOUCHED: Outcome = (XDP_PASS, None, &[]);
-const ADMITTED: Outcome = (XDP_PASS, Some(Passed), &[]);
-const PROVEN: Outcome = (XDP_DROP, None, &[Proven]);
+pub(crate) const UNTOUCHED: Outcome = (XDP_PASS, None, &[]);
+pub(crate) const ADMITTED: Outcome = (XDP_PASS, Some(Passed), &[]);
+pub(crate) const PROVEN: Outcome = (XDP_DROP, None, &[Proven]);
 
-const fn dropped(verdict: Verdict) -> Outcome {
+pub(crate) const fn dropped(verdict: Verdict) -> Outcome {
     (XDP_DROP, Some(verdict), &[])
 }
 
-const fn challenged(verdict: Verdict) -> Outcome {
+pub(crate) const fn challenged(verdict: Verdict) -> Outcome {
     (XDP_TX, Some(verdict), &[Challenge])
 }
 
@@ -53,18 +53,18 @@ const fn sent(answers: &'static [Answer]) -> Outcome {
 }
 
 /// Under this cap the first SYN passes, and no other.
-const FLOODED: Option<Rate> = Some(TIGHT);
+pub(crate) const FLOODED: Option<Rate> = Some(TIGHT);
 
 /// A SYN of an IP family, and the rows.
-struct Paths {
-    family: &'static str,
-    syn: Segment,
+pub(crate) struct Paths {
+    pub(crate) family: &'static str,
+    pub(crate) syn: Segment,
     object: Vec<u8>,
     rows: Vec<Row>,
 }
 
 /// A program with a policy in force, and the rows.
-struct InterpretedGuard<'a> {
+pub(crate) struct InterpretedGuard<'a> {
     interpreter: Interpreter,
     family: &'static str,
     rows: &'a mut Vec<Row>,
@@ -72,26 +72,32 @@ struct InterpretedGuard<'a> {
 
 /// Runs all paths of both families.
 pub(crate) fn measure(object: &[u8]) -> Vec<Row> {
-    let mut paths = Paths {
-        family: "",
-        syn: program::ipv4(),
-        object: object.to_vec(),
-        rows: Vec::new(),
-    };
-    for (family, syn) in [("IPv4", program::ipv4()), ("IPv6", program::ipv6())] {
-        (paths.family, paths.syn) = (family, syn);
-        paths.other_traffic();
-        paths.lists();
-        paths.limits();
-        paths.challenges();
-        paths.cookies();
-        paths.stateless();
-        paths.fallback();
-    }
-    paths.rows
+    let measured = Paths::of_families(object)
+        .into_iter()
+        .flat_map(|mut paths| {
+            paths.other_traffic();
+            paths.lists();
+            paths.limits();
+            paths.challenges();
+            paths.cookies();
+            paths.stateless();
+            paths.fallback();
+            paths.rows
+        });
+    measured.collect()
 }
 
 impl Paths {
+    /// Those of IPv4 and of IPv6, without rows yet.
+    pub(crate) fn of_families(object: &[u8]) -> [Self; 2] {
+        [("IPv4", program::ipv4()), ("IPv6", program::ipv6())].map(|(family, syn)| Self {
+            family,
+            syn,
+            object: object.to_vec(),
+            rows: Vec::new(),
+        })
+    }
+
     fn other_traffic(&mut self) {
         let (syn, ack) = (self.syn, flagged(self.syn, ACK));
         let (mut udp, mut port, mut address) = (syn.frame(), syn, syn);
@@ -259,7 +265,7 @@ impl Paths {
 
     /// The program with a policy, its maps as the agent writes them. Bucket, cap and
     /// challenge are in use, if `change` leaves them.
-    fn guard(&mut self, change: impl FnOnce(&mut Policy)) -> InterpretedGuard<'_> {
+    pub(crate) fn guard(&mut self, change: impl FnOnce(&mut Policy)) -> InterpretedGuard<'_> {
         let mut policy = program::policy();
         policy.cap = Some(WIDE);
         change(&mut policy);
@@ -331,7 +337,12 @@ impl InterpretedGuard<'_> {
     /// Runs the program on a frame, and checks what comes of it. Returns the frame
     /// afterwards, and the cost.
     #[track_caller]
-    fn run(&mut self, name: &str, frame: &[u8], outcome: Outcome) -> (Vec<u8>, PathCost) {
+    pub(crate) fn run(
+        &mut self,
+        name: &str,
+        frame: &[u8],
+        outcome: Outcome,
+    ) -> (Vec<u8>, PathCost) {
         let (expected_action, verdict, answers) = outcome;
         let before = self.counters();
         let (action, after, cost) = self.interpreter.run(abi::PROGRAM, frame);
@@ -348,6 +359,15 @@ impl InterpretedGuard<'_> {
         (after, cost)
     }
 
+    /// Lines by the names of their maps.
+    pub(crate) fn named(&self, lines: &BTreeSet<(u64, u64)>) -> BTreeSet<(String, u64)> {
+        let name = |region| self.interpreter.memory.map_of(region).to_owned();
+        lines
+            .iter()
+            .map(|&(region, line)| (name(region), line))
+            .collect()
+    }
+
     /// Verdicts and answers of the first interface.
     fn counters(&mut self) -> Vec<u64> {
         const { assert!(offset_of!(Counters, answers) == 8 * Verdict::COUNT) };
@@ -358,13 +378,13 @@ impl InterpretedGuard<'_> {
     }
 
     #[track_caller]
-    fn admit(&mut self, syn: &[u8]) {
+    pub(crate) fn admit(&mut self, syn: &[u8]) {
         self.run("a SYN before", syn, ADMITTED);
     }
 
     /// Has the tuple of a SYN challenged, with this verdict, and answers.
     #[track_caller]
-    fn prove(&mut self, syn: Segment, verdict: Verdict) {
+    pub(crate) fn prove(&mut self, syn: Segment, verdict: Verdict) {
         let (challenge, _) = self.run("a challenge before", &full(syn), challenged(verdict));
         self.run("a proof before", &reset_for(syn, &challenge), PROVEN);
     }
@@ -375,7 +395,7 @@ fn texts() -> Option<Texts> {
     Texts::new(greeting, refusal, goodbye)
 }
 
-fn flagged(segment: Segment, flags: u8) -> Segment {
+pub(crate) fn flagged(segment: Segment, flags: u8) -> Segment {
     Segment { flags, ..segment }
 }
 
@@ -385,7 +405,7 @@ fn tagged(mut segment: Segment) -> Segment {
 }
 
 /// The frame of a SYN with the options that clients send.
-fn full(syn: Segment) -> Vec<u8> {
+pub(crate) fn full(syn: Segment) -> Vec<u8> {
     syn.frame_with(0, &OPTIONS, &[])
 }
 

@@ -95,6 +95,14 @@ impl AttachedGuard {
         Ok(())
     }
 
+    /// Logs each step of a segment from now on.
+    #[cfg(feature = "trace")]
+    pub(super) fn follow_trace(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.follow_trace();
+        }
+    }
+
     pub(super) fn exists(&self) -> bool {
         self.guard.is_some()
     }

@@ -96,6 +96,8 @@ impl Agent {
             journal,
             signals,
         };
+        #[cfg(feature = "trace")]
+        agent.keeper.guard.follow_trace();
         let (observers, inputs) = agent.observed();
         observers.start(&inputs);
         agent

@@ -18,6 +18,8 @@ mod secrets;
 mod sources;
 mod table;
 mod test_run;
+#[cfg(feature = "trace")]
+mod trace;
 
 pub use self::{
     clock::Clock,

@@ -54,6 +54,8 @@ pub(super) fn load(
     for (name, path) in maps {
         loader.map_pin_path(name, path.as_path());
     }
+    #[cfg(feature = "trace")]
+    super::trace::Trace::set_level(&mut loader);
     let mut ebpf = loader
         .override_global(abi::PORTS_GLOBAL, &port_slots, true)
         .override_global(abi::RESPONDER_GLOBAL, &u32::from(responder), true)

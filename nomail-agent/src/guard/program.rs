@@ -76,6 +76,8 @@ pub struct Guard {
     lists: Option<Arc<Lists>>,
     /// Which of its maps are not empty.
     list_bits: u32,
+    #[cfg(feature = "trace")]
+    pub(super) trace: Option<super::trace::Trace>,
 }
 
 impl Guard {
@@ -173,6 +175,8 @@ impl Guard {
             list_set,
             lists: None,
             list_bits: 0,
+            #[cfg(feature = "trace")]
+            trace: super::trace::Trace::take(&mut ebpf),
             ebpf,
         })
     }
@@ -392,6 +396,14 @@ impl Guard {
     pub fn counters(&self, index: Option<usize>) -> Result<Counters, BpfError> {
         let entry = index.map_or(0, |index| index as u32 + 1);
         sum_of_cpus(&self.counters, entry)
+    }
+
+    /// Logs each step of a segment from now on, in a task of its own.
+    #[cfg(feature = "trace")]
+    pub fn follow_trace(&mut self) {
+        if let Some(trace) = self.trace.take() {
+            trace.follow();
+        }
     }
 
     /// Every source in the table.

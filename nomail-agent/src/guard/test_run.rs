@@ -14,6 +14,7 @@ impl Guard {
             repeat,
             ..TestRunOptions::default()
         })?;
+        self.show_trace();
         Ok((result.return_value, result.duration.as_nanos()))
     }
 
@@ -39,8 +40,17 @@ impl Guard {
             repeat: 1,
             ..TestRunOptions::default()
         })?;
+        self.show_trace();
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value, out))
+    }
+
+    /// Logs the steps of the frames.
+    fn show_trace(&self) {
+        #[cfg(feature = "trace")]
+        if let Some(trace) = &self.trace {
+            trace.flush();
+        }
     }
 
     fn loaded_program(&self) -> Result<&Xdp, BpfError> {

@@ -30,12 +30,14 @@ pub fn start(verbose: u8, format: LogFormat) {
         1 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
+    // Of a development object alone: several lines for each segment.
+    let program_level = if verbose > 2 { level } else { LevelFilter::Off };
     let journald = stderr_is_journal();
     Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module("nomail", level)
         .filter_module("nomail_agent", level)
-        .filter_module("nomail_ebpf", level)
+        .filter_module("nomail_ebpf", program_level)
         .target(Target::Stderr)
         .format(move |out, record| match format {
             LogFormat::Text => {

@@ -61,10 +61,11 @@ fn nomail(context: XdpContext) -> u32 {
             None => return XDP_PASS,
         },
     };
-    trace!(trace_action, action);
     if action != TO_STATELESS {
+        trace!(trace_action, action);
         return action;
     }
+    trace!(trace_program, 0);
     maps::call_responder(&context);
     XDP_PASS
 }

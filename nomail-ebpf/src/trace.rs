@@ -28,8 +28,6 @@ mod steps {
         wire::packet::{IPV6, Kind},
     };
 
-    use crate::judge::TO_STATELESS;
-
     /// Logs a line where the agent's log expects it. A line has a `&str` of known length:
     /// otherwise the verifier walks each.
     macro_rules! log {
@@ -122,7 +120,9 @@ mod steps {
             XDP_DROP => "XDP_DROP",
             XDP_PASS => "XDP_PASS",
             XDP_TX => "XDP_TX",
-            TO_STATELESS => "to the stateless refusal",
+        }
+        trace_program "continues in {}" {
+            0 => "nomail_responder",
         }
     }
 

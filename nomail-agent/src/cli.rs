@@ -18,7 +18,7 @@ use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind, parser::ValueSource, va
 use nomail_common::abi::ABI_VERSION;
 
 use crate::{
-    config::{self, GivenBy, Key, Overrides, Setting, Takes},
+    config::{self, FileKey, GivenBy, Overrides, Setting, Takes},
     text,
 };
 
@@ -393,7 +393,7 @@ fn key_args() -> impl Iterator<Item = Arg> {
 }
 
 /// The first paragraph of a key's description, and its default.
-fn help_of(key: &Key) -> String {
+fn help_of(key: &FileKey) -> String {
     let summary = key.summary();
     let summary = summary.trim_end_matches('.');
     let repeat = match key.takes {

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Err(error) => return cli::report(&error).into(),
     };
     let done = match command {
-        Commands::Run(Run { overrides, verbose }) => run(&overrides, verbose),
+        Commands::Run(RunArgs { overrides, verbose }) => run(&overrides, verbose),
         Commands::Status(asked) => {
             logging::start(0, LogFormat::Text);
             status(asked).map_err(Failure::from)
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             logging::start(0, LogFormat::Text);
             detach(&asked)
         }
-        Commands::Crowdsec(Crowdsec { config, verbose }) => {
+        Commands::Crowdsec(CrowdsecArgs { config, verbose }) => {
             crowdsec::run(config.as_deref(), verbose)
         }
     };

@@ -11,7 +11,7 @@ use nomail_common::{
     abi::{DIALOG_ENTRIES, TEXT_MAX, Texts, WINDOW},
     guard::challenge::TupleHash,
     siphash::Key,
-    stateless::dialog::{self, Environment, Outcome, PeerKey, Received, Reply},
+    stateless::dialog::{self, Environment, PeerKey, Reaction, Received, ReplySegment},
     stateless::dialog_state::DialogState,
     stateless::line_scan::LineScan,
     wire::packet::{Address, IPV6, Kind, PLAIN, Segment},
@@ -92,7 +92,7 @@ struct Client {
     /// acknowledge.
     out: Vec<(usize, usize, u32)>,
     /// Answers that have not arrived.
-    coming: Vec<(Reply, Vec<u8>)>,
+    coming: Vec<(ReplySegment, Vec<u8>)>,
 }
 
 fn replies() -> Replies {
@@ -179,7 +179,7 @@ impl Client {
         self.model.payload = payload.to_vec();
         let peer = self.peer(&segment);
         match dialog::respond(&mut self.model, &segment, &received, peer) {
-            Outcome::Say(reply, generation) => {
+            Reaction::Say(reply, generation) => {
                 assert_eq!(generation, 0);
                 let texts = &self.model.texts;
                 let mut said = Vec::new();
@@ -196,8 +196,8 @@ impl Client {
                 assert_eq!(sum(&said), fold(reply.text_sum(texts)));
                 self.coming.push((reply, said));
             }
-            Outcome::Silence => {}
-            Outcome::Foreign => panic!("it is of the dialog"),
+            Reaction::Silence => {}
+            Reaction::Foreign => panic!("it is of the dialog"),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use log::warn;
 
-use crate::smtp::{ForeignDomain, Responder, unix_now};
+use crate::smtp::{ForeignDomain, SmtpThread, unix_now};
 
 /// Logs the warnings that are due.
-pub(super) fn warn_of_due(responder: &Responder) {
+pub(super) fn warn_of_due(responder: &SmtpThread) {
     let now = unix_now();
     for domain in responder.with_foreign_domains(|domains| domains.take_due(now)) {
         warn_of(&domain);

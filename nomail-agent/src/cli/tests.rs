@@ -66,7 +66,7 @@ fn definition_is_sound() {
 )]
 fn run_options(#[case] line: &str, #[case] overrides: Overrides, #[case] verbose: u8) {
     let command = parse(words(line)).unwrap();
-    assert_eq!(command, Command::Run(Run { overrides, verbose }));
+    assert_eq!(command, Commands::Run(RunArgs { overrides, verbose }));
 }
 
 #[rstest]
@@ -78,13 +78,13 @@ fn status_options(
     #[case] sources: usize,
     #[case] control: Option<&str>,
 ) {
-    let status = Status {
+    let status = StatusArgs {
         json,
         sources,
         control: control.map(PathBuf::from),
         config: None,
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::Status(status));
+    assert_eq!(parse(words(line)).unwrap(), Commands::Status(status));
 }
 
 #[rstest]
@@ -98,7 +98,7 @@ fn top_options(
     #[case] frames: Option<u64>,
     #[case] sources: usize,
 ) {
-    let top = Top {
+    let top = TopArgs {
         interval: Duration::from_millis(interval_ms),
         batch,
         frames,
@@ -106,7 +106,7 @@ fn top_options(
         control: None,
         config: None,
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::Top(top));
+    assert_eq!(parse(words(line)).unwrap(), Commands::Top(top));
 }
 
 #[rstest]
@@ -129,11 +129,11 @@ fn check_config_options(
         .iter()
         .map(|(key, flag, values)| (*key, *flag, *values))
         .collect();
-    let check = CheckConfig {
+    let check = CheckConfigArgs {
         overrides: overrides(file, &given),
         show,
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::CheckConfig(check));
+    assert_eq!(parse(words(line)).unwrap(), Commands::CheckConfig(check));
 }
 
 #[rstest]
@@ -154,7 +154,7 @@ fn doctor_options(
     #[case] json: bool,
 ) {
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let doctor = Doctor {
+    let doctor = DoctorArgs {
         interfaces: owned(interfaces),
         domains: owned(domains),
         config: config.map(PathBuf::from),
@@ -162,7 +162,7 @@ fn doctor_options(
         json,
         quiet: json,
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::Doctor(doctor));
+    assert_eq!(parse(words(line)).unwrap(), Commands::Doctor(doctor));
 }
 
 #[rstest]
@@ -174,22 +174,22 @@ fn detach_options(
     #[case] interface: Option<&str>,
     #[case] config: Option<&str>,
 ) {
-    let detach = Detach {
+    let detach = DetachArgs {
         interface: interface.map(str::to_owned),
         config: config.map(PathBuf::from),
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::Detach(detach));
+    assert_eq!(parse(words(line)).unwrap(), Commands::Detach(detach));
 }
 
 #[rstest]
 #[case("crowdsec", None, 0)]
 #[case("crowdsec -vv --config /a.toml", Some("/a.toml"), 2)]
 fn crowdsec_options(#[case] line: &str, #[case] config: Option<&str>, #[case] verbose: u8) {
-    let crowdsec = Crowdsec {
+    let crowdsec = CrowdsecArgs {
         config: config.map(PathBuf::from),
         verbose,
     };
-    assert_eq!(parse(words(line)).unwrap(), Command::Crowdsec(crowdsec));
+    assert_eq!(parse(words(line)).unwrap(), Commands::Crowdsec(crowdsec));
 }
 
 #[rstest]
@@ -219,7 +219,7 @@ fn exit_codes(#[case] line: &str, #[case] code: u8) {
 #[test]
 fn relative_paths_become_absolute() {
     let here = std::env::current_dir().unwrap();
-    let Command::Run(run) = parse(words("--config a.toml --control b.sock")).unwrap() else {
+    let Commands::Run(run) = parse(words("--config a.toml --control b.sock")).unwrap() else {
         panic!("not run");
     };
     assert_eq!(run.overrides.file, Some(here.join("a.toml")));
@@ -270,31 +270,31 @@ fn environment_is_read() {
     let burst = vec!["8".to_owned()];
     expected.set("limits.syn_burst", GivenBy::Flag("--syn-burst"), burst);
     for line in ["--syn-burst 8", "run --syn-burst 8"] {
-        let run = Run {
+        let run = RunArgs {
             overrides: expected.clone(),
             verbose: 2,
         };
-        assert_eq!(parse(words(line)).unwrap(), Command::Run(run));
+        assert_eq!(parse(words(line)).unwrap(), Commands::Run(run));
     }
     let shown = expected;
     let status = parse(words("status --sources 1")).unwrap();
-    let expected = Status {
+    let expected = StatusArgs {
         json: false,
         sources: 1,
         control: Some("/c".into()),
         config: Some("/a.toml".into()),
     };
-    assert_eq!(status, Command::Status(expected));
-    let Command::CheckConfig(check) = parse(words("check-config")).unwrap() else {
+    assert_eq!(status, Commands::Status(expected));
+    let Commands::CheckConfig(check) = parse(words("check-config")).unwrap() else {
         panic!("not check-config");
     };
     assert_eq!(check.overrides, Overrides::of_file(Some("/a.toml".into())));
     let check = parse(words("check-config --show --syn-burst 8")).unwrap();
-    let expected = CheckConfig {
+    let expected = CheckConfigArgs {
         overrides: shown,
         show: true,
     };
-    assert_eq!(check, Command::CheckConfig(expected));
+    assert_eq!(check, Commands::CheckConfig(expected));
 }
 
 #[test]

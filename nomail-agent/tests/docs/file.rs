@@ -1,6 +1,6 @@
 //! `packaging/nomail.toml`, from the table of keys.
 
-use nomail_agent::config::{Key, Setting, Table, tables};
+use nomail_agent::config::{FileKey, KeyTable, Setting, tables};
 
 /// Longest line of a comment.
 const WIDTH: usize = 84;
@@ -59,12 +59,12 @@ fn mark(is_example: bool) -> &'static str {
 }
 
 /// Whether a table is not the same as none.
-pub(crate) fn is_optional(table: &Table) -> bool {
+pub(crate) fn is_optional(table: &KeyTable) -> bool {
     table.without.is_some()
 }
 
 /// What is said of a table.
-pub(crate) fn about(table: &Table) -> String {
+pub(crate) fn about(table: &KeyTable) -> String {
     let about = table.about.concat();
     match table.without {
         None => about.trim().to_owned(),
@@ -73,7 +73,7 @@ pub(crate) fn about(table: &Table) -> String {
 }
 
 /// What is said of a key. `tells_default`: that its line shows the default.
-pub(crate) fn description(key: &Key, tells_default: bool) -> String {
+pub(crate) fn description(key: &FileKey, tells_default: bool) -> String {
     let mut text = key.description();
     match &key.default {
         Setting::Unset(means) => text += &format!(" Not set: {means}."),
@@ -87,7 +87,7 @@ pub(crate) fn description(key: &Key, tells_default: bool) -> String {
 }
 
 /// The key with its default, or with an example where that is none.
-pub(crate) fn line(key: &Key) -> String {
+pub(crate) fn line(key: &FileKey) -> String {
     let value = match &key.default {
         Setting::To(value) => value.to_string(),
         Setting::Unset(_) => key.example.unwrap_or_default().to_owned(),

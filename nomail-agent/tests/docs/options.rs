@@ -1,6 +1,6 @@
 //! `docs/options.md`, from the table of keys.
 
-use nomail_agent::config::{Key, Setting, Takes, tables};
+use nomail_agent::config::{FileKey, Setting, Takes, tables};
 
 use crate::file::about;
 
@@ -58,7 +58,7 @@ by a reload.
     page
 }
 
-fn row(key: &Key) -> String {
+fn row(key: &FileKey) -> String {
     let flag = key.flag.map_or_else(String::new, |flag| {
         let value = match key.takes {
             Takes::Switch => format!("[={}]", flag.value),

@@ -48,9 +48,9 @@ pub type Page = [u64; PAGE_WORDS];
 
 /// Bits of a half of the address that branches take, each and those above it, on average at
 /// least.
-pub const LEVEL_BITS: u32 = 4;
+pub const LEVEL_BITS: u32 = 5;
 /// Most branches on a half of the address.
-pub const LEVELS_MAX: u32 = u64::BITS / LEVEL_BITS;
+pub const LEVELS_MAX: u32 = u64::BITS.div_ceil(LEVEL_BITS);
 /// Above the index of each prefix in the array, in pairs of words.
 pub const PAIRS_MAX: u32 = 1 << PAIR_BITS;
 

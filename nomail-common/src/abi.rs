@@ -208,7 +208,7 @@ pub struct Config {
     pub cookie_shift: u32,
     /// Which set of lists is in use, below [`CONFIGS`].
     pub list_set: u32,
-    /// Which lists are not empty, see [`Root::bit`](crate::guard::lists::Root::bit).
+    /// Which lists are not empty, see [`ListRoot::bit`](crate::guard::lists::ListRoot::bit).
     pub lists: u32,
     /// Odd multiplier of the hash into `guarded`, see [`first_slot`].
     pub guarded_seed: u64,

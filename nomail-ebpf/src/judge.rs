@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{Config, LINES},
-    guard::lists::Root,
+    guard::lists::ListRoot,
     guard::policy::{self, Action, Facts, FloodAnswer, Server},
     guard::sources::{self, Tried},
     guard::tickets::{self, Answered, Proof},
@@ -108,14 +108,16 @@ impl Facts for SynContext<'_> {
 
     #[inline(always)]
     fn allowed(&mut self) -> bool {
-        let is_listed = self.config.lists & (Root::AllowIpv4.bit() | Root::AllowIpv6.bit()) != 0;
-        is_listed && self.is_listed(Root::AllowIpv4)
+        let is_listed =
+            self.config.lists & (ListRoot::AllowIpv4.bit() | ListRoot::AllowIpv6.bit()) != 0;
+        is_listed && self.is_listed(ListRoot::AllowIpv4)
     }
 
     #[inline(always)]
     fn denied(&mut self) -> bool {
-        let is_listed = self.config.lists & (Root::DenyIpv4.bit() | Root::DenyIpv6.bit()) != 0;
-        is_listed && self.is_listed(Root::DenyIpv4)
+        let is_listed =
+            self.config.lists & (ListRoot::DenyIpv4.bit() | ListRoot::DenyIpv6.bit()) != 0;
+        is_listed && self.is_listed(ListRoot::DenyIpv4)
     }
 
     #[inline(always)]
@@ -181,7 +183,7 @@ impl Facts for SynContext<'_> {
 
 impl SynContext<'_> {
     #[inline(always)]
-    fn is_listed(&self, list: Root) -> bool {
+    fn is_listed(&self, list: ListRoot) -> bool {
         let Segment { peer, flags, .. } = self.segment;
         let Config {
             lists, list_set, ..

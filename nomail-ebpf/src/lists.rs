@@ -1,7 +1,7 @@
 //! Looking up the allow and deny lists, out of the way where there are none.
 
 use nomail_common::{
-    guard::lists::{self, PAGE_WORDS, Root, Words},
+    guard::lists::{self, ListRoot, PAGE_WORDS, Words},
     verifier::{forget, opaque},
     wire::packet::{Address, IPV6},
 };
@@ -15,7 +15,7 @@ const FLAGS_SHIFT: u32 = 16;
 /// `filled` and `set` are [`Config::lists`](nomail_common::abi::Config::lists) and
 /// [`Config::list_set`](nomail_common::abi::Config::list_set).
 #[inline(always)]
-pub(crate) fn is_listed(peer: Address, flags: u8, list: Root, filled: u32, set: u32) -> bool {
+pub(crate) fn is_listed(peer: Address, flags: u8, list: ListRoot, filled: u32, set: u32) -> bool {
     let which = u32::from(flags) << FLAGS_SHIFT | set << SET_SHIFT | list as u32;
     listed(peer.high, peer.low, filled, which) != 0
 }
@@ -25,11 +25,11 @@ pub(crate) fn is_listed(peer: Address, flags: u8, list: Root, filled: u32, set: 
 #[inline(never)]
 extern "C" fn listed(high: u64, low: u64, filled: u32, which: u32) -> u32 {
     let ipv6 = u64::from(which >> FLAGS_SHIFT & u32::from(IPV6) != 0);
-    let root = u64::from(which & Root::DenyIpv4 as u32) | ipv6;
+    let root = u64::from(which & ListRoot::DenyIpv4 as u32) | ipv6;
     if filled >> root & 1 == 0 {
         return 0;
     }
-    let Some(words) = ListWords::of(which >> SET_SHIFT) else {
+    let Some(words) = SetWords::of(which >> SET_SHIFT) else {
         return 0;
     };
     // Without a branch, which would double the verifier's ways.
@@ -45,7 +45,7 @@ extern "C" fn listed(high: u64, low: u64, filled: u32, which: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn listed_behind(high: u64, low: u64, gate: u64, set: u32) -> u32 {
-    let Some(words) = ListWords::of(set) else {
+    let Some(words) = SetWords::of(set) else {
         return 0;
     };
     let address = Address { high, low };
@@ -53,19 +53,19 @@ extern "C" fn listed_behind(high: u64, low: u64, gate: u64, set: u32) -> u32 {
 }
 
 /// The words of a set of lists.
-struct ListWords {
+struct SetWords {
     list: &'static List,
     set: u32,
 }
 
-impl ListWords {
+impl SetWords {
     #[inline(always)]
     fn of(set: u32) -> Option<Self> {
         maps::lists(set).map(|list| Self { list, set })
     }
 }
 
-impl Words for ListWords {
+impl Words for SetWords {
     #[inline(always)]
     fn word(&self, index: u64) -> Option<u64> {
         let page = self.list.get((index / PAGE_WORDS as u64) as u32)?;

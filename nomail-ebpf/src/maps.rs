@@ -10,11 +10,10 @@ use aya_ebpf::{
 };
 use nomail_common::{
     abi::{
-        CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_ENTRIES, EVENTS_LENGTH,
-        GENERATIONS, LINES, Line, MAX_GUARDED, MAX_INTERFACES,
-        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, REPORTED_LINES, ReportedLine,
-        SHARED_BUCKETS, SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TICKETS_PER_LINE,
-        Texts, TicketLine, WINDOW,
+        CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_ENTRIES, EVENTS_LENGTH, GENERATIONS,
+        LINES, Line, MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES,
+        PROVEN_LINES, REPORTED_LINES, ReportedLine, SHARED_BUCKETS, SLOTS_PER_LINE, SharedLine,
+        SourceCarry, TICKET_LINES, TICKETS_PER_LINE, Texts, TicketLine, WINDOW,
     },
     guard::challenge::TupleHash,
     guard::events::{Entry, Event, ReportedSet},

@@ -182,7 +182,9 @@ fn times(rounds: usize) -> Vec<(usize, Duration)> {
     let mut proves = Row::new("RST for a tuple that has a ticket", None);
     let mut proven = Row::new("SYN that has a ticket, 256 tuples", None);
     let mut proven_over = Row::new("SYN that has a ticket, over its bucket, 256 tuples", None);
-    let lists: Vec<Arc<Lists>> = [0, 100, 10_000, 100_000].map(|count| deny(count, false)).into();
+    let lists: Vec<Arc<Lists>> = [0, 100, 10_000, 100_000]
+        .map(|count| deny(count, false))
+        .into();
     let mut denies: Vec<Row> = lists
         .iter()
         .map(|list| {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use ipnet::IpNet;
 use nomail_common::{
-    guard::lists::{LEVEL_BITS, PAGE_WORDS, PAIRS_MAX, Page, Root, Slot},
+    guard::lists::{LEVEL_BITS, ListRoot, PAGE_WORDS, PAIRS_MAX, Page, Slot},
     wire::packet::Address,
 };
 
@@ -19,7 +19,7 @@ const SLOTS_PER_USED: usize = 2;
 const PREFIXES_PER_SLOT: usize = 4;
 /// Most prefixes that a slice of work places, unless one branch has more.
 const SLICE: usize = 16_384;
-const ROOTS: usize = Root::ALL.len();
+const ROOTS: usize = ListRoot::ALL.len();
 
 /// The words of lists, complete or in the making.
 pub struct ListWords {
@@ -28,7 +28,7 @@ pub struct ListWords {
     /// [`Config::lists`](nomail_common::abi::Config::lists).
     filled: u32,
     /// The tries that are not begun yet.
-    tries: std::array::IntoIter<Root, ROOTS>,
+    tries: std::array::IntoIter<ListRoot, ROOTS>,
     trie: Trie,
     /// Branches that are not placed yet.
     branches: Vec<Branch>,
@@ -93,7 +93,7 @@ impl ListWords {
             lists,
             words: vec![Slot::EMPTY.0; ROOTS],
             filled: 0,
-            tries: Root::ALL.into_iter(),
+            tries: ListRoot::ALL.into_iter(),
             trie: Trie::default(),
             branches: Vec::new(),
         }
@@ -142,12 +142,12 @@ impl ListWords {
     }
 
     /// Begins a trie.
-    fn begin(&mut self, root: Root) -> Result<(), BpfError> {
+    fn begin(&mut self, root: ListRoot) -> Result<(), BpfError> {
         let (list, ipv6) = match root {
-            Root::AllowIpv4 => (&self.lists.allow, false),
-            Root::AllowIpv6 => (&self.lists.allow, true),
-            Root::DenyIpv4 => (&self.lists.deny, false),
-            Root::DenyIpv6 => (&self.lists.deny, true),
+            ListRoot::AllowIpv4 => (&self.lists.allow, false),
+            ListRoot::AllowIpv6 => (&self.lists.allow, true),
+            ListRoot::DenyIpv4 => (&self.lists.deny, false),
+            ListRoot::DenyIpv6 => (&self.lists.deny, true),
         };
         let of_family = list
             .iter()
@@ -314,7 +314,11 @@ fn bits(prefixes: &[Prefix], common: u32, position: u32, level: u32) -> u32 {
     for (bits, &count) in (1..=most).zip(&differ[common as usize..]) {
         used += count;
         let worth = (used * SLOTS_PER_USED).max(prefixes.len() / PREFIXES_PER_SLOT);
-        if count > 0 && 1_usize.checked_shl(bits).is_some_and(|slots| slots <= worth) {
+        if count > 0
+            && 1_usize
+                .checked_shl(bits)
+                .is_some_and(|slots| slots <= worth)
+        {
             pays = bits;
         }
     }

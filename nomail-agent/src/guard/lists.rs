@@ -36,17 +36,17 @@ pub(super) struct ListMaps {
     /// What a set has that is not in use.
     none: ListMap,
     /// The lists that are written.
-    next: Option<Next>,
+    next: Option<NewLists>,
 }
 
 /// Lists for a set that is not in use.
-struct Next {
+struct NewLists {
     set: u32,
     words: ListWords,
-    progress: Progress,
+    state: WriteState,
 }
 
-enum Progress {
+enum WriteState {
     /// The words are not complete.
     Words,
     /// The map has the first so many pages.
@@ -81,10 +81,10 @@ impl ListMaps {
     ) -> Result<Option<u32>, BpfError> {
         let mut next = match self.next.take() {
             Some(next) if next.is_of(set, lists) => next,
-            _ => Next::new(set, lists)?,
+            _ => NewLists::new(set, lists)?,
         };
         next.write_slice(&mut self.sets)?;
-        let complete = matches!(next.progress, Progress::Complete);
+        let complete = matches!(next.state, WriteState::Complete);
         let filled = next.words.filled();
         self.next = Some(next);
         Ok(complete.then_some(filled))
@@ -101,7 +101,7 @@ impl ListMaps {
     }
 }
 
-impl Next {
+impl NewLists {
     fn new(set: u32, lists: &Arc<Lists>) -> Result<Self, BpfError> {
         for (list, max) in [
             (&lists.allow, MAX_LIST_PREFIXES),
@@ -114,7 +114,7 @@ impl Next {
         Ok(Self {
             set,
             words: ListWords::new(Arc::clone(lists)),
-            progress: Progress::Words,
+            state: WriteState::Words,
         })
     }
 
@@ -124,27 +124,27 @@ impl Next {
     }
 
     fn write_slice(&mut self, sets: &mut ArrayOfMaps<MapData, ListMap>) -> Result<(), BpfError> {
-        self.progress = match mem::replace(&mut self.progress, Progress::Words) {
-            Progress::Words if !self.words.work()? => Progress::Words,
+        self.state = match mem::replace(&mut self.state, WriteState::Words) {
+            WriteState::Words if !self.words.work()? => WriteState::Words,
             // Nothing looks into an empty one.
-            Progress::Words if self.words.filled() == 0 => Progress::Complete,
-            Progress::Words => {
+            WriteState::Words if self.words.filled() == 0 => WriteState::Complete,
+            WriteState::Words => {
                 let pages = self.words.pages().len() as u32;
-                Progress::Pages(Array::create(pages, LIST_FLAGS)?, 0)
+                WriteState::Pages(Array::create(pages, LIST_FLAGS)?, 0)
             }
-            Progress::Pages(mut map, written) => {
+            WriteState::Pages(mut map, written) => {
                 let pages = self.words.pages().iter().zip(0..).skip(written).take(SLICE);
                 for (page, index) in pages {
                     map.set(index, page, 0)?;
                 }
                 if written + SLICE < self.words.pages().len() {
-                    Progress::Pages(map, written + SLICE)
+                    WriteState::Pages(map, written + SLICE)
                 } else {
                     sets.set(self.set, &map, 0)?;
-                    Progress::Complete
+                    WriteState::Complete
                 }
             }
-            Progress::Complete => Progress::Complete,
+            WriteState::Complete => WriteState::Complete,
         };
         Ok(())
     }

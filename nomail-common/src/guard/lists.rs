@@ -13,7 +13,7 @@ use crate::wire::packet::Address;
 /// The slots where the tries begin: the first words of the array.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Root {
+pub enum ListRoot {
     /// Of the allow list, IPv4.
     AllowIpv4 = 0,
     /// Of the allow list, IPv6.
@@ -24,7 +24,7 @@ pub enum Root {
     DenyIpv6 = 3,
 }
 
-impl Root {
+impl ListRoot {
     /// All roots, in order.
     pub const ALL: [Self; 4] = [
         Self::AllowIpv4,
@@ -174,7 +174,7 @@ const fn fold(address: Address) -> u64 {
 }
 
 /// Whether the address is in a prefix of the trie that begins at the word `root`, see
-/// [`Root`].
+/// [`ListRoot`].
 #[inline(always)]
 pub fn is_listed(words: &(impl Words + ?Sized), root: u64, address: Address) -> bool {
     match end_of_branches(words, root, address.high) {

@@ -35,8 +35,8 @@ fn left_aligned(of: IpAddr) -> Address {
 /// Whether the address is on the lists, by their words.
 fn listed(words: &ListWords, of: IpAddr) -> [bool; 2] {
     let roots = match of {
-        IpAddr::V4(_) => [Root::AllowIpv4, Root::DenyIpv4],
-        IpAddr::V6(_) => [Root::AllowIpv6, Root::DenyIpv6],
+        IpAddr::V4(_) => [ListRoot::AllowIpv4, ListRoot::DenyIpv4],
+        IpAddr::V6(_) => [ListRoot::AllowIpv6, ListRoot::DenyIpv6],
     };
     let counted = Counted {
         words: words.pages().as_flattened(),
@@ -165,7 +165,9 @@ fn a_list_may_have_all_addresses() {
 fn a_long_list_is_small_and_quickly_looked_up() {
     let mut state = 1_u64;
     let mut random = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         state >> 20
     };
     let spread = |count| {
@@ -193,7 +195,7 @@ fn a_long_list_is_small_and_quickly_looked_up() {
             reads: Cell::new(0),
         };
         let ipv6 = usize::from(address.is_ipv6());
-        let root = [Root::DenyIpv4, Root::DenyIpv6][ipv6];
+        let root = [ListRoot::DenyIpv4, ListRoot::DenyIpv6][ipv6];
         let is_listed = is_listed(&counted, root as u64, left_aligned(address));
         assert_eq!(is_listed, list.contains(&IpNet::from(address)));
         reads[ipv6] += counted.reads.get();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Version of the layouts and their meaning.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Name of the XDP program, also in the kernel's list of programs.
 pub const PROGRAM: &str = "nomail";
@@ -58,15 +58,12 @@ pub const QUEUES_MAP: &str = "QUEUES";
 /// `Array<u64>` with one entry: the jiffies at which the last proof ends. After that no
 /// tuple is proven, and no ticket is looked up.
 pub const PROOFS_MAP: &str = "PROOFS";
-/// `LpmTrie<[u8; 4], u32>` of the allowed prefixes of IPv4, one for each
-/// [`Config::list_set`].
-pub const ALLOW_IPV4_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV4_0", "ALLOW_IPV4_1"];
-/// `LpmTrie<[u8; 16], u32>` of the allowed prefixes of IPv6.
-pub const ALLOW_IPV6_MAPS: [&str; CONFIGS as usize] = ["ALLOW_IPV6_0", "ALLOW_IPV6_1"];
-/// `LpmTrie<[u8; 4], u32>` of the denied prefixes of IPv4.
-pub const DENY_IPV4_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV4_0", "DENY_IPV4_1"];
-/// `LpmTrie<[u8; 16], u32>` of the denied prefixes of IPv6.
-pub const DENY_IPV6_MAPS: [&str; CONFIGS as usize] = ["DENY_IPV6_0", "DENY_IPV6_1"];
+/// `ArrayOfMaps` with [`CONFIGS`] entries, indexed by [`Config::list_set`]: an
+/// `Array<`[`Page`](crate::guard::lists::Page)`>` with [`LIST_FLAGS`], see
+/// [`crate::guard::lists`]. None, or one without a meaning, where [`Config::lists`] is 0.
+pub const LISTS_MAP: &str = "LISTS";
+/// `BPF_F_INNER_MAP`: the maps need not have the same number of entries.
+pub const LIST_FLAGS: u32 = 1 << 12;
 /// `Array<[SourceCarry; CARRIES_PER_VALUE]>`: one carry for each slot of [`SOURCES_MAP`].
 pub const CARRIES_MAP: &str = "CARRIES";
 /// `RingBuf` of [`Event`], read by the agent once a second.
@@ -211,7 +208,7 @@ pub struct Config {
     pub cookie_shift: u32,
     /// Which set of lists is in use, below [`CONFIGS`].
     pub list_set: u32,
-    /// Which lists are not empty: bits [`LIST_ALLOW_IPV4`] and following.
+    /// Which lists are not empty, see [`ListRoot::bit`](crate::guard::lists::ListRoot::bit).
     pub lists: u32,
     /// Odd multiplier of the hash into `guarded`, see [`first_slot`].
     pub guarded_seed: u64,
@@ -357,15 +354,6 @@ pub const fn hardware_word(address: [u8; 6]) -> u64 {
     let [a0, a1, a2, a3, a4, a5] = address;
     u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, 0, 0])
 }
-
-/// Bit of [`Config::lists`].
-pub const LIST_ALLOW_IPV4: u32 = 1;
-/// Bit of [`Config::lists`].
-pub const LIST_ALLOW_IPV6: u32 = 2;
-/// Bit of [`Config::lists`].
-pub const LIST_DENY_IPV4: u32 = 4;
-/// Bit of [`Config::lists`].
-pub const LIST_DENY_IPV6: u32 = 8;
 
 /// What one CPU counted on one interface. Only ever incremented.
 #[repr(C)]

@@ -6,19 +6,21 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use nomail_common::{
-    abi::{self, Config, LINES},
+    abi::{Config, LINES},
+    guard::lists::ListRoot,
     guard::policy::{self, Action, Facts, FloodAnswer, Server},
     guard::sources::{self, Tried},
     guard::tickets::{self, Answered, Proof},
     verdict::{Answer, Verdict},
     verifier::{forget, opaque},
-    wire::packet::{Address, IPV6, Kind, Segment},
+    wire::packet::{Kind, Segment},
 };
 
 use crate::{
     answer::answer,
     buckets::{CHARGED, OVER, Store, carry, charge, report},
-    maps::{self, Lists},
+    lists::is_listed,
+    maps,
     syn_context::SynContext,
     tickets::{charge_reset, reset},
     trace::trace,
@@ -120,14 +122,16 @@ impl Facts for SynContext<'_> {
 
     #[inline(always)]
     fn allowed(&mut self) -> bool {
-        let is_listed = self.config.lists & (abi::LIST_ALLOW_IPV4 | abi::LIST_ALLOW_IPV6) != 0;
-        is_listed && self.is_listed(ALLOW)
+        let is_listed =
+            self.config.lists & (ListRoot::AllowIpv4.bit() | ListRoot::AllowIpv6.bit()) != 0;
+        is_listed && self.is_listed(ListRoot::AllowIpv4)
     }
 
     #[inline(always)]
     fn denied(&mut self) -> bool {
-        let is_listed = self.config.lists & (abi::LIST_DENY_IPV4 | abi::LIST_DENY_IPV6) != 0;
-        is_listed && self.is_listed(DENY)
+        let is_listed =
+            self.config.lists & (ListRoot::DenyIpv4.bit() | ListRoot::DenyIpv6.bit()) != 0;
+        is_listed && self.is_listed(ListRoot::DenyIpv4)
     }
 
     #[inline(always)]
@@ -198,13 +202,12 @@ impl Facts for SynContext<'_> {
 
 impl SynContext<'_> {
     #[inline(always)]
-    fn is_listed(&self, list: u32) -> bool {
+    fn is_listed(&self, list: ListRoot) -> bool {
         let Segment { peer, flags, .. } = self.segment;
         let Config {
             lists, list_set, ..
         } = *self.config;
-        let flags = u32::from(flags) << FLAGS_SHIFT | list_set << SET_SHIFT | list;
-        is_listed(peer.high, peer.low, lists, flags) != 0
+        is_listed(peer, flags, list, lists, list_set)
     }
 
     /// Charges the source in peace: the first try is here, what is rare is apart.
@@ -275,28 +278,4 @@ impl SynContext<'_> {
     const fn epoch(&self) -> u8 {
         sources::epoch(self.jiffies, self.config.slot_shift)
     }
-}
-
-/// Bit of the argument of [`is_listed`]: the allow list.
-const ALLOW: u32 = 1;
-/// Bit of the argument of [`is_listed`]: the deny list.
-const DENY: u32 = 2;
-const SET_SHIFT: u32 = 8;
-const FLAGS_SHIFT: u32 = 16;
-
-/// Whether a peer is on a list. `which` has the list, the set of lists and the flags of the
-/// segment; `filled` is [`Config::lists`]. Global, and out of the way where there are no lists.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_listed(high: u64, low: u64, filled: u32, which: u32) -> u32 {
-    let set = which >> SET_SHIFT & 1;
-    let (lists, peer) = (Lists { filled, set }, Address { high, low });
-    let ipv6 = which >> FLAGS_SHIFT & u32::from(IPV6) != 0;
-    let is_listed = u32::from(if which & ALLOW != 0 {
-        maps::allowed(lists, peer, ipv6)
-    } else {
-        maps::denied(lists, peer, ipv6)
-    });
-    trace!(trace_list, which & DENY | is_listed);
-    is_listed
 }

@@ -22,6 +22,7 @@ mod cookie;
 mod find;
 mod frame;
 mod judge;
+mod lists;
 mod maps;
 mod stateless;
 mod syn_context;

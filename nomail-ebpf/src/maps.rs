@@ -2,33 +2,30 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
-    macros::map,
-    maps::{
-        Array, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key as LpmKey,
-        ring_buf::RingBufEntry,
-    },
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
+    btf_maps::{self, ArrayOfMaps},
+    macros::{btf_map, map},
+    maps::{Array, PerCpuArray, ProgramArray, RingBuf, ring_buf::RingBufEntry},
     programs::XdpContext,
 };
 use nomail_common::{
     abi::{
-        self, CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_ENTRIES, EVENTS_LENGTH,
-        GENERATIONS, LINES, Line, MAX_BANS, MAX_GUARDED, MAX_INTERFACES, MAX_LIST_PREFIXES,
-        MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES, PROVEN_LINES, REPORTED_LINES, ReportedLine,
-        SHARED_BUCKETS, SLOTS_PER_LINE, SharedLine, SourceCarry, TICKET_LINES, TICKETS_PER_LINE,
-        Texts, TicketLine, WINDOW,
+        CARRIES_PER_VALUE, CONFIGS, Config, Counters, DIALOG_ENTRIES, EVENTS_LENGTH, GENERATIONS,
+        LINES, Line, MAX_GUARDED, MAX_INTERFACES, MAX_PORTS, OWED_RING_LENGTH, PREFIX_LINES,
+        PROVEN_LINES, REPORTED_LINES, ReportedLine, SHARED_BUCKETS, SLOTS_PER_LINE, SharedLine,
+        SourceCarry, TICKET_LINES, TICKETS_PER_LINE, Texts, TicketLine, WINDOW,
     },
     guard::challenge::TupleHash,
     guard::events::{Entry, Event, ReportedSet},
     guard::lease,
     guard::limiter::{Bucket, CARRY, SharedBucket},
+    guard::lists::Page,
     guard::sources::{self, SourceSet},
     guard::tickets::{self, Ticket, TicketSet},
     siphash::Key,
     source::Source,
     stateless::retransmit::Retransmission,
     verdict::{Answer, Verdict},
-    wire::packet::Address,
 };
 
 use crate::{atomic::Word, frame::TcpHeader, trace::trace};
@@ -119,6 +116,10 @@ static TEXTS: Array<Texts> = Array::with_max_entries(GENERATIONS, 0);
 static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_ENTRIES, 0);
 #[map]
 static PAYLOAD: PerCpuArray<Payload> = PerCpuArray::with_max_entries(1, 0);
+/// A map of the lists' words, of as many values as they take.
+pub(crate) type List = btf_maps::Array<Page, 1, { BPF_F_INNER_MAP as usize }>;
+#[btf_map]
+static LISTS: ArrayOfMaps<List, { CONFIGS as usize }> = ArrayOfMaps::new();
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LENGTH, 0);
 #[map]
@@ -219,88 +220,10 @@ impl CpuCounters {
     }
 }
 
-/// Prefixes in network byte order, in words: the verifier requires an aligned stack.
-macro_rules! lists {
-    ($($name:ident: $words:literal;)*) => {
-        $(
-            #[map]
-            static $name: LpmTrie<[u32; $words], u32> =
-                LpmTrie::with_max_entries(MAX_LIST_PREFIXES + MAX_BANS, BPF_F_NO_PREALLOC);
-        )*
-    };
-}
-
-lists! {
-    ALLOW_IPV4_0: 1;
-    ALLOW_IPV4_1: 1;
-    ALLOW_IPV6_0: 4;
-    ALLOW_IPV6_1: 4;
-    DENY_IPV4_0: 1;
-    DENY_IPV4_1: 1;
-    DENY_IPV6_0: 4;
-    DENY_IPV6_1: 4;
-}
-
-/// The lists to look into: bits of [`Config::lists`], and [`Config::list_set`].
-#[derive(Clone, Copy)]
-pub(crate) struct Lists {
-    pub(crate) filled: u32,
-    pub(crate) set: u32,
-}
-
-/// Whether a peer is on the allow list.
+/// The lists of a set, see [`nomail_common::guard::lists`].
 #[inline(always)]
-pub(crate) fn allowed(lists: Lists, peer: Address, ipv6: bool) -> bool {
-    if ipv6 {
-        lists.filled & abi::LIST_ALLOW_IPV6 != 0
-            && contains_ipv6(lists, &ALLOW_IPV6_0, &ALLOW_IPV6_1, peer)
-    } else {
-        lists.filled & abi::LIST_ALLOW_IPV4 != 0
-            && contains_ipv4(lists, &ALLOW_IPV4_0, &ALLOW_IPV4_1, peer)
-    }
-}
-
-/// Whether a peer is on the deny list.
-#[inline(always)]
-pub(crate) fn denied(lists: Lists, peer: Address, ipv6: bool) -> bool {
-    if ipv6 {
-        lists.filled & abi::LIST_DENY_IPV6 != 0
-            && contains_ipv6(lists, &DENY_IPV6_0, &DENY_IPV6_1, peer)
-    } else {
-        lists.filled & abi::LIST_DENY_IPV4 != 0
-            && contains_ipv4(lists, &DENY_IPV4_0, &DENY_IPV4_1, peer)
-    }
-}
-
-#[inline(always)]
-fn contains_ipv4(
-    lists: Lists,
-    first: &LpmTrie<[u32; 1], u32>,
-    second: &LpmTrie<[u32; 1], u32>,
-    peer: Address,
-) -> bool {
-    let key = LpmKey::new(32, [(peer.low as u32).to_be()]);
-    let list = if lists.set == 0 { first } else { second };
-    list.get(key).is_some()
-}
-
-#[inline(always)]
-fn contains_ipv6(
-    lists: Lists,
-    first: &LpmTrie<[u32; 4], u32>,
-    second: &LpmTrie<[u32; 4], u32>,
-    peer: Address,
-) -> bool {
-    let Address { high, low } = peer;
-    let words = [
-        (high >> 32) as u32,
-        high as u32,
-        (low >> 32) as u32,
-        low as u32,
-    ];
-    let key = LpmKey::new(128, words.map(u32::to_be));
-    let list = if lists.set == 0 { first } else { second };
-    list.get(key).is_some()
+pub(crate) fn lists(set: u32) -> Option<&'static List> {
+    LISTS.get(set & (CONFIGS - 1))
 }
 
 /// Line `index` of the buckets of sources for unproven SYNs.

@@ -201,7 +201,9 @@ fn times(rounds: usize, rival: &Result<Program, String>) -> Vec<(usize, Duration
         "SYN that has a ticket, over its bucket, 256 tuples",
         Some(2.2),
     );
-    let lists: Vec<Arc<Lists>> = [0, 100, 10_000, 100_000].map(deny).into();
+    let lists: Vec<Arc<Lists>> = [0, 100, 10_000, 100_000]
+        .map(|count| deny(count, false))
+        .into();
     let mut denies: Vec<Row> = lists
         .iter()
         .map(|list| {

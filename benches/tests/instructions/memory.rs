@@ -4,6 +4,7 @@
 //! An address is the number of a region, shifted left by 32, and an offset in it.
 
 use aya_obj::{Map, generated::bpf_map_type};
+use nomail_common::guard::lists::Page;
 
 use crate::interpreter::PathCost;
 
@@ -40,10 +41,10 @@ struct MapShape {
     key_size: usize,
     value_size: usize,
     max_entries: u32,
-    /// The keys of a trie or a hash map: the values are in the same order.
-    keys: Vec<Vec<u8>>,
     /// The programs of a program array.
     programs: Vec<(u32, String)>,
+    /// The maps of an array of maps, as indexes.
+    maps: Vec<(u32, usize)>,
 }
 
 impl MapShape {
@@ -56,32 +57,16 @@ impl MapShape {
         self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY
     }
 
-    /// The index of a key's value.
-    fn find(&self, key: &[u8]) -> Option<usize> {
-        use bpf_map_type::{
-            BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_PERCPU_ARRAY,
-        };
-        match self.kind {
-            BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY => {
-                let index = u32::from_ne_bytes(key.try_into().unwrap());
-                (index < self.max_entries).then_some(index as usize)
-            }
-            BPF_MAP_TYPE_HASH => self.keys.iter().position(|found| found == key),
-            BPF_MAP_TYPE_LPM_TRIE => {
-                let length = |of: &[u8]| u32::from_ne_bytes(of[..4].try_into().unwrap());
-                let has = |prefix: &&(usize, &Vec<u8>)| {
-                    let same = (0..length(prefix.1) as usize).all(|bit| {
-                        let differs = prefix.1[4 + bit / 8] ^ key[4 + bit / 8];
-                        differs << (bit % 8) & 0x80 == 0
-                    });
-                    length(prefix.1) <= length(key) && same
-                };
-                let found: Vec<_> = self.keys.iter().enumerate().collect();
-                let longest = found.iter().filter(has).max_by_key(|found| length(found.1));
-                longest.map(|(index, _)| *index)
-            }
-            _ => panic!("look-ups in {:?} {} are not known", self.kind, self.name),
-        }
+    /// Whether it has a value with this index.
+    fn has(&self, index: u32) -> bool {
+        use bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY};
+        assert!(
+            matches!(self.kind, BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY),
+            "look-ups in {:?} {} are not known",
+            self.kind,
+            self.name
+        );
+        index < self.max_entries
     }
 }
 
@@ -124,8 +109,8 @@ impl Memory {
                 key_size: map.key_size() as usize,
                 value_size: map.value_size() as usize,
                 max_entries: map.max_entries(),
-                keys: Vec::new(),
                 programs: Vec::new(),
+                maps: Vec::new(),
             };
             regions.push(match (shape.kind, map.data()) {
                 (bpf_map_type::BPF_MAP_TYPE_ARRAY, data) if !data.is_empty() => data.to_vec(),
@@ -224,14 +209,25 @@ impl Memory {
         self.entry(map, index).copy_from_slice(value);
     }
 
-    /// Puts a key into a trie, with a value of zeros.
-    pub(crate) fn insert(&mut self, map: &str, key: Vec<u8>) {
+    /// Puts a new array into an array of maps.
+    pub(crate) fn set_map(&mut self, map: &str, index: u32, values: &[Page]) {
         let number = self.number(map);
-        let shape = &mut self.maps[number];
-        assert_eq!(key.len(), shape.key_size, "a key of {map}");
-        shape.keys.push(key);
-        let length = shape.keys.len() * shape.stride();
-        self.regions[VALUES as usize + number].resize(length, 0);
+        let outer = &mut self.maps[number];
+        assert!(index < outer.max_entries, "{map} has no entry {index}");
+        let added = self.regions.len() - VALUES as usize;
+        outer.maps.push((index, added));
+        self.maps.push(MapShape {
+            name: format!("{map} {index}"),
+            kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: size_of::<Page>(),
+            max_entries: values.len() as u32,
+            programs: Vec::new(),
+            maps: Vec::new(),
+        });
+        let words = values.as_flattened().iter();
+        let bytes = words.flat_map(|word| word.to_ne_bytes()).collect();
+        self.regions.push(bytes);
     }
 
     /// Puts a program into a program array.
@@ -257,12 +253,19 @@ impl Memory {
         match helper {
             // map_lookup_elem
             1 => {
-                let key = self.map(a).key_size;
-                let key = self.bytes(b, key).to_vec();
+                let key = self.bytes(b, 4).try_into().unwrap();
+                let index = u32::from_ne_bytes(key);
                 let shape = self.map(a);
-                let found = shape.find(&key);
-                let number = (a & 0xffff_ffff) as i32;
-                found.map_or(0, |index| value(number, (index * shape.stride()) as u64))
+                assert_eq!(shape.key_size, 4, "a key of {}", shape.name);
+                if shape.kind == bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS {
+                    let found = shape.maps.iter().find(|(at, _)| *at == index);
+                    return found.map_or(0, |(_, map)| handle(*map as i32));
+                }
+                if !shape.has(index) {
+                    return 0;
+                }
+                let offset = index as usize * shape.stride();
+                value((a & 0xffff_ffff) as i32, offset as u64)
             }
             // ktime_get_ns, ktime_get_boot_ns, ktime_get_coarse_ns
             5 | 125 | 160 => self.jiffies * (1_000_000_000 / u64::from(self.hz)),

@@ -1,10 +1,12 @@
 //! The paths: frames, and what has to be there before each. Every one is checked to be what
 //! it is called, by its action and by what was counted.
 
-use std::{collections::BTreeSet, fmt::Debug, mem::offset_of, slice, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeSet, fmt::Debug, mem::offset_of, net::IpAddr, slice, str::FromStr, sync::Arc,
+};
 
-use ipnet::IpNet;
-use nomail_agent::guard::{Lists, Policy, Rate};
+use ipnet::{IpNet, Ipv6Net};
+use nomail_agent::guard::{ListWords, Lists, Policy, Rate};
 use nomail_common::{
     abi::{self, Active, Counters, MAX_PORTS, Texts},
     counted::Counted as _,
@@ -59,6 +61,8 @@ pub(crate) const FLOODED: Option<Rate> = Some(TIGHT);
 pub(crate) struct Paths {
     pub(crate) family: &'static str,
     pub(crate) syn: Segment,
+    /// A long deny list of both families.
+    long: Arc<Lists>,
     object: Vec<u8>,
     rows: Vec<Row>,
 }
@@ -90,9 +94,11 @@ pub(crate) fn measure(object: &[u8]) -> Vec<Row> {
 impl Paths {
     /// Those of IPv4 and of IPv6, without rows yet.
     pub(crate) fn of_families(object: &[u8]) -> [Self; 2] {
+        let long = long_lists();
         [("IPv4", program::ipv4()), ("IPv6", program::ipv6())].map(|(family, syn)| Self {
             family,
             syn,
+            long: Arc::clone(&long),
             object: object.to_vec(),
             rows: Vec::new(),
         })
@@ -142,6 +148,11 @@ impl Paths {
         let mut guard = self.guard(with(other, other));
         guard.admit(&syn);
         guard.path("SYN passes, on no list", &syn, ADMITTED);
+        let long = Arc::clone(&self.long);
+        let mut guard = self.guard(|policy| policy.lists = long);
+        guard.admit(&syn);
+        let name = "SYN passes, deny list of 100,000";
+        guard.path(name, &syn, ADMITTED);
     }
 
     fn limits(&mut self) {
@@ -288,24 +299,9 @@ impl Paths {
         let own: Vec<_> = pairs.iter().map(|pair| pair.address).collect();
         assert!(config.set_guarded(&pairs, [TABLE_SEED].into_iter()));
         assert!(config.set_own(&own, [TABLE_SEED].into_iter()));
-        let Lists { allow, deny } = &*policy.lists;
-        let allow = allow.iter().map(|prefix| match prefix {
-            IpNet::V4(_) => (prefix, abi::ALLOW_IPV4_MAPS, abi::LIST_ALLOW_IPV4),
-            IpNet::V6(_) => (prefix, abi::ALLOW_IPV6_MAPS, abi::LIST_ALLOW_IPV6),
-        });
-        let deny = deny.iter().map(|prefix| match prefix {
-            IpNet::V4(_) => (prefix, abi::DENY_IPV4_MAPS, abi::LIST_DENY_IPV4),
-            IpNet::V6(_) => (prefix, abi::DENY_IPV6_MAPS, abi::LIST_DENY_IPV6),
-        });
-        for (prefix, [map, _], bit) in allow.chain(deny) {
-            let length = u32::from(prefix.prefix_len()).to_ne_bytes();
-            let key = match prefix {
-                IpNet::V4(network) => [&length[..], &network.network().octets()].concat(),
-                IpNet::V6(network) => [&length[..], &network.network().octets()].concat(),
-            };
-            memory.insert(map, key);
-            config.lists |= bit;
-        }
+        let words = ListWords::of(Arc::clone(&policy.lists)).unwrap();
+        config.lists = words.filled();
+        memory.set_map(abi::LISTS_MAP, 0, words.pages());
         memory.write(abi::CONFIG_MAP, 0, bytes_of(&*config));
         let active = Active::from_word(0);
         memory.write(abi::ACTIVE_MAP, 0, bytes_of(&active.word()));
@@ -388,6 +384,22 @@ impl InterpretedGuard<'_> {
         let (challenge, _) = self.run("a challenge before", &full(syn), challenged(verdict));
         self.run("a proof before", &reset_for(syn, &challenge), PROVEN);
     }
+}
+
+/// Denies 100,000 addresses of IPv4 and as many /64s of `2000::/3`, which look random.
+fn long_lists() -> Arc<Lists> {
+    let mut deny = BTreeSet::new();
+    for number in 1..=100_000_u64 {
+        let bits = number.wrapping_mul(SEED);
+        deny.insert(IpNet::from(IpAddr::V4(((bits >> 32) as u32).into())));
+        let upper = 1 << 61 | bits >> 3;
+        let address = (u128::from(upper) << 64).into();
+        deny.insert(IpNet::V6(Ipv6Net::new_assert(address, 64)));
+    }
+    Arc::new(Lists {
+        deny: deny.into_iter().collect(),
+        ..Lists::default()
+    })
 }
 
 fn texts() -> Option<Texts> {

@@ -31,9 +31,9 @@ const NEEDS: [Need; 7] = [
         probe: Probe::Program(ProgramType::Xdp),
     },
     Need {
-        what: "prefix tries",
-        since: "Linux 4.11",
-        probe: Probe::Map(MapType::LpmTrie),
+        what: "arrays of maps",
+        since: "Linux 4.12",
+        probe: Probe::Map(MapType::ArrayOfMaps),
     },
     Need {
         what: "SYN cookies for a listener",

@@ -6,6 +6,7 @@ mod error;
 mod events;
 mod features;
 mod lease;
+mod list_words;
 mod lists;
 mod mode;
 mod object;
@@ -26,6 +27,7 @@ pub use self::{
     error::{BpfError, OLDEST_KERNEL},
     events::Limited,
     features::missing_features,
+    list_words::ListWords,
     lists::Lists,
     mode::Mode,
     object::program_name,

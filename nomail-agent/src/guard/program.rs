@@ -70,11 +70,11 @@ pub struct Guard {
     /// The entry of the configuration in use.
     in_use: u32,
     limit: Limit,
-    /// The set of list maps in use.
+    /// The set of lists in use.
     list_set: u32,
     /// The lists in it. None: the maps may hold an earlier agent's.
     lists: Option<Arc<Lists>>,
-    /// Which of its maps are not empty.
+    /// Which of them are not empty, and may not be, of an earlier agent.
     list_bits: u32,
     #[cfg(feature = "trace")]
     pub(super) trace: Option<super::trace::Trace>,
@@ -118,6 +118,10 @@ impl Guard {
         let mut guard = Self::load_with(ports, responder, secrets, &prepared.maps)?;
         if keep && prepared.secrets.is_none() {
             pins.pin_secrets(secrets)?;
+        }
+        if prepared.secrets.is_some() {
+            // Until they are replaced.
+            guard.list_bits = u32::MAX;
         }
         guard.keep = keep;
         guard.pins = Some(pins);
@@ -208,10 +212,16 @@ impl Guard {
         self.limit = config.limit;
         self.policy = Some(policy.clone());
         self.lists = Some(Arc::clone(&policy.lists));
+        let (old_set, old_bits) = (self.list_set, self.list_bits);
         (self.list_set, self.list_bits) = (list_set, list_bits);
         // Packets that began under the old entry end within microseconds. The entry is not
         // written again before that, even if reloads follow each other at once.
         thread::sleep(Duration::from_millis(1));
+        if old_set != list_set
+            && let Err(error) = self.list_maps.settle((old_bits != 0).then_some(old_set))
+        {
+            warn!("the lists that were replaced stay in memory until the next ones: {error}");
+        }
         Ok(())
     }
 

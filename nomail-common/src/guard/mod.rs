@@ -4,6 +4,7 @@ pub mod challenge;
 pub mod events;
 pub mod lease;
 pub mod limiter;
+pub mod lists;
 pub mod policy;
 pub mod probing;
 pub mod sources;

@@ -238,7 +238,9 @@ const MAIN: &[Call] = &[
     (libc::SYS_nanosleep, ALWAYS),
 ];
 
-/// Commands of bpf(2), `enum bpf_cmd` of the kernel, on open maps and programs.
+/// Commands of bpf(2), `enum bpf_cmd` of the kernel, for a new map, and on open maps and
+/// programs.
+const MAP_CREATE: u64 = 0;
 const MAP_LOOKUP_ELEM: u64 = 1;
 const MAP_UPDATE_ELEM: u64 = 2;
 const MAP_DELETE_ELEM: u64 = 3;
@@ -247,10 +249,12 @@ const OBJ_GET_INFO_BY_FD: u64 = 15;
 const MAP_LOOKUP_BATCH: u64 = 24;
 const LINK_CREATE: u64 = 28;
 
-/// What a guard needs. A link is created for an interface that comes back.
+/// What a guard needs. A link is created for an interface that comes back, a map for lists
+/// that changed.
 const GUARD: Call = (
     libc::SYS_bpf,
     &[
+        &[Is(0, MAP_CREATE)],
         &[Is(0, MAP_LOOKUP_ELEM)],
         &[Is(0, MAP_UPDATE_ELEM)],
         &[Is(0, MAP_DELETE_ELEM)],

@@ -7,7 +7,7 @@ use nomail_common::{
 };
 
 use crate::{
-    maps::{self, List},
+    maps::{self, WordPages},
     trace::trace,
 };
 
@@ -59,7 +59,7 @@ extern "C" fn listed_behind(high: u64, low: u64, gate: u64, set: u32) -> u32 {
 
 /// The words of a set of lists.
 struct SetWords {
-    list: &'static List,
+    list: &'static WordPages,
     set: u32,
 }
 

@@ -117,9 +117,9 @@ static DIALOGS: Array<u64> = Array::with_max_entries(DIALOG_ENTRIES, 0);
 #[map]
 static PAYLOAD: PerCpuArray<Payload> = PerCpuArray::with_max_entries(1, 0);
 /// A map of the lists' words, of as many values as they take.
-pub(crate) type List = btf_maps::Array<Page, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type WordPages = btf_maps::Array<Page, 1, { BPF_F_INNER_MAP as usize }>;
 #[btf_map]
-static LISTS: ArrayOfMaps<List, { CONFIGS as usize }> = ArrayOfMaps::new();
+static LISTS: ArrayOfMaps<WordPages, { CONFIGS as usize }> = ArrayOfMaps::new();
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LENGTH, 0);
 #[map]
@@ -222,7 +222,7 @@ impl CpuCounters {
 
 /// The lists of a set, see [`nomail_common::guard::lists`].
 #[inline(always)]
-pub(crate) fn lists(set: u32) -> Option<&'static List> {
+pub(crate) fn lists(set: u32) -> Option<&'static WordPages> {
     LISTS.get(set & (CONFIGS - 1))
 }
 

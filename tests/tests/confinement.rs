@@ -33,8 +33,7 @@ const NONE: u64 = u64::MAX;
 const PAGE: u64 = 4096;
 
 /// Commands of bpf(2).
-const BPF: [(&str, u64); 16] = [
-    ("MAP_CREATE", 0),
+const BPF: [(&str, u64); 15] = [
     ("PROG_LOAD", 5),
     ("OBJ_PIN", 6),
     ("OBJ_GET", 7),
@@ -206,6 +205,7 @@ fn forbidden_to_clients(page: u64) -> Vec<Call> {
     let silent = libc::MSG_NOSIGNAL as u64;
     let (tcp, tcp_of) = socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP);
     let mut calls: Vec<Call> = [
+        ("MAP_CREATE", 0),
         ("MAP_LOOKUP_ELEM", 1),
         ("MAP_UPDATE_ELEM", 2),
         ("MAP_DELETE_ELEM", 3),

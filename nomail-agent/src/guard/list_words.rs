@@ -9,7 +9,7 @@ use nomail_common::{
     wire::packet::Address,
 };
 
-use super::{error::BpfError, lists::Lists};
+use super::{error::BpfError, policy::Lists};
 
 /// Slots of a branch for each that is not empty, at most: more would leave the processor's
 /// cache, fewer have most addresses meet a prefix that they are not in.
@@ -111,7 +111,7 @@ impl ListWords {
         let mut placed = 0;
         while let Some(branch) = self.branches.pop() {
             placed += branch.prefixes.len();
-            self.place(branch)?;
+            self.place(&branch)?;
             if placed >= SLICE {
                 return Ok(false);
             }
@@ -196,8 +196,8 @@ impl ListWords {
     }
 
     /// Places a branch, and fills its slots.
-    fn place(&mut self, branch: Branch) -> Result<(), BpfError> {
-        let Branch {
+    fn place(&mut self, branch: &Branch) -> Result<(), BpfError> {
+        let &Branch {
             slot,
             prefixes: Range { start, end },
             half,

@@ -8,22 +8,12 @@ use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, MapData},
 };
-use ipnet::IpNet;
 use nomail_common::{
     abi::{self, LIST_FLAGS, MAX_BANS, MAX_LIST_PREFIXES},
     guard::lists::Page,
 };
 
-use super::{error::BpfError, list_words::ListWords, object::take_map};
-
-/// The allow and deny lists: networks without host bits, sorted, without duplicates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    /// Sources that are exempt from the deny list and from the buckets.
-    pub allow: Arc<[IpNet]>,
-    /// Sources whose SYNs are dropped.
-    pub deny: Arc<[IpNet]>,
-}
+use super::{error::BpfError, list_words::ListWords, object::take_map, policy::Lists};
 
 /// Most pages that a slice writes: a millisecond.
 const SLICE: usize = 512;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, iter::repeat_with, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use nomail_common::{
     abi::{
         Config, FurtherHardware, GUARDED_SLOTS, Guarded, MAX_GUARDED, MAX_INTERFACES, MAX_OWN,
@@ -15,7 +16,16 @@ use nomail_common::{
     stateless::cookie,
 };
 
-use super::{error::BpfError, lists::Lists, secrets::random};
+use super::{error::BpfError, secrets::random};
+
+/// The allow and deny lists: networks without host bits, sorted, without duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lists {
+    /// Sources that are exempt from the deny list and from the buckets.
+    pub allow: Arc<[IpNet]>,
+    /// Sources whose SYNs are dropped.
+    pub deny: Arc<[IpNet]>,
+}
 
 /// A limit of SYNs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,9 +89,9 @@ pub struct TopArgs {
     pub frames: Option<u64>,
     /// Most sources in a frame of text.
     pub sources: usize,
-    /// As in [`Status`].
+    /// As in [`StatusArgs`].
     pub control: Option<PathBuf>,
-    /// As in [`Status`].
+    /// As in [`StatusArgs`].
     pub config: Option<PathBuf>,
 }
 

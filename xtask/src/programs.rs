@@ -70,6 +70,8 @@ pub(crate) fn program_command(
 pub(crate) fn test_programs(built: &Built) -> Result<Vec<(String, PathBuf)>> {
     let mut command = vec!["test", "--package", "nomail-tests"];
     if built.traces {
+        // Of the tier bpf alone.
+        command.extend(["--test", "bpf_*"]);
         command.extend(build::TRACE);
     }
     compile_tests(&command, built)

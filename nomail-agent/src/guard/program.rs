@@ -74,7 +74,7 @@ pub struct Guard {
     list_set: u32,
     /// The lists in it. None: the maps may hold an earlier agent's.
     lists: Option<Arc<Lists>>,
-    /// Which of them are not empty, and may not be, of an earlier agent.
+    /// Which of them are not empty; all, where an earlier agent's may be there.
     list_bits: u32,
     #[cfg(feature = "trace")]
     pub(super) trace: Option<super::trace::Trace>,
